@@ -1,0 +1,328 @@
+"""Random transforms of network inputs, run inside the jitted training step.
+
+As in TorchIO (Perez-Garcia et al. 2021) a random transform is a sampler and a deterministic
+transform: `sample_slice_transform` and `sample_crop_transform` draw one example's transform from a
+key, and the ``apply_to_*`` functions apply it.  Keys are per example, so what an example becomes
+depends neither on its place in the batch nor on its neighbours.  A strength of 0 changes nothing,
+to the last bit.
+
+Geometry is in pixels: pixels are taken to be square.  Outside the field of view an image continues
+as its own minimum (air) and a mask as background.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceAugmentation:
+    """Strengths for 2-D slices; every draw is uniform in +-strength unless said otherwise.
+
+    Attributes:
+      rotation: degrees.
+      scale: zoom; the factor lies between ``1 / (1 + scale)`` and ``1 + scale``.
+      translation: fraction of the height and of the width.
+      flip: probability of mirroring left to right; off by default, for left and right differ.
+      gain: intensity factor, between ``1 / (1 + gain)`` and ``1 + gain``.
+      gamma: exponent, between ``1 / (1 + gamma)`` and ``1 + gamma``.
+      contrast: stretch about the mean, by ``1 +- contrast``.
+      bias_field: logarithm of the receive field at its extremes, a polynomial of order 2.
+      noise: largest standard deviation of Gaussian noise, as a fraction of the intensity range.
+      blur: largest standard deviation of a Gaussian blur, pixels, at most 1.
+    """
+
+    rotation: float = 15.0
+    scale: float = 0.15
+    translation: float = 0.05
+    flip: float = 0.0
+    gain: float = 0.1
+    gamma: float = 0.2
+    contrast: float = 0.1
+    bias_field: float = 0.2
+    noise: float = 0.03
+    blur: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class CropAugmentation:
+    """Strengths for 3-D crops; in plane all slices move together.
+
+    Attributes:
+      rotation: degrees, in plane.
+      scale: zoom in plane; the factor lies between ``1 / (1 + scale)`` and ``1 + scale``.
+      translation: fraction of the rows and of the columns.
+      slice_shift: slices, a whole number is drawn; the outermost slice is repeated.
+      flip_slices: probability of reversing the slices, left for right.
+      gain: intensity factor, between ``1 / (1 + gain)`` and ``1 + gain``.
+    """
+
+    rotation: float = 10.0
+    scale: float = 0.1
+    translation: float = 0.05
+    slice_shift: int = 1
+    flip_slices: float = 0.0
+    gain: float = 0.1
+
+
+class InPlane(flax.struct.PyTreeNode):
+    """A similarity transform about the image centre: mirror, zoom and rotate, then translate.
+
+    Attributes:
+      rotation: radians, from the first axis (rows, down) towards the second (columns, right).
+      scale: zoom factor, > 0.
+      translation: (2,) rows and columns, as a fraction of their number.
+      flip: bool, mirrors the columns.
+    """
+
+    rotation: jax.Array
+    scale: jax.Array
+    translation: jax.Array
+    flip: jax.Array
+
+
+class SliceTransform(flax.struct.PyTreeNode):
+    """One draw of `SliceAugmentation`; scalars unless said otherwise.
+
+    Attributes:
+      in_plane: the geometry.
+      gain: factor.
+      gamma: exponent.
+      contrast: factor.
+      bias_field: (5,) coefficients of r, c, r c, r^2, c^2 with r and c in -1..1.
+      noise: standard deviation, fraction of the range.
+      noise_key: typed key of the noise.
+      blur: standard deviation, pixels.
+    """
+
+    in_plane: InPlane
+    gain: jax.Array
+    gamma: jax.Array
+    contrast: jax.Array
+    bias_field: jax.Array
+    noise: jax.Array
+    noise_key: jax.Array
+    blur: jax.Array
+
+
+class CropTransform(flax.struct.PyTreeNode):
+    """One draw of `CropAugmentation`.
+
+    Attributes:
+      in_plane: the geometry shared by all slices.
+      slice_shift: int32, slices towards higher indices.
+      flip_slices: bool.
+      gain: factor.
+    """
+
+    in_plane: InPlane
+    slice_shift: jax.Array
+    flip_slices: jax.Array
+    gain: jax.Array
+
+
+def sample_slice_transform(key: jax.Array, config: SliceAugmentation) -> SliceTransform:
+    """Draws the transform of one slice from a typed key."""
+    keys = jax.random.split(key, 8)
+    return SliceTransform(
+        in_plane=_sample_in_plane(
+            keys[0], config.rotation, config.scale, config.translation, config.flip
+        ),
+        gain=_factor(keys[1], config.gain),
+        gamma=_factor(keys[2], config.gamma),
+        contrast=1.0 + _symmetric(keys[3], config.contrast),
+        # Five terms, each at most 1 in magnitude: their sum stays within the strength.
+        bias_field=_symmetric(keys[4], config.bias_field, (5,)) / 5.0,
+        noise=config.noise * jax.random.uniform(keys[5]),
+        noise_key=keys[6],
+        blur=config.blur * jax.random.uniform(keys[7]),
+    )
+
+
+def sample_crop_transform(key: jax.Array, config: CropAugmentation) -> CropTransform:
+    """Draws the transform of one crop from a typed key."""
+    keys = jax.random.split(key, 4)
+    shift = jax.random.randint(keys[1], (), -config.slice_shift, config.slice_shift + 1)
+    return CropTransform(
+        in_plane=_sample_in_plane(keys[0], config.rotation, config.scale, config.translation, 0.0),
+        slice_shift=shift,
+        flip_slices=jax.random.uniform(keys[2]) < config.flip_slices,
+        gain=_factor(keys[3], config.gain),
+    )
+
+
+def apply_to_image(transform: SliceTransform, image: jax.Array) -> jax.Array:
+    """Transforms a slice: linear interpolation, then intensities, blur and noise.
+
+    Intensities are changed on the scale on which a channel's minimum is 0 and its maximum 1, so
+    the result does not depend on how the image was normalised.
+
+    Args:
+      transform: of `sample_slice_transform`.
+      image: (H, W, C) float32.
+
+    Returns:
+      (H, W, C) float32.
+    """
+    low, high = image.min((0, 1)), image.max((0, 1))
+    span = jnp.where(high > low, high - low, 1.0)
+    moved = _warp_linear(transform.in_plane, image, low)
+    unit = jnp.maximum((moved - low) / span, 0.0)
+    # Every operation is written so that the neutral parameter leaves each bit as it was.
+    changed = unit * jnp.exp((transform.gamma - 1.0) * jnp.log(jnp.maximum(unit, 1e-6)))
+    changed = changed * transform.gain
+    changed = changed * jnp.exp(_bias_field(transform.bias_field, *image.shape[:2]))[..., None]
+    changed = changed + (transform.contrast - 1.0) * (changed - changed.mean((0, 1)))
+    changed = _blur(changed, transform.blur)
+    changed = changed + transform.noise * jax.random.normal(transform.noise_key, image.shape)
+    return moved + span * (changed - unit)
+
+
+def apply_to_mask(transform: SliceTransform, mask: jax.Array) -> jax.Array:
+    """Moves a label mask with its image; nearest neighbour.
+
+    Args:
+      transform: of `sample_slice_transform`.
+      mask: (H, W) of an integer or bool dtype.
+
+    Returns:
+      (H, W) of the same dtype; 0 outside the field of view.
+    """
+    rows, columns, inside = _source(transform.in_plane, *mask.shape)
+    row = jnp.clip(jnp.floor(rows + 0.5), 0, mask.shape[0] - 1).astype(jnp.int32)
+    column = jnp.clip(jnp.floor(columns + 0.5), 0, mask.shape[1] - 1).astype(jnp.int32)
+    return jnp.where(inside, mask[row, column], jnp.zeros((), mask.dtype))
+
+
+def apply_to_crop(transform: CropTransform, crop: jax.Array) -> jax.Array:
+    """Transforms a crop: slices are reordered, then moved in plane together, then scaled.
+
+    Args:
+      transform: of `sample_crop_transform`.
+      crop: (D, H, W, C) float32, slices first.
+
+    Returns:
+      (D, H, W, C) float32.
+    """
+    depth = crop.shape[0]
+    source = jnp.clip(jnp.arange(depth) - transform.slice_shift, 0, depth - 1)
+    source = jnp.where(transform.flip_slices, depth - 1 - source, source)
+    low = crop.min((0, 1, 2))
+    moved = jax.vmap(lambda image: _warp_linear(transform.in_plane, image, low))(crop[source])
+    return moved + (transform.gain - 1.0) * (moved - low)
+
+
+def augment_slice_batch(
+    keys: jax.Array, images: jax.Array, masks: jax.Array, config: SliceAugmentation
+) -> tuple[jax.Array, jax.Array]:
+    """Augments images and their masks alike, each with a key of its own.
+
+    Args:
+      keys: (B,) typed keys.
+      images: (B, H, W, C) float32.
+      masks: (B, H, W) of an integer or bool dtype.
+      config: strengths.
+
+    Returns:
+      Images and masks of the same shapes and dtypes.
+    """
+
+    def one(key: jax.Array, image: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        transform = sample_slice_transform(key, config)
+        return apply_to_image(transform, image), apply_to_mask(transform, mask)
+
+    return jax.vmap(one)(keys, images, masks)
+
+
+def augment_crop_batch(keys: jax.Array, crops: jax.Array, config: CropAugmentation) -> jax.Array:
+    """Augments (B, D, H, W, C) float32 crops, each with a key of its own; ``keys`` is (B,)."""
+
+    def one(key: jax.Array, crop: jax.Array) -> jax.Array:
+        return apply_to_crop(sample_crop_transform(key, config), crop)
+
+    return jax.vmap(one)(keys, crops)
+
+
+def _sample_in_plane(
+    key: jax.Array, rotation: float, scale: float, translation: float, flip: float
+) -> InPlane:
+    keys = jax.random.split(key, 4)
+    return InPlane(
+        rotation=jnp.deg2rad(_symmetric(keys[0], rotation)),
+        scale=_factor(keys[1], scale),
+        translation=_symmetric(keys[2], translation, (2,)),
+        flip=jax.random.uniform(keys[3]) < flip,
+    )
+
+
+def _symmetric(key: jax.Array, strength: Any, shape: tuple[int, ...] = ()) -> jax.Array:
+    return strength * jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+
+
+def _factor(key: jax.Array, strength: Any) -> jax.Array:
+    """Log-uniform, so that enlarging and reducing are equally likely; exactly 1 at strength 0."""
+    return jnp.exp(_symmetric(key, jnp.log1p(strength)))
+
+
+def _source(transform: InPlane, height: int, width: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(H, W) source row and column of each output pixel, and whether it lies in the image."""
+    middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
+    down = jnp.arange(height, dtype=jnp.float32)[:, None] - middle_row
+    right = jnp.arange(width, dtype=jnp.float32)[None, :] - middle_column
+    down = down - transform.translation[0] * height
+    right = right - transform.translation[1] * width
+    cosine = jnp.cos(transform.rotation) / transform.scale
+    sine = jnp.sin(transform.rotation) / transform.scale
+    rows = cosine * down + sine * right
+    columns = cosine * right - sine * down
+    columns = jnp.where(transform.flip, -columns, columns)
+    rows, columns = rows + middle_row, columns + middle_column
+    inside = (jnp.abs(rows - middle_row) <= height / 2) & (
+        jnp.abs(columns - middle_column) <= width / 2
+    )
+    return rows, columns, inside
+
+
+def _warp_linear(transform: InPlane, image: jax.Array, fill: jax.Array) -> jax.Array:
+    """(H, W, C) bilinear samples of the image; ``fill`` (C,) outside it."""
+    height, width, _ = image.shape
+    rows, columns, inside = _source(transform, height, width)
+    rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
+    row, column = jnp.floor(rows), jnp.floor(columns)
+    down, right = (rows - row)[..., None], (columns - column)[..., None]
+    row, column = row.astype(jnp.int32), column.astype(jnp.int32)
+    row_below = jnp.minimum(row + 1, height - 1)
+    column_right = jnp.minimum(column + 1, width - 1)
+    above = (1.0 - right) * image[row, column] + right * image[row, column_right]
+    below = (1.0 - right) * image[row_below, column] + right * image[row_below, column_right]
+    return jnp.where(inside[..., None], (1.0 - down) * above + down * below, fill)
+
+
+def _bias_field(coefficients: jax.Array, height: int, width: int) -> jax.Array:
+    """(H, W) logarithm of a receive-field inhomogeneity, a polynomial of order 2."""
+    r = jnp.linspace(-1.0, 1.0, height)[:, None]
+    c = jnp.linspace(-1.0, 1.0, width)[None, :]
+    a = coefficients
+    return a[0] * r + a[1] * c + a[2] * r * c + a[3] * r * r + a[4] * c * c
+
+
+def _blur(image: jax.Array, sigma: jax.Array) -> jax.Array:
+    """(H, W, C) convolved with a Gaussian of ``sigma`` pixels, cut off at two pixels."""
+    offsets = jnp.arange(-2, 3).astype(jnp.float32)
+    weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-3)) ** 2)
+    weights = weights / weights.sum()
+    for axis in (0, 1):
+        padding = [(2, 2) if a == axis else (0, 0) for a in range(3)]
+        padded = jnp.pad(image, padding, mode="edge")
+        size = image.shape[axis]
+        image = sum(
+            (
+                weights[k] * jax.lax.slice_in_dim(padded, k, k + size, axis=axis)
+                for k in range(1, 5)
+            ),
+            weights[0] * jax.lax.slice_in_dim(padded, 0, size, axis=axis),
+        )
+    return image

@@ -1,0 +1,238 @@
+"""DICOM: files as scanners write them, and small series whose geometry is known by construction."""
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from mskjax.errors import UserError
+from mskjax.imaging.dicom import read_dicom
+from mskjax.imaging.files import read_volume
+from mskjax.imaging.geometry import reorient
+
+SHARED = Path(os.environ.get("MSKJAX_SHARED", Path(__file__).resolve().parents[2] / "../shared"))
+SCANNER = SHARED / "data" / "scanner_files"
+real = pytest.mark.skipif(not SCANNER.is_dir(), reason=f"no scanner files at {SCANNER}")
+
+CLASSIC_MR = "1.2.840.10008.5.1.4.1.1.4"
+ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
+
+
+def oblique() -> np.ndarray:
+    """An orthonormal LPS frame far from every axis: row, column, normal."""
+    q, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))
+    q[:, 2] = np.cross(q[:, 0], q[:, 1])
+    return q
+
+
+def header(rows: int, columns: int, sop_class: str) -> Dataset:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, generate_uid()
+    dataset.Modality = "MR"
+    dataset.SeriesInstanceUID = "1.2.3"
+    dataset.Rows, dataset.Columns = rows, columns
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PixelRepresentation = 0
+    return dataset
+
+
+def numbers(values: np.ndarray) -> list[str]:
+    return [f"{v:.9f}" for v in values]
+
+
+def write_series(folder: Path, depths=(0.0, 3.0, 6.0, 9.0), **changes) -> tuple[np.ndarray, ...]:
+    """Writes one file per slice in shuffled name order; returns voxels and the LPS frame."""
+    frame, origin = oblique(), np.array([12.5, -40.25, 7.75])
+    voxels = np.random.default_rng(0).integers(0, 4000, (len(depths), 5, 7)).astype(np.uint16)
+    for index, depth in enumerate(depths):
+        dataset = header(5, 7, CLASSIC_MR)
+        dataset.ImagePositionPatient = numbers(origin + frame[:, 2] * depth)
+        dataset.ImageOrientationPatient = numbers(frame[:, :2].T.ravel())
+        dataset.PixelSpacing = ["0.5", "0.8"]
+        dataset.SliceThickness = "2"
+        dataset.PixelData = voxels[index].tobytes()
+        for keyword, values in changes.items():
+            setattr(dataset, keyword, values[index])
+        dataset.save_as(folder / f"{(index * 7 + 3) % 11:02d}.dcm", enforce_file_format=True)
+    return voxels, frame, origin
+
+
+@real
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "series_generic/generic/anatomical/001",
+        "series_generic/generic/anatomical/002_non_isotropic",
+        "series_generic/generic/compressed_j2k/001",
+        "series_generic/generic/compressed_rle/001",
+        "series_bad/slicecount/001",
+        "philips_enhanced/001",
+    ],
+)
+def test_series_matches_its_nifti_ground_truth(folder):
+    expected = read_volume(SCANNER / f"{folder}_ground_truth.nii.gz")
+    volume = read_volume(SCANNER / folder)
+    assert volume.meta["modality"] == "MR"
+    turned = reorient(volume, nib.aff2axcodes(expected.affine))
+    np.testing.assert_allclose(turned.affine, expected.affine, atol=2e-5)
+    np.testing.assert_allclose(turned.data, expected.data, rtol=1e-6)
+
+
+@real
+def test_oblique_shoulder_series_agrees_with_simpleitk():
+    folder = SCANNER / "shoulder_series_hitachi"
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    image = sitk.ReadImage(names)
+    volume = read_volume(folder)
+    np.testing.assert_array_equal(volume.data, sitk.GetArrayFromImage(image).T)
+    for index in [(0, 0, 0), (63, 0, 3), (10, 50, 2)]:
+        lps = np.array(image.TransformIndexToPhysicalPoint(index))
+        ras = (volume.affine @ [*index, 1])[:3]
+        np.testing.assert_allclose(ras, lps * [-1, -1, 1], atol=2e-3)
+    assert volume.meta["manufacturer"] == "Hitachi Medical Corporation"
+    assert volume.meta["slice_axis"] == 2
+    assert [Path(f).name for f in volume.meta["files"]] == [Path(f).name for f in names]
+
+
+@real
+def test_transfer_syntaxes_give_the_same_volume():
+    for stem, others in (
+        ("dicom_small/MR_small", ["RLE", "bigendian", "expb", "implicit", "padded"]),
+        ("dicom_small/MR_small", ["jp2klossless", "jpeg_ls_lossless"]),
+        ("shoulder_t1_philips/MR2", ["J2KR", "JLSL", "RLE"]),
+    ):
+        plain = SCANNER / (f"{stem}_UNCR.dcm" if "MR2" in stem else f"{stem}.dcm")
+        expected = read_volume(plain)
+        stored = pydicom.dcmread(plain)
+        slope, shift = stored.get("RescaleSlope", 1), stored.get("RescaleIntercept", 0)
+        values = stored.pixel_array * float(slope) + float(shift)
+        np.testing.assert_allclose(expected.data[..., 0].T, values, rtol=1e-6)
+        for other in others:
+            volume = read_volume(SCANNER / f"{stem}_{other}.dcm")
+            np.testing.assert_array_equal(volume.data, expected.data)
+            np.testing.assert_array_equal(volume.affine, expected.affine)
+            assert volume.data.dtype == expected.data.dtype
+
+
+@real
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("series_bad/gantrytilting/001", r"gantry tilt, 14\.0 degrees"),
+        ("series_bad/notavolume/001", "not one volume: 4 images lie at 1 position"),
+        ("series_bad/sliceincrement/002", r"1 slice is missing, the first after slice 3 of 4"),
+        ("series_bad/sliceorientation/001", "2 different orientations"),
+        ("series_generic/generic/anatomical", "holds 2 series"),
+        ("knee_enhanced/MOVEKNEE.dcm", "19 images lie at 1 position"),
+        ("dicom_small/MR_truncated.dcm", r"MR_truncated\.dcm: .*8130 vs 8192 bytes"),
+        ("dicom_small/emri_small_jpeg_2k_lossless_too_short.dcm", "cut short"),
+        ("dicom_small/emri_small.dcm", "does not say where they lie"),
+        ("dicom_small/emri_small_jpeg_ls_lossless.dcm", "does not say where they lie"),
+    ],
+)
+def test_refused_with_the_reason(path, why):
+    with pytest.raises(UserError, match=why) as caught:
+        read_volume(SCANNER / path)
+    assert str(SCANNER / path) in str(caught.value)
+
+
+def test_every_voxel_lies_where_the_standard_says(tmp_path):
+    """PS3.3 equation C.7.6.2.1-1, with files in an order that is not that of the slices."""
+    voxels, frame, origin = write_series(tmp_path)
+    volume = read_dicom(tmp_path)
+    assert volume.data.shape == (7, 5, 4)
+    assert volume.data.dtype == np.uint16
+    for s, r, c in np.ndindex(voxels.shape):
+        lps = origin + frame @ [0.8 * c, 0.5 * r, 3.0 * s]
+        index = np.linalg.inv(volume.affine) @ [*(lps * [-1, -1, 1]), 1]
+        i, j, k = np.round(index[:3]).astype(int)
+        np.testing.assert_allclose(index[:3], [i, j, k], atol=1e-6)
+        assert volume.data[i, j, k] == voxels[s, r, c]
+
+
+def test_rescale_is_applied_slice_by_slice(tmp_path):
+    voxels, *_ = write_series(
+        tmp_path, RescaleSlope=[1, 2, 3, 0.5], RescaleIntercept=[0, -5, 10, 1]
+    )
+    volume = read_dicom(tmp_path)
+    expected = voxels * np.reshape([1, 2, 3, 0.5], (4, 1, 1)) + np.reshape(
+        [0, -5, 10, 1], (4, 1, 1)
+    )
+    np.testing.assert_allclose(volume.data.transpose(2, 1, 0), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"depths": (0, 3, 9, 12)}, r"1 slice is missing, the first after slice 2 of 4"),
+        ({"depths": (0, 3, 7.2, 12)}, "uneven slice spacing, 3.00 to 4.80 mm"),
+        ({"depths": (0, 3, 3, 6), "EchoTime": [8, 8, 90, 8]}, "EchoTime 90.* and EchoTime 8"),
+        ({"PixelSpacing": [["1", "1"]] * 3 + [["2", "2"]]}, "differ in matrix"),
+        ({"SeriesInstanceUID": ["1.2", "1.2", "1.3", "1.3"]}, "holds 2 series"),
+        ({"ImagePositionPatient": [None] * 4}, "ImagePositionPatient missing"),
+        ({"ImageOrientationPatient": [["1", "0", "0", "1", "0", "0"]] * 4}, "orthogonal"),
+    ],
+)
+def test_small_series_refused(tmp_path, changes, why):
+    write_series(tmp_path, **changes)
+    with pytest.raises(UserError, match=why):
+        read_dicom(tmp_path)
+
+
+def test_rounded_positions_are_not_uneven(tmp_path):
+    write_series(tmp_path, depths=(0.0, 3.004, 5.997, 9.001))
+    np.testing.assert_allclose(read_dicom(tmp_path).spacing, [0.8, 0.5, 9.001 / 3], rtol=1e-6)
+
+
+def test_single_image_takes_its_thickness(tmp_path):
+    write_series(tmp_path, depths=(0.0,))
+    np.testing.assert_allclose(read_dicom(tmp_path).spacing, [0.8, 0.5, 2.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_enhanced_frames_are_sorted_by_position_or_refused(tmp_path, repeats):
+    frame = oblique()
+    depths = np.repeat([6.0, 0.0, 3.0], repeats)
+    voxels = np.arange(len(depths) * 20, dtype=np.uint16).reshape(-1, 4, 5)
+    dataset = header(4, 5, ENHANCED_MR)
+    dataset.NumberOfFrames = len(depths)
+    dataset.PixelData = voxels.tobytes()
+    shared, plane, measures = Dataset(), Dataset(), Dataset()
+    plane.ImageOrientationPatient = numbers(frame[:, :2].T.ravel())
+    measures.PixelSpacing, measures.SliceThickness = ["1", "1"], "3"
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [plane], [measures]
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    groups = []
+    for index, depth in enumerate(depths):
+        group, place, echo = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient = numbers(frame[:, 2] * depth)
+        echo.EffectiveEchoTime = float(10 + index % repeats * 70)
+        group.PlanePositionSequence, group.MREchoSequence = [place], [echo]
+        groups.append(group)
+    dataset.PerFrameFunctionalGroupsSequence = groups
+    path = tmp_path / "enhanced.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    if repeats > 1:
+        with pytest.raises(
+            UserError, match=r"6 images lie at 3 positions.*EchoTime 10.*EchoTime 80"
+        ):
+            read_dicom(path)
+    else:
+        volume = read_dicom(path)
+        np.testing.assert_array_equal(volume.data.transpose(2, 1, 0), voxels[[1, 2, 0]])
+        np.testing.assert_allclose(volume.spacing, [1, 1, 3])
+
+
+def test_folder_without_images(tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(UserError, match="no DICOM image"):
+        read_dicom(tmp_path)

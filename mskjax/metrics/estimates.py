@@ -1,0 +1,321 @@
+"""Groups of figures with patient-bootstrap intervals, from arrays or from rows of cases.csv.
+
+The statistics are frozen dataclasses: equal ones hash equal, so that a bootstrap is compiled once
+per shape however often it is asked for.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mskjax.metrics import classification as c
+from mskjax.metrics.intervals import (
+    Estimate,
+    paired_patient_bootstrap,
+    patient_bootstrap,
+)
+from mskjax.metrics.segmentation import cases_defined, mean_over_cases
+from mskjax.tables import Row
+
+Json = dict[str, Any]
+STRUCTURE_METRICS = ("dice", "iou", "ppv", "sensitivity", "pixel_accuracy", "nsd", "hd95", "assd")
+
+
+def structures(rows: Sequence[Row], names: Sequence[str], resamples: int, seed: int) -> Json:
+    """Mean over studies of each segmentation metric of each structure.
+
+    Args:
+      rows: ``kind`` structure: patient, name and the columns of `STRUCTURE_METRICS`.
+      names: structures to report.
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
+
+    Returns:
+      ``<metric>_<structure>`` -> estimate; ``n`` is the number of studies in which it is defined.
+    """
+    found: Json = {}
+    for name in names:
+        own = [r for r in rows if r["name"] == name]
+        if not own:
+            continue
+        values = np.array([[_float(r[m]) for m in STRUCTURE_METRICS] for r in own], np.float32)
+        estimates = patient_bootstrap(
+            _column_means, values, [r["patient"] for r in own], resamples, seed
+        )
+        for column, (metric, estimate) in enumerate(zip(STRUCTURE_METRICS, estimates, strict=True)):
+            defined = int(cases_defined(values[:, column]))
+            found[f"{metric}_{name}"] = dataclasses.replace(estimate, n=defined).as_json()
+    return found
+
+
+def detection(rows: Sequence[Row], resamples: int, seed: int) -> Json:
+    """Share of reference regions found, share of found ones at the right level, extra per study.
+
+    Args:
+      rows: ``kind`` detection: patient and the counts reference_discs, found_discs, extra_discs,
+        right_level of each study.
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
+    """
+    if not rows:
+        return {}
+    names = ("reference_discs", "found_discs", "extra_discs", "right_level")
+    counts = np.array([[_float(r[k]) for k in names] for r in rows], np.float32)
+    estimates = patient_bootstrap(_detection, counts, [r["patient"] for r in rows], resamples, seed)
+    return _ordered(estimates)
+
+
+def ordinal(
+    reference: np.ndarray,
+    predicted: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    group_names: Sequence[str],
+    patients: Sequence[str],
+    name: str,
+    group: str,
+    resamples: int,
+    seed: int,
+) -> Json:
+    """Figures of an ordinal grading and of the classes its grades are grouped into.
+
+    Args:
+      reference: (N,) grades, 0 to K-1.
+      predicted: (N,) grades, K for a region that was missed.
+      probabilities: (N, K); a missed region has 0 for every grade of its own class.
+      groups: (K,) class of each grade.
+      group_names: names of the G classes.
+      patients: N patient ids.
+      name: of the grading, suffix of its own figures.
+      group: what the classes are called together, e.g. severity.
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
+
+    Returns:
+      Figures of the classes without suffix (accuracy, sensitivity, auroc...), figures of the
+      grades with the suffix ``_<name>``; ``quadratic_weighted_kappa`` is that of the grades.
+    """
+    statistic = _Ordinal(group, tuple(int(g) for g in groups), tuple(group_names), name)
+    data = _labels(reference, predicted)
+    data["probabilities"] = np.asarray(probabilities, np.float32)
+    estimates = patient_bootstrap(statistic, data, list(patients), resamples, seed)
+    return _ordered(estimates)
+
+
+def labels_only(
+    reference: np.ndarray,
+    predicted: np.ndarray,
+    groups: np.ndarray,
+    patients: Sequence[str],
+    name: str,
+    resamples: int,
+    seed: int,
+) -> Json:
+    """As `ordinal`, for predictions without probabilities (baselines, readers, subgroups)."""
+    statistic = _Labels(tuple(int(g) for g in groups), name)
+    data = _labels(reference, predicted)
+    estimates = patient_bootstrap(statistic, data, list(patients), resamples, seed)
+    return _ordered(estimates)
+
+
+def difference(
+    reference: np.ndarray,
+    predicted: np.ndarray,
+    other: np.ndarray,
+    groups: np.ndarray,
+    patients: Sequence[str],
+    name: str,
+    resamples: int,
+    seed: int,
+) -> Json:
+    """Figures of `predicted` minus those of `other` on the same cases and the same resamples.
+
+    Arguments as `labels_only`.
+    """
+    statistic = _Labels(tuple(int(g) for g in groups), name)
+    ours, theirs = _labels(reference, predicted), _labels(reference, other)
+    estimates = paired_patient_bootstrap(statistic, ours, theirs, list(patients), resamples, seed)
+    return _ordered(estimates)
+
+
+def tables(
+    reference: np.ndarray,
+    predicted: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    grade_names: Sequence[str],
+    group_names: Sequence[str],
+    name: str,
+    group: str,
+) -> Json:
+    """Confusion matrices of grades and classes, and the calibration of the classes.
+
+    Arguments as `ordinal`.  Matrices have a last column of missed regions where there are any.
+    """
+    grouped = _group(np.asarray(probabilities), groups, len(group_names))
+    group_reference = groups[reference]
+    missed = predicted == len(grade_names)
+    group_predicted = np.where(missed, len(group_names), grouped.argmax(1))
+    table = c.calibration_table(grouped, group_reference)
+    return {
+        "confusion": {
+            group: _matrix(group_reference, group_predicted, group_names),
+            name: _matrix(reference, predicted, grade_names),
+        },
+        "calibration": {
+            group: [
+                {"confidence": float(a), "accuracy": float(b), "n": int(n)}
+                for a, b, n in zip(table.confidence, table.accuracy, table.weight, strict=True)
+                if n > 0
+            ]
+        },
+    }
+
+
+def _labels(reference: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    return {
+        "reference": np.asarray(reference, np.int32),
+        "predicted": np.asarray(predicted, np.int32),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Labels:
+    groups: tuple[int, ...]
+    name: str
+
+    def __call__(self, data: Any, weights: jax.Array) -> dict[str, jax.Array]:
+        reference, predicted = data["reference"], data["predicted"]
+        # One more entry: a missed region belongs to no class.
+        groups = jnp.array((*self.groups, max(self.groups) + 1))
+        classes = _matrix_figures(
+            groups[reference], groups[predicted], max(self.groups) + 1, weights
+        )
+        return classes | self.grades(reference, predicted, weights)
+
+    def grades(
+        self, reference: jax.Array, predicted: jax.Array, weights: jax.Array
+    ) -> dict[str, jax.Array]:
+        matrix = c.confusion_matrix(reference, predicted, len(self.groups), weights, missed=True)
+        near = (jnp.abs(reference - predicted) <= 1) & (predicted < len(self.groups))
+        return {
+            "quadratic_weighted_kappa": c.quadratic_weighted_kappa(matrix),
+            f"accuracy_{self.name}": c.accuracy(matrix),
+            f"balanced_accuracy_{self.name}": c.balanced_accuracy(matrix),
+            f"within_one_grade_{self.name}": (near * weights).sum() / weights.sum(),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ordinal:
+    group: str
+    groups: tuple[int, ...]
+    group_names: tuple[str, ...]
+    name: str
+
+    def __call__(self, data: Any, weights: jax.Array) -> dict[str, jax.Array]:
+        reference, predicted = data["reference"], data["predicted"]
+        count = len(self.group_names)
+        groups = jnp.array(self.groups)
+        p = _group(data["probabilities"], groups, count)
+        own = groups[reference]
+        chosen = jnp.where(predicted == len(self.groups), count, jnp.argmax(p, 1))
+        figures = _matrix_figures(own, chosen, count, weights)
+        matrix = c.confusion_matrix(own, chosen, count, weights, missed=True)
+        figures["cohen_kappa"] = c.cohen_kappa(matrix)
+        figures[f"quadratic_weighted_kappa_{self.group}"] = c.quadratic_weighted_kappa(matrix)
+        figures["f1_weighted"] = c.f1_weighted(matrix)
+        sensitivity, specificity = c.sensitivity_per_class(matrix), c.specificity_per_class(matrix)
+        ppv = c.ppv_per_class(matrix)
+        for k, group in enumerate(self.group_names):
+            figures[f"sensitivity_{group}"] = sensitivity[k]
+            figures[f"specificity_{group}"] = specificity[k]
+            figures[f"ppv_{group}"] = ppv[k]
+        pairs = {
+            f"auroc_{self.group_names[a]}_vs_{self.group_names[b]}": c.pairwise_auroc(
+                p, own, a, b, weights
+            )
+            for a, b in itertools.combinations(range(count), 2)
+        }
+        figures["auroc"] = jnp.mean(jnp.stack(list(pairs.values())))
+        figures |= pairs
+        figures["brier"] = c.brier(p, own, weights)
+        figures["ece"] = c.ece(p, own, weights)
+        return figures | _Labels(self.groups, self.name).grades(reference, predicted, weights)
+
+
+def _matrix_figures(
+    reference: jax.Array, predicted: jax.Array, classes: int, weights: jax.Array
+) -> dict[str, jax.Array]:
+    matrix = c.confusion_matrix(reference, predicted, classes, weights, missed=True)
+    return {
+        "accuracy": c.accuracy(matrix),
+        "balanced_accuracy": c.balanced_accuracy(matrix),
+        "sensitivity": jnp.nanmean(c.sensitivity_per_class(matrix)),
+        "specificity": jnp.nanmean(c.specificity_per_class(matrix)),
+        "f1": c.f1_macro(matrix),
+    }
+
+
+def _column_means(values: jax.Array, weights: jax.Array) -> jax.Array:
+    return jax.vmap(mean_over_cases, (1, None))(values, weights)
+
+
+def _detection(counts: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
+    reference, found, extra, right = (weights[:, None] * counts).sum(0)
+    return {
+        "disc_detection_sensitivity": found / reference,
+        "extra_discs_per_study": extra / weights.sum(),
+        "level_accuracy": right / found,
+    }
+
+
+def _group(probabilities: Any, groups: Any, count: int) -> Any:
+    """(N, K) probabilities of grades -> (N, G) of classes."""
+    xp = jnp if isinstance(probabilities, jax.Array) else np
+    member = xp.asarray(groups)[:, None] == xp.arange(count)[None, :]
+    return (probabilities[:, :, None] * member[None]).sum(1)
+
+
+def _matrix(reference: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Json:
+    matrix = np.asarray(c.confusion_matrix(reference, predicted, len(names), missed=True), int)
+    labels = [*names, "missed"]
+    if not matrix[:, -1].any():
+        matrix, labels = matrix[:, :-1], list(names)
+    return {"labels": labels, "matrix": matrix.tolist()}
+
+
+# What a reader looks for first stands first; figures of one kind stay together.
+_ORDER = (
+    "quadratic_weighted_kappa",
+    "accuracy",
+    "within",
+    "balanced",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "f1",
+    "auroc",
+    "cohen",
+    "brier",
+    "ece",
+)
+
+
+def _ordered(estimates: dict[str, Estimate]) -> Json:
+    """JSON in reading order: a bootstrap returns its figures by the alphabet."""
+
+    def place(name: str) -> tuple[int, str]:
+        kind = next((i for i, start in enumerate(_ORDER) if name.startswith(start)), len(_ORDER))
+        return kind, name
+
+    return {name: estimates[name].as_json() for name in sorted(estimates, key=place)}
+
+
+def _float(text: Any) -> float:
+    return float(text) if text not in ("", None) else float("nan")

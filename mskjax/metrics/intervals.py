@@ -1,0 +1,296 @@
+"""How sure a figure is: bootstrap over patients, Wilson, McNemar, spread over folds."""
+
+import functools
+import math
+import statistics
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from mskjax.errors import UserError
+
+# More undefined resamples than this and the interval says so: it is then conditional on the
+# resamples that happened to hold, e.g., a case of every class.
+UNDEFINED_WORTH_SAYING = 0.05
+# Elements (resamples x cases) per step of the device loop: 16 MB per float32 intermediate.
+CHUNK_ELEMENTS = 2**22
+
+Statistic = Callable[[Any, jax.Array], Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its confidence interval.
+
+    Attributes:
+      value: the statistic on the cases as they are; NaN where undefined.
+      low: lower bound of the interval, NaN where there is none.
+      high: upper bound.
+      n: cases.
+      patients: distinct patients.
+      method: how the interval was made.
+      why: reason of a missing value or interval, or a reservation; "" where there is none.
+      level: confidence level.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    patients: int
+    method: str
+    why: str = ""
+    level: float = 0.95
+
+    def as_json(self) -> dict[str, Any]:
+        """The estimate of a report: value, ci95 ([low, high] or null), n, patients, method, why.
+
+        Raises:
+          ValueError: if the interval is not a 95 % one, which is all a report holds.
+        """
+        if self.level != 0.95:
+            raise ValueError(f"a report holds 95 % intervals, this one has level {self.level}")
+        bounds = [self.low, self.high]
+        entry: dict[str, Any] = {
+            "value": self.value if math.isfinite(self.value) else None,
+            "ci95": bounds if all(map(math.isfinite, bounds)) else None,
+            "n": self.n,
+            "patients": self.patients,
+            "method": self.method,
+        }
+        why = self.why or ("infinite" if math.isinf(self.value) else "")
+        return {**entry, "why": why} if why else entry
+
+
+def patient_bootstrap(
+    statistic: Statistic,
+    data: Any,
+    patients: Sequence[Hashable] | np.ndarray,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Any:
+    """Percentile bootstrap with the patient as the unit (Davison & Hinkley 1997, section 3.8).
+
+    Each resample draws as many patients as there are, with replacement.  A patient drawn k times
+    gives weight k to each of its cases, so the cases of a patient come and go together.
+
+    Args:
+      statistic: ``statistic(data, weights)`` in ``jax.numpy``, from ``data`` and (N,) float32
+        case weights to a scalar, an (M,) vector, or a dict of these.  A module-level function is
+        compiled once per shape, a lambda at every call.
+      data: dict (any pytree) of arrays whose first axis is the N cases, all of which count.
+      patients: N patient ids, in the order of the cases.
+      resamples: number of resamples.
+      seed: resample r uses the key folded from (seed, r), on any device.
+      level: confidence level.
+
+    Returns:
+      Estimate for a scalar; tuple of M of them for a vector; dict of these for a dict.  ``n`` is
+      the number of cases N; ``dataclasses.replace`` it where a statistic uses fewer.  Resamples
+      where the statistic is NaN are left out, which ``why`` says if they are more than 5 %.
+      No interval with fewer than two patients.
+
+    Raises:
+      UserError: if there are no cases.
+      ValueError: if an array does not have one row per case.
+    """
+    arrays = jax.tree.map(jnp.asarray, data)
+    codes, count = _patient_codes(patients, arrays)
+    value, draws = _resampled(
+        statistic,
+        arrays,
+        codes,
+        jax.random.key(seed),
+        patients=count,
+        resamples=resamples,
+        chunk=max(1, min(resamples, CHUNK_ELEMENTS // len(codes))),
+    )
+    method = f"patient bootstrap, percentile, {resamples} resamples"
+
+    def estimate(value: np.ndarray, draws: np.ndarray) -> Any:
+        if value.ndim > 1:
+            raise ValueError(f"a statistic is a scalar or a vector, got shape {value.shape}")
+        if value.ndim == 1:
+            return tuple(estimate(v, d) for v, d in zip(value, draws.T, strict=True))
+        low, high, why = _percentile_interval(draws, level, count)
+        if np.isnan(value):
+            low, high, why = math.nan, math.nan, "undefined on these cases"
+        return Estimate(float(value), low, high, len(codes), count, method, why, level)
+
+    return jax.tree.map(estimate, *jax.device_get((value, draws)))
+
+
+def paired_patient_bootstrap(
+    statistic: Statistic,
+    data_a: Any,
+    data_b: Any,
+    patients: Sequence[Hashable] | np.ndarray,
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Any:
+    """Interval of ``statistic(data_a) - statistic(data_b)`` on the same cases.
+
+    Both are computed on the same resamples, so what makes a case hard for both cancels.
+    Arguments and result as ``patient_bootstrap``; row i of both data sets is the same case.
+    """
+    both = {"a": data_a, "b": data_b}
+    difference = _Difference(statistic)
+    return patient_bootstrap(difference, both, patients, resamples, seed, level)
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Statistic of a pair; equal for equal statistics, so that the compiled form is found again."""
+
+    statistic: Statistic
+
+    def __call__(self, data: dict[str, Any], weights: jax.Array) -> Any:
+        a, b = self.statistic(data["a"], weights), self.statistic(data["b"], weights)
+        return jax.tree.map(jnp.subtract, a, b)
+
+
+@functools.partial(jax.jit, static_argnames=("statistic", "patients", "resamples", "chunk"))
+def _resampled(
+    statistic: Statistic,
+    data: Any,
+    codes: jax.Array,
+    key: jax.Array,
+    *,
+    patients: int,
+    resamples: int,
+    chunk: int,
+) -> tuple[Any, Any]:
+    """The statistic on the cases as they are, and on every resample along a new first axis."""
+
+    def one(index: jax.Array) -> Any:
+        drawn = jax.random.randint(jax.random.fold_in(key, index), (patients,), 0, patients)
+        multiplicity = jnp.zeros(patients, jnp.float32).at[drawn].add(1.0)
+        return statistic(data, multiplicity[codes])
+
+    value = statistic(data, jnp.ones(codes.shape, jnp.float32))
+    return value, jax.lax.map(one, jnp.arange(resamples), batch_size=chunk)
+
+
+def _patient_codes(patients: Sequence[Hashable] | np.ndarray, data: Any) -> tuple[Any, int]:
+    """(N,) int32 numbers of the patients in order of appearance, and how many there are."""
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(p, len(numbers)) for p in patients], np.int32)
+    if not len(codes):
+        raise UserError("no cases to compute an interval from; check what was left out and why")
+    shapes = [leaf.shape for leaf in jax.tree.leaves(data)]
+    if any(not shape or shape[0] != len(codes) for shape in shapes):
+        raise ValueError(f"{len(codes)} patient ids, but the arrays have shapes {shapes}")
+    return codes, len(numbers)
+
+
+def _percentile_interval(
+    draws: np.ndarray, level: float, patients: int
+) -> tuple[float, float, str]:
+    if patients < 2:
+        return math.nan, math.nan, "no interval from fewer than two patients"
+    defined = draws[~np.isnan(draws)].astype(np.float64)
+    undefined = len(draws) - len(defined)
+    if not len(defined):
+        return math.nan, math.nan, "undefined on every resample"
+    why = ""
+    if undefined > UNDEFINED_WORTH_SAYING * len(draws):
+        why = f"{undefined} of {len(draws)} resamples left out, the figure being undefined there"
+    tail = (1 - level) / 2
+    # An order statistic, not an interpolation: infinite distances are then allowed.
+    low, high = np.quantile(defined, [tail, 1 - tail], method="inverted_cdf")
+    return float(low), float(high), why
+
+
+# --------------------------------------------------------------------------------------------
+# Without resampling
+
+
+def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a proportion (Wilson 1927), without continuity correction.
+
+    Takes the n cases for independent: right for one case per patient, too narrow for several.
+
+    Args:
+      successes: 0..n.
+      n: cases.
+      level: confidence level.
+
+    Returns:
+      (low, high) in [0, 1]; (NaN, NaN) for n = 0.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} cases")
+    if n == 0:
+        return math.nan, math.nan
+    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    p = successes / n
+    centre = p + z**2 / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+class FoldSpread(NamedTuple):
+    """Mean and standard deviation over folds, as many papers print them."""
+
+    mean: float
+    sd: float
+    folds: int
+
+
+def mean_sd_over_folds(values: Sequence[float] | np.ndarray) -> FoldSpread:
+    """Mean and sample standard deviation (ddof 1) of one figure per fold.
+
+    NaN folds are left out and not counted in ``folds``.  It describes the spread and is no
+    confidence interval: the folds share training patients.  NaN mean without folds, NaN sd with
+    fewer than two.
+    """
+    array = np.asarray(values, np.float64)
+    array = array[~np.isnan(array)]
+    mean = float(array.mean()) if len(array) else math.nan
+    sd = float(array.std(ddof=1)) if len(array) > 1 else math.nan
+    return FoldSpread(mean, sd, len(array))
+
+
+class McNemar(NamedTuple):
+    """Comparison of two readers on the same cases."""
+
+    only_a: int  # cases that a has right and b wrong
+    only_b: int
+    p: float
+
+
+def mcnemar(
+    correct_a: Sequence[bool] | np.ndarray,
+    correct_b: Sequence[bool] | np.ndarray,
+    mid_p: bool = False,
+) -> McNemar:
+    """McNemar's test, two-sided, exact binomial on the discordant cases.
+
+    With b + c discordant cases and m = min(b, c): p = min(1, 2 P(X <= m)), X ~ Bin(b + c, 1/2);
+    the mid-p form subtracts P(X = m), which is less conservative (Fagerland et al. 2013).
+
+    Args:
+      correct_a: (N,) bool, whether a is right; one case per patient, or p is too small.
+      correct_b: (N,) bool.
+      mid_p: the mid-p form.
+
+    Returns:
+      Discordant counts and p; p = 1 where nothing is discordant.
+    """
+    a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
+    if a.shape != b.shape:
+        raise ValueError(f"{a.shape} and {b.shape} are not the same cases")
+    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    p = 2 * stats.binom.cdf(fewer, n, 0.5)
+    if mid_p and n:
+        p -= stats.binom.pmf(fewer, n, 0.5)
+    return McNemar(only_a, only_b, float(min(1.0, p)))

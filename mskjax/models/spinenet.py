@@ -1,0 +1,100 @@
+"""The grader of SpineNet: a 3-D residual network with one head per grading."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mskjax.models.blocks import Conv3D, Norm, max_pool_3x3, normalisation
+
+
+class ResidualBlock3D(nn.Module):
+    """Basic residual block (He et al. 2016) of two 3x3x3 convolutions.
+
+    Attributes:
+      features: output channels.
+      stride: in plane, of the first convolution and the shortcut.
+      norm: see `blocks.normalisation`.
+      dtype: compute type.
+    """
+
+    features: int
+    stride: int
+    norm: Norm = "batch"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(B, D, H, W, C) to (B, D, ceil(H / stride), ceil(W / stride), features)."""
+        y = Conv3D(self.features, stride=self.stride, dtype=self.dtype, name="conv_1")(x)
+        y = nn.relu(normalisation(self.norm, train, self.dtype, "norm_1")(y))
+        y = Conv3D(self.features, dtype=self.dtype, name="conv_2")(y)
+        y = normalisation(self.norm, train, self.dtype, "norm_2")(y)
+        if x.shape != y.shape:
+            # A 1x1x1 convolution with a stride is a matrix product over the voxels it visits.
+            x = x[:, :, :: self.stride, :: self.stride]
+            x = nn.Dense(self.features, use_bias=False, dtype=self.dtype, name="shortcut")(x)
+            x = normalisation(self.norm, train, self.dtype, "norm_shortcut")(x)
+        return nn.relu(x + y)
+
+
+class SpineNetGrader(nn.Module):
+    """3-D ResNet with a head per grading (Jamaludin et al. 2017; Windsor et al. 2022).
+
+    Written from the published description.  The defaults are the 3-D ResNet-34: a 3x7x7 stem of
+    stride (1, 2, 2), max pooling 1x3x3 of stride (1, 2, 2), four groups of basic blocks whose
+    width doubles from group to group, global average pooling and one linear head per grading.  No
+    stride passes through slices, so any number of slices from one will do.
+
+    Attributes:
+      heads: (name, number of classes) of each grading.
+      width: channels of the stem and the first group.
+      blocks: residual blocks per group.
+      strides: in-plane stride at the start of each group.
+      norm: ``batch``, ``group`` or ``instance``.
+      dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
+      dropout: rate before the heads; draws from the ``dropout`` stream where above 0.
+    """
+
+    heads: tuple[tuple[str, int], ...]
+    width: int = 64
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    strides: tuple[int, ...] = (1, 1, 2, 2)
+    norm: Norm = "batch"
+    dtype: Any = jnp.float32
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Logits of each grading.
+
+        Args:
+          x: (B, slices, rows, columns, channels) crops, normalised.
+          train: batch statistics (and their update) and dropout.
+
+        Returns:
+          Head name to (B, classes) float32.
+
+        Raises:
+          ValueError: `blocks` and `strides` differ in length.
+        """
+        if len(self.blocks) != len(self.strides):
+            raise ValueError(f"blocks {self.blocks} and strides {self.strides} differ in length")
+        x = Conv3D(self.width, (3, 7, 7), stride=2, dtype=self.dtype, name="stem")(x)
+        x = nn.relu(normalisation(self.norm, train, self.dtype, "stem_norm")(x))
+        batch, slices = x.shape[:2]
+        x = max_pool_3x3(x.reshape(batch * slices, *x.shape[2:]))
+        x = x.reshape(batch, slices, *x.shape[1:])
+        for group, (count, stride) in enumerate(zip(self.blocks, self.strides, strict=True)):
+            for block in range(count):
+                x = ResidualBlock3D(
+                    self.width * 2**group,
+                    stride if block == 0 else 1,
+                    self.norm,
+                    self.dtype,
+                    name=f"group_{group}_block_{block}",
+                )(x, train)
+        features = x.astype(jnp.float32).mean((1, 2, 3))
+        features = nn.Dropout(self.dropout, deterministic=not train)(features)
+        return {name: nn.Dense(n, name=f"head_{name}")(features) for name, n in self.heads}

@@ -1,0 +1,279 @@
+"""ConfigDict in, frozen dataclasses out, every field checked once.
+
+A study reads its options only through these dataclasses, so a misspelt or mistyped field is an
+error before anything is packaged or trained.  Systems declare the options of their stages as
+dataclasses of their own (see `systems/disc_degeneration.py`) and parse them with `parse`.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mskjax.errors import UserError
+
+T = TypeVar("T")
+
+MODES = ("train", "evaluate", "report")  # the parts of a study, in order
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which cohort, where it lies and how its patients are divided.
+
+    Attributes:
+      cohort: builder name, a package of `tfds_builders`.
+      config: builder config, e.g. ``phantom`` or ``spider_t2space``.
+      data_dir: folder of packaged cohorts; relative paths are relative to the working directory.
+      manual_dir: the user's raw files; not needed once the cohort is packaged.
+      options: fields of the builder config to change (e.g. number of phantom patients).
+      split: ``folds`` (patient-grouped, stratified), ``official`` (the cohort's own division) or
+        ``by_case`` (cases of one patient on both sides; only to show what leakage does).
+      splits: a splits.json to use instead of making one.
+      folds: number of folds of ``folds``.
+      validation_fraction: share of each fold's training patients that is kept from training, for
+        the selection of checkpoints; 0 keeps none.
+    """
+
+    cohort: str
+    config: str
+    data_dir: str = "data"
+    manual_dir: str | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    split: str = "folds"
+    splits: str | None = None
+    folds: int = 5
+    validation_fraction: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How one stage is trained: AdamW, linear warm-up, cosine decay to zero.
+
+    Attributes:
+      steps: optimiser steps in all.
+      batch_size: examples a step, over all devices; a multiple of the number of devices.
+      learning_rate: peak of the schedule.
+      warmup_steps: steps of the linear rise from 0.
+      weight_decay: decoupled decay, on weights of rank 2 and more only.
+      clip_norm: global gradient norm above which gradients are scaled down.
+      ema_decay: decay of the exponential moving average of weights that is evaluated; 0 = none.
+      balance: ``none``, ``weights`` (inverse class frequency in the loss) or ``sampling``
+        (each class drawn equally often).
+      validate_every: steps between evaluations on the validation patients.
+      checkpoint_every: steps between saves of the latest state.
+      log_every: steps between rows of metrics.jsonl.
+      select: ``best`` (lowest validation loss) or ``latest`` weights are used after training;
+        without validation patients it is always the latest.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 1e-3
+    warmup_steps: int = 10
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    ema_decay: float = 0.0
+    balance: str = "none"
+    validate_every: int = 100
+    checkpoint_every: int = 100
+    log_every: int = 10
+    select: str = "best"
+
+    def __post_init__(self) -> None:
+        _positive(
+            self,
+            "train",
+            "steps",
+            "batch_size",
+            "learning_rate",
+            "clip_norm",
+            "validate_every",
+            "checkpoint_every",
+            "log_every",
+        )
+        _one_of(self.balance, ("none", "weights", "sampling"), "train.balance")
+        _one_of(self.select, ("best", "latest"), "train.select")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"train.ema_decay is {self.ema_decay}; it must be in [0, 1).")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """A whole study.
+
+    Attributes:
+      system: name of a module of `mskjax.systems`.
+      variant: name of the experiment's variant, for the report.
+      data: cohort and division.
+      stages: options per stage, parsed by the system.
+      options: options of the system itself (e.g. which grades are "moderate").
+      seed: the one seed: folds, initialisation, data order, augmentation and bootstrap.
+      resamples: bootstrap resamples of the report's intervals.
+      devices: number of devices on the mesh axis ``data``; None = all.
+    """
+
+    system: str
+    variant: str
+    data: DataConfig
+    stages: Mapping[str, Any]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    resamples: int = 10_000
+    devices: int | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "config", "resamples")
+        _one_of(self.data.split, ("folds", "official", "by_case"), "config.data.split")
+        if self.data.folds < 2:
+            raise UserError(f"config.data.folds is {self.data.folds}; it must be at least 2.")
+        if not 0 <= self.data.validation_fraction < 1:
+            raise UserError(
+                f"config.data.validation_fraction is {self.data.validation_fraction}; it must be"
+                " in [0, 1)."
+            )
+
+
+def parse(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
+    """Builds dataclass `cls` from nested mappings.
+
+    Args:
+      cls: a dataclass; fields may be scalars, tuples, mappings, optionals or dataclasses.
+      values: nested mapping, e.g. a ConfigDict's `to_dict()`.
+      where: dotted path of `values`, used in messages.
+
+    Raises:
+      UserError: a field is unknown (with the nearest known one), missing, or of a wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known fields: {', '.join(fields)}."
+            raise UserError(f"{where}.{name} is not a field; {hint}")
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{where} lacks {', '.join(missing)}; set it in the experiment file.")
+    built = {name: _convert(hints[name], v, f"{where}.{name}") for name, v in values.items()}
+    return cls(**built)
+
+
+def to_json(config: Any) -> str:
+    """The resolved config as JSON; equal configs give equal text."""
+    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "config") -> list[str]:
+    """Dotted names of the fields in which two JSON configs differ, with both values."""
+    found = []
+    for name in sorted({*old, *new}):
+        a, b = old.get(name), new.get(name)
+        path = f"{where}.{name}"
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, path)
+        elif a != b:
+            found.append(f"{path} was {a!r}, now {b!r}")
+    return found
+
+
+def claim_workdir(workdir: Path, config: StudyConfig) -> None:
+    """Writes config.json, or checks that the folder belongs to this very config.
+
+    Where the files lie and on how many devices a study runs may change between runs of one study.
+
+    Raises:
+      UserError: the folder holds another study.
+    """
+    path = workdir / "config.json"
+    new = json.loads(to_json(config))
+    if path.exists():
+        old = json.loads(path.read_text())
+        movable = ("devices",), ("data", "data_dir"), ("data", "manual_dir")
+        changed = differences(_without(old, movable), _without(new, movable))
+        if changed:
+            raise UserError(
+                f"{workdir} belongs to another config ({'; '.join(changed[:5])}); give another"
+                " --workdir, or the config it was started with."
+            )
+        return
+    if workdir.exists() and any(workdir.glob("fold_*")):
+        raise UserError(f"{workdir} holds folds but no config.json; give an empty --workdir.")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError) as error:
+        raise UserError(f"--workdir: {workdir} cannot be made: {error.strerror}.") from None
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(to_json(config))
+    temporary.replace(path)
+
+
+def _without(values: dict, paths: tuple[tuple[str, ...], ...]) -> dict:
+    copy = json.loads(json.dumps(values))
+    for *parents, last in paths:
+        node = copy
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(last, None)
+    return copy
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value, where)
+    if hint is Any:
+        return value
+    if origin is typing.Literal:
+        _one_of(value, arguments, where)
+        return value
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where} is {value!r}; it must be a group of fields.")
+        return parse(typing.cast(type, hint), value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{where} is {value!r}; it must be a tuple.")
+        if len(_items(arguments, value)) != len(value):
+            raise UserError(f"{where} is {value!r}; it must have {len(arguments)} values.")
+        return tuple(
+            _convert(a, v, where) for a, v in zip(_items(arguments, value), value, strict=True)
+        )
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return dict(value)
+    return _scalar(hint, value, where)
+
+
+def _items(arguments: tuple, value: Any) -> tuple:
+    return arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+
+
+def _scalar(hint: type, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UserError(f"{where} is {value!r}; it must be of type {hint.__name__}.")
+    return value
+
+
+def _positive(config: Any, where: str, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise UserError(f"{where}.{name} is {getattr(config, name)}; it must be above 0.")
+
+
+def _one_of(value: Any, allowed: tuple[Any, ...], where: str) -> None:
+    if value not in allowed:
+        raise UserError(f"{where} is {value!r}; it must be one of {', '.join(map(str, allowed))}.")

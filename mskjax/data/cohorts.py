@@ -1,0 +1,206 @@
+"""Packaged cohorts: made if missing, opened for random access.
+
+A cohort lies in ``data_dir/NAME/CONFIG/VERSION/``: TFDS ArrayRecord shards and ``audit.json``.
+NAME is a package of `tfds_builders`; a new cohort is a new package, nothing is registered here.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import importlib.util
+import json
+import pkgutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+import tfds_builders
+from mskjax.errors import UserError
+from tfds_builders.common import AUDIT, SPLIT, CohortBuilder
+
+
+class Studies(Sequence):
+    """Random access to the studies of a packaged cohort.
+
+    ``studies[i]`` is a dict: strings as str, scalars and arrays as NumPy, and a sequence of
+    records (such as the graded levels) as a dict of arrays, one entry a record.
+
+    Args:
+      builder: of a prepared data set.
+    """
+
+    def __init__(self, builder: tfds.core.DatasetBuilder):
+        self._features = builder.info.features
+        self._records = builder.as_data_source(split=SPLIT)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, i: Any) -> Any:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"study {i} of {len(self)}")
+        return _decode(self._features, self._records[i % len(self)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+    """A packaged cohort.
+
+    Attributes:
+      audit: what was packaged and what was left out and why (`tfds_builders.common`).
+      studies: random access to the studies, in the order of their ids.
+      index: (patient id, study id) of each study.
+    """
+
+    audit: Mapping[str, Any]
+    studies: Sequence[Mapping[str, Any]]
+    index: Sequence[tuple[str, str]]
+
+    @functools.cached_property
+    def patients(self) -> tuple[str, ...]:
+        """The patients' ids, sorted."""
+        return tuple(sorted({patient for patient, _ in self.index}))
+
+
+def builder_class(name: str) -> type[CohortBuilder]:
+    """The builder of ``tfds_builders.<name>.<name>``.
+
+    Raises:
+      UserError: there is no such cohort.
+    """
+    known = cohort_names()
+    if name not in known:
+        raise UserError(f"no cohort {name!r}; {_suggest(name, known)}")
+    module = importlib.import_module(f"tfds_builders.{name}.{name}")
+    return next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, CohortBuilder)
+        and value.__module__ == module.__name__
+    )
+
+
+def cohort_names() -> list[str]:
+    """Names of all cohorts that can be packaged: packages with a module of their own name."""
+    packages = [p.name for p in pkgutil.iter_modules(tfds_builders.__path__) if p.ispkg]
+    return [p for p in packages if importlib.util.find_spec(f"tfds_builders.{p}.{p}")]
+
+
+def prepare_cohort(
+    name: str,
+    config: str,
+    data_dir: str | Path,
+    manual_dir: str | Path | None = None,
+    **config_fields: Any,
+) -> Cohort:
+    """Opens a cohort, and packages it first if it is missing.
+
+    Args:
+      name: e.g. ``disc_degeneration``.
+      config: e.g. ``phantom``.
+      data_dir: folder of packaged cohorts.
+      manual_dir: the raw files.  For a packaged cohort it may be left out; if given, it must be
+        what was packaged (same tables, same file names and sizes).
+      **config_fields: options of the config to change.
+
+    Raises:
+      UserError: unknown name, config or option; raw files missing or wrong (all listed); the
+        cohort in `data_dir` was packaged from other raw files or with other options.
+    """
+    builder = _builder(name, config, data_dir, config_fields, manual_dir)
+    if not builder.data_path.exists():
+        builder.package()
+        return _open(builder)
+    cohort = _open(builder)
+    where = f"{builder.data_path} was packaged"
+    remedy = "delete that folder to package it again, or give another data_dir."
+    options = json.loads(json.dumps(dataclasses.asdict(builder.options)))
+    if options != cohort.audit["options"]:
+        raise UserError(
+            f"{where} with the options {cohort.audit['options']}, not {options}; {remedy}"
+        )
+    if builder.manual_dir is not None and builder.raw_manifest() != cohort.audit["raw"]:
+        raise UserError(f"{where} from other raw files than those in {manual_dir}; {remedy}")
+    return cohort
+
+
+def open_cohort(name: str, config: str, data_dir: str | Path) -> Cohort:
+    """Opens a packaged cohort.
+
+    Raises:
+      UserError: unknown name or config, not packaged, or damaged.
+    """
+    builder = _builder(name, config, data_dir)
+    if not builder.data_path.exists():
+        raise UserError(
+            f"{name}/{config} is not packaged in {data_dir}; run"
+            f" python -m mskjax.prepare --cohort={name}/{config} --data_dir={data_dir}."
+        )
+    return _open(builder)
+
+
+def _builder(
+    name: str,
+    config: str,
+    data_dir: str | Path,
+    options: Mapping[str, Any] | None = None,
+    manual_dir: str | Path | None = None,
+) -> CohortBuilder:
+    cls = builder_class(name)
+    if config not in cls.builder_configs:
+        known = list(cls.builder_configs)
+        raise UserError(f"cohort {name} has no config {config!r}; {_suggest(config, known)}")
+    return cls(
+        config=config,
+        data_dir=str(Path(data_dir).expanduser()),
+        options=options,
+        manual_dir=manual_dir,
+    )
+
+
+def _open(builder: CohortBuilder) -> Cohort:
+    try:
+        # Read with the features that were stored, not with those of today's code.
+        packaged = tfds.builder_from_directory(builder.data_path)
+        split = packaged.info.splits[SPLIT]
+        size = sum(path.stat().length for path in split.filepaths)
+        if size != split.num_bytes:
+            raise ValueError(f"{size} bytes of records, not {int(split.num_bytes)}")
+        studies = Studies(packaged)
+        audit = json.loads((builder.data_path / AUDIT).read_text())
+        index = tuple((patient, study) for patient, study in audit["index"])
+        if len(studies) != len(index):
+            raise ValueError(f"{len(studies)} records for {len(index)} studies")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(
+            f"{builder.data_path} is damaged ({error}); delete that folder and package it again."
+        ) from error
+    return Cohort(audit, studies, index)
+
+
+def _decode(feature: Any, value: Any) -> Any:
+    if isinstance(feature, tfds.features.FeaturesDict):
+        return {name: _decode(feature[name], value[name]) for name in feature}
+    if isinstance(feature, tfds.features.Text):
+        return value.decode()
+    if isinstance(feature, tfds.features.Sequence):
+        return _columns(feature.feature, value)
+    return value
+
+
+def _columns(feature: Any, values: Any) -> Any:
+    if isinstance(feature, tfds.features.FeaturesDict):
+        return {name: _columns(feature[name], values[name]) for name in feature}
+    if isinstance(feature, tfds.features.Text):
+        return [v.decode() for v in values]
+    return np.asarray(values, feature.np_dtype).reshape(len(values), *feature.shape)
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."

@@ -1,0 +1,112 @@
+"""From prepared examples to batches, with Grain.
+
+An `Examples` is a dict of NumPy arrays with one leading axis over examples; all examples of a
+stage have one shape, so it is also what a batch looks like.  Batches carry two extra arrays:
+``index`` (int32, the example's number, to which augmentation is keyed) and, in evaluation,
+``weight`` (float32, 1 for a real example and 0 for padding).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import grain
+import numpy as np
+
+Examples = dict[str, np.ndarray]
+
+
+class _Source:
+    """Random access for Grain over stacked arrays."""
+
+    def __init__(self, examples: Examples):
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return count(self._examples)
+
+    def __getitem__(self, i: int) -> Examples:
+        return {"index": np.int32(i), **{k: v[i] for k, v in self._examples.items()}}
+
+
+def count(examples: Examples) -> int:
+    """Number of examples."""
+    return len(next(iter(examples.values())))
+
+
+def concatenate(parts: Sequence[Examples]) -> Examples:
+    """Examples of several studies as one; all parts have the same keys and shapes."""
+    return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+
+def take(examples: Examples, chosen: np.ndarray) -> Examples:
+    """The examples with the given numbers, or where a boolean array is true."""
+    return {k: v[chosen] for k, v in examples.items()}
+
+
+def balanced_order(classes: np.ndarray) -> np.ndarray:
+    """Example numbers in which every class occurs equally often (up to rounding).
+
+    Each example of a class with n of m (the largest class) is repeated m / n times; the rest of
+    the division goes to the first examples, so the order is deterministic.
+
+    Args:
+      classes: (N,) integer class of each example.
+    """
+    members = [np.flatnonzero(classes == c) for c in np.unique(classes)]
+    largest = max(len(m) for m in members)
+    return np.sort(np.concatenate([np.resize(m, largest) for m in members]))
+
+
+def training_batches(
+    examples: Examples,
+    batch_size: int,
+    seed: int,
+    order: np.ndarray,
+    process_index: int = 0,
+    process_count: int = 1,
+):
+    """Endless shuffled batches of this process's share; the iterator's state is tiny JSON.
+
+    The shuffle is global and reshuffles every epoch; each process then takes every
+    ``process_count``-th example of the one order, so the global batch does not depend on the
+    number of processes.
+
+    Args:
+      examples: what to draw from.
+      batch_size: examples a batch over all processes.
+      seed: of the shuffle.
+      order: numbers of the examples that make up an epoch: a fold's own, repeated where classes
+        are balanced.
+      process_index: this process.
+      process_count: number of processes; divides `batch_size`.
+
+    Returns:
+      A Grain iterator with ``get_state`` and ``set_state``.
+    """
+    if batch_size % process_count:
+        raise ValueError(f"batch size {batch_size} over {process_count} processes")
+    source = _Source(examples)
+    dataset = grain.MapDataset.source(order).seed(seed).shuffle().repeat()
+    dataset = dataset[process_index::process_count].map(lambda i: source[int(i)])
+    dataset = dataset.batch(batch_size // process_count)
+    # One thread prefetches a few batches: rows are copied, not decoded, so more buys nothing.
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return iter(dataset.to_iter_dataset(options))
+
+
+def evaluation_batches(examples: Examples, batch_size: int) -> Iterator[Examples]:
+    """Every example once, in order; the last batch is padded with zeros of weight 0."""
+    n = count(examples)
+    for start in range(0, n, batch_size):
+        rows = np.arange(start, min(start + batch_size, n))
+        batch: Examples = {
+            "index": rows.astype(np.int32),
+            "weight": np.ones(len(rows), np.float32),
+            **take(examples, rows),
+        }
+        missing = batch_size - len(rows)
+        yield {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
+
+
+def megabytes(examples: Examples) -> float:
+    """Host memory that the examples take, MB."""
+    return sum(v.nbytes for v in examples.values()) / 1e6

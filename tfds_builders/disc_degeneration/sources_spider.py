@@ -1,0 +1,237 @@
+"""SPIDER (van der Graaf et al., Sci Data 11:264, 2024): the archive and the T2-SPACE sample."""
+
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from mskjax.errors import UserError
+from tfds_builders.disc_degeneration.sources import (
+    DiscSource,
+    Grading,
+    Metadata,
+    NoOptions,
+    as_semantic,
+    checked_semantic,
+    example,
+    parse_grading,
+    read_sagittal,
+)
+from tfds_builders.raw import Example, RawStudy, folder_of
+from tfds_builders.tables import Row, choice, number, read_table
+
+# The archive's own spelling.
+LEVEL = "IVD label"
+GRADING_COLUMNS = {
+    "pfirrmann": "Pfirrman grade",
+    "modic": "Modic",
+    "narrowing": "Disc narrowing",
+    "bulging": "Disc bulging",
+    "herniation": "Disc herniation",
+    "spondylolisthesis": "Spondylolisthesis",
+    "upper_endplate": "UP endplate",
+    "lower_endplate": "LOW endplate",
+}
+SEQUENCES = ("t1", "t2", "t2_SPACE", "STIR")
+_IMAGE_NAME = re.compile(r"(?P<patient>[^_]+)_(?P<series>t1|t2|t2_SPACE)\.mha")
+
+
+@dataclasses.dataclass(frozen=True)
+class SpiderOptions:
+    """Which series of the archive are studies.
+
+    Attributes:
+      series: any of t1, t2, t2_SPACE and STIR.  The default is what Pfirrmann grading is defined
+        on, sagittal T2 turbo spin echo; a file named t2 that is STIR by its header is left out
+        unless STIR is asked for.
+    """
+
+    series: tuple[str, ...] = ("t2",)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.series) - set(SEQUENCES))
+        if unknown or not self.series:
+            raise UserError(
+                f"config.data.options.series has {', '.join(unknown) or 'nothing'}; choose from"
+                f" {', '.join(SEQUENCES)}."
+            )
+
+
+class SpiderTables(DiscSource):
+    """The two tables that both layouts share."""
+
+    def __init__(self, folder: Path | None):
+        super().__init__()
+        self.folder = folder_of(folder)
+        self.gradings: Mapping[str, list[Grading]] = {}
+        self.overview: Mapping[str, Row] = {}
+
+    def read_tables(self) -> None:
+        """Reads overview.csv and radiological_gradings.csv; faults become bad cases."""
+        overview = self.folder / "overview.csv"
+        gradings = self.folder / "radiological_gradings.csv"
+        self.tables = tuple(p for p in (overview, gradings) if p.is_file())
+        with self.ledger.collecting(overview.name):
+            rows = read_table(overview, ["new_file_name", "sex", "birth_date", "subset"])
+            self.overview = {row["new_file_name"]: row for row in rows}
+        with self.ledger.collecting(gradings.name):
+            rows = read_table(gradings, ["Patient", LEVEL, *GRADING_COLUMNS.values()])
+            self.gradings = self._gradings(gradings.name, rows)
+
+    def metadata(self, series: str, sequence: str) -> Metadata:
+        """What overview.csv says of a series; empty where it has no row."""
+        row = self.overview.get(series, {})
+        return Metadata(
+            sequence=sequence,
+            sex=choice(row, "sex", ("M", "F")),
+            age=number(row, "birth_date", 0, 130),  # the archive stores the age there
+            manufacturer=row.get("Manufacturer", ""),
+            field_strength_t=number(row, "MagneticFieldStrength", 0, 30),
+            subset=choice(row, "subset", ("training", "validation")),
+        )
+
+    def note_absences(self, studies: list[RawStudy]) -> None:
+        """Notes what the tables and the folder do not share."""
+        known = {s.patient_id for s in studies}
+        ungradable = sorted(set(self.gradings) - known)
+        if ungradable:
+            self.ledger.notes.append(
+                f"{len(ungradable)} graded patients have no series here that is packaged"
+            )
+        silent = [s.study_id for s in studies if s.study_id not in self.overview]
+        if silent and self.overview:
+            self.ledger.notes.append(f"no row in overview.csv: {', '.join(silent)}")
+
+    def _gradings(self, table: str, rows: list[dict[str, str]]) -> Mapping[str, list[Grading]]:
+        found: defaultdict[str, list[Grading]] = defaultdict(list)
+        for n, row in enumerate(rows, start=1):
+            where, patient = f"{table}, row {n}", row["Patient"]
+            if not patient:
+                self.ledger.bad.append((where, "Patient is empty; fill it in."))
+            elif row[LEVEL] == "0":
+                self.ledger.exclude(
+                    f"{patient}/L0", f"{LEVEL} 0 names no disc; this row of {table} is left out"
+                )
+            else:
+                with self.ledger.collecting(where):
+                    found[patient].append(parse_grading(row, LEVEL, GRADING_COLUMNS))
+        for patient, gradings in found.items():
+            counts = Counter(g["level"] for g in gradings)
+            for level in (k for k, n in counts.items() if n > 1):
+                self.ledger.bad.append(
+                    (f"{table}, patient {patient}", f"level {level} is graded twice; remove one.")
+                )
+        return found
+
+
+class T2SpaceSource(SpiderTables):
+    """``<patient>_T2w.nii.gz`` and ``<patient>_seg.nii.gz`` (semantic), beside the two tables."""
+
+    def __init__(self, options: NoOptions, folder: Path | None):
+        del options
+        super().__init__(folder)
+
+    def studies(self) -> list[RawStudy]:
+        """One T2-SPACE series a patient."""
+        self.read_tables()
+        images = {p.name.removesuffix("_T2w.nii.gz"): p for p in self.folder.glob("*_T2w.nii.gz")}
+        masks = {p.name.removesuffix("_seg.nii.gz"): p for p in self.folder.glob("*_seg.nii.gz")}
+        found = []
+        for patient in sorted({*images, *masks}):
+            if patient not in images or patient not in masks:
+                lacking = "_T2w" if patient not in images else "_seg"
+                self.ledger.bad.append(
+                    (patient, f"{self.folder / (patient + lacking)}.nii.gz is missing; copy it.")
+                )
+                continue
+            files = images[patient], masks[patient]
+            found.append(RawStudy(patient, f"{patient}_t2_SPACE", files))
+        self.note_absences(found)
+        self.ledger.notes.append(
+            "every second slice of the series, 8 bit, rescaled slice by slice; the left-right"
+            " direction is assumed"
+        )
+        return found
+
+    def read(self, study: RawStudy) -> Example:
+        """Counts the discs of the mask from the lowest up."""
+        image, labels = read_sagittal(study.files)
+        mask = checked_semantic(labels.data, study.files[1])
+        gradings = self.gradings.get(study.patient_id, [])
+        levels, joined = self.join_by_count(study, mask, image.affine, gradings)
+        metadata = self.metadata(study.study_id, "t2_SPACE")
+        return example(study, image, mask, levels, joined, metadata)
+
+
+class SpiderSource(SpiderTables):
+    """The archive as published: ``images/``, ``masks/`` and the two tables."""
+
+    def __init__(self, options: SpiderOptions, folder: Path | None):
+        super().__init__(folder)
+        self._chosen = options.series
+
+    def studies(self) -> list[RawStudy]:
+        """The chosen series, one study each."""
+        self.read_tables()
+        images = self.folder / "images"
+        if not images.is_dir():
+            self.ledger.bad.append(("images", f"{images} is not a folder; unpack images.zip."))
+            return []
+        found, others = [], Counter[str]()
+        for path in sorted(images.iterdir()):
+            if path.name.startswith("."):
+                continue
+            name = _IMAGE_NAME.fullmatch(path.name)
+            if name is None:
+                self.ledger.bad.append(
+                    (path.name, "is not named <patient>_<t1|t2|t2_SPACE>.mha; move it away.")
+                )
+                continue
+            sequence = self._sequence(path.stem, name["series"])
+            if sequence in self._chosen:
+                found += self._with_mask(name["patient"], path, sequence)
+            elif name["series"] in self._chosen:
+                self.ledger.exclude(path.stem, f"named {name['series']}, but its header says STIR")
+            else:
+                others[sequence] += 1
+        for sequence, count in sorted(others.items()):
+            self.ledger.notes.append(f"{count} {sequence} series are not chosen (option series)")
+        self.note_absences(found)
+        return found
+
+    def read(self, study: RawStudy) -> Example:
+        """Levels come from the mask's instance labels."""
+        image, labels = read_sagittal(study.files)
+        mask, levels = as_semantic(labels.data, study.files[1])
+        gradings = self.join_by_label(study, levels, self.gradings.get(study.patient_id, []))
+        metadata = self.metadata(study.study_id, study.details)
+        return example(study, image, mask, levels, gradings, metadata)
+
+    def _with_mask(self, patient: str, image: Path, sequence: str) -> list[RawStudy]:
+        mask = self.folder / "masks" / image.name
+        if not mask.is_file():
+            self.ledger.bad.append((image.stem, f"{mask} is missing; unpack masks.zip."))
+            return []
+        return [RawStudy(patient, image.stem, (image, mask), sequence)]
+
+    def _sequence(self, name: str, series: str) -> str:
+        row = self.overview.get(name, {})
+        if series != "t2":
+            return series
+        if row.get("SequenceName", "").startswith("*spc"):
+            # Eleven such rows of the archive belong to images with the matrix of the patient's
+            # 2-D T1 series: the header was copied, the image is what its name says.
+            self.ledger.notes.append(f"{name}: overview.csv has the header of a T2-SPACE series")
+        return "STIR" if is_stir(row) else "t2"
+
+
+def is_stir(row: Row) -> bool:
+    """Whether header fields of overview.csv describe a short-tau inversion recovery series."""
+    description = row.get("SeriesDescription", "").upper()
+    return (
+        "STIR" in description
+        or "TIRM" in description
+        or "IR" in re.findall(r"[A-Z]+", row.get("ScanningSequence", "").upper())
+        or row.get("SequenceName", "").startswith("*tir")
+    )

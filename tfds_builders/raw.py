@@ -1,0 +1,120 @@
+"""Raw files of a cohort, as a builder sees them: sources, studies and the ledger of faults."""
+
+import abc
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mskjax.errors import UserError
+
+Example = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class RawStudy:
+    """One study to be packaged, as the tables and folders name it.
+
+    Attributes:
+      patient_id: never empty.
+      study_id: unique in the cohort, and usable as a file name.
+      files: what `Source.read` will read.
+      details: whatever the source needs to read it.
+    """
+
+    patient_id: str
+    study_id: str
+    files: tuple[Path, ...] = ()
+    details: Any = None
+
+
+class Ledger:
+    """What a pass over the raw files came upon.
+
+    Attributes:
+      excluded: (id, why) of what is rightly left out; it is packaged without.
+      bad: (id, why) of what the user has to mend; nothing is packaged.
+      notes: remarks on the whole cohort.
+    """
+
+    def __init__(self) -> None:
+        self.excluded: list[tuple[str, str]] = []
+        self.bad: list[tuple[str, str]] = []
+        self.notes: list[str] = []
+
+    def exclude(self, name: str, why: str) -> None:
+        """Leaves a study or one of its structures out."""
+        self.excluded.append((name, why))
+
+    @contextlib.contextmanager
+    def collecting(self, name: str) -> Iterator[None]:
+        """Turns a `UserError` of the block into a bad case, so that the pass goes on."""
+        try:
+            yield
+        except UserError as error:
+            self.bad.append((name, str(error)))
+
+
+class Source(abc.ABC):
+    """One layout of raw files.
+
+    Attributes:
+      ledger: exclusions and faults so far; complete once every study has been read.
+      tables: table files that were read, by `studies`.
+    """
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.tables: tuple[Path, ...] = ()
+
+    @abc.abstractmethod
+    def studies(self) -> list[RawStudy]:
+        """Reads the tables and lists the studies to be packaged; no image is opened."""
+
+    @abc.abstractmethod
+    def read(self, study: RawStudy) -> Example:
+        """One example, with every feature of the builder.
+
+        Raises:
+          UserError: the study's files are wrong.
+        """
+
+
+def folder_of(path: Path | None) -> Path:
+    """The raw folder, checked.
+
+    Raises:
+      UserError: it is not an existing folder.
+    """
+    if path is None or not path.is_dir():
+        raise UserError(f"manual_dir {path} is not a folder; give the folder of the raw files.")
+    return path
+
+
+def manifest(source: Source, studies: Sequence[RawStudy], root: Path | None) -> str:
+    """Cheap hash of raw files: content of the tables, names and sizes of the images.
+
+    Args:
+      source: after `Source.studies`.
+      studies: what that returned.
+      root: names are relative to it, so a moved folder has the same hash.
+
+    Returns:
+      sha256, hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for table in sorted(source.tables):
+        digest.update(f"{_relative(table, root)}\0".encode() + table.read_bytes())
+    files: set[Path] = set()
+    for path in {p for study in studies for p in study.files}:
+        files |= set(path.iterdir()) if path.is_dir() else {path}
+    for path in sorted(f for f in files if f.is_file()):
+        digest.update(f"{_relative(path, root)}\0{path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def _relative(path: Path, root: Path | None) -> str:
+    return os.path.relpath(path, root) if root else str(path)

@@ -1,0 +1,1 @@
+"""Stages that several systems share; a system gives them their names, labels and sizes."""

@@ -1,0 +1,188 @@
+"""A 2-D U-Net over the slices of a volume: semantic masks in, semantic masks out."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mskjax.config import TrainConfig
+from mskjax.data.pipeline import Examples
+from mskjax.imaging import augment, geometry, intensity
+from mskjax.imaging.volume import Volume
+from mskjax.models import losses
+from mskjax.models.blocks import Dtype, Norm, check_norm
+from mskjax.models.unet import UNet
+from mskjax.training.stage import Stage, Study
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetOptions:
+    """Size of the U-Net; see `models.unet.UNet`."""
+
+    widths: tuple[int, ...]
+    norm: Norm = "batch"
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        check_norm(self.norm, *self.widths)
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceSegmentationOptions:
+    """Options of the stage.
+
+    Attributes:
+      spacing_mm: in-plane pixel size of the network; slices keep their native pitch.
+      patch: rows, columns of the random training patches; prediction sees whole slices.
+      model: the network.
+      augmentation: strengths; 0 switches one off.
+      train: the recipe.
+    """
+
+    spacing_mm: float
+    patch: tuple[int, int]
+    model: UNetOptions
+    train: TrainConfig
+    augmentation: augment.SliceAugmentation = dataclasses.field(
+        default_factory=augment.SliceAugmentation
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceSegmentation(Stage):
+    """Segments canonical volumes slice by slice.
+
+    Studies need ``image`` (S, H, W) float, ``mask`` (S, H, W) uint8 and ``affine``.
+
+    Attributes:
+      name: of the stage.
+      options: see `SliceSegmentationOptions`.
+      structures: names of the labels 1, 2, ...; label 0 is background.
+      canvas: rows, columns that hold every slice at network spacing.
+    """
+
+    name: str
+    options: SliceSegmentationOptions
+    structures: tuple[str, ...]
+    canvas: tuple[int, int]
+
+    @property
+    def train(self) -> TrainConfig:  # type: ignore[override]
+        """The recipe."""
+        return self.options.train
+
+    def model(self) -> nn.Module:
+        """U-Net with one output per structure and one for background."""
+        m = self.options.model
+        return UNet(
+            classes=len(self.structures) + 1,
+            widths=m.widths,
+            norm=m.norm,
+            dtype=jnp.dtype(m.dtype),
+        )
+
+    def training_examples(self, study: Study) -> Examples | None:
+        """Slices: ``image`` (S, rows, cols, 1) float32, ``label`` (S, rows, cols) uint8."""
+        if not study["has_mask"]:
+            return None
+        scaled = self._scaled(study)
+        # Low-passed class by class: point samples would shift borders by up to half a pixel.
+        step = self.options.spacing_mm
+        classes = [
+            geometry.resample(
+                Volume((study["mask"] == c).astype(np.float32), study["affine"]),
+                (None, step, step),
+            ).data
+            for c in range(len(self.structures) + 1)
+        ]
+        label = np.argmax(classes, 0).astype(np.uint8)
+        canvas = (len(label), *self.canvas)
+        return {
+            "image": self._on_canvas(scaled),
+            "label": geometry.crop_or_pad(label, (0, 0, 0), canvas),
+        }
+
+    def inference_examples(self, study: Study) -> Examples:
+        """As `training_examples`, without labels."""
+        return {"image": self._on_canvas(self._scaled(study))}
+
+    def decode(self, study: Study, outputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Probabilities (S, rows, cols, classes) of one study -> (S, H, W) uint8 mask.
+
+        Probabilities, not labels, are interpolated to the native grid, so that the outline is as
+        smooth as the native pixels allow.
+        """
+        scaled = self._scaled(study)
+        _, rows, cols = scaled.data.shape
+        probabilities = np.moveaxis(outputs["probabilities"], -1, 0)[:, :, :rows, :cols]
+        return geometry.labels_to_native(
+            probabilities.astype(np.float32), scaled.affine, study["image"].shape, study["affine"]
+        )
+
+    def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """A random patch, then a random transform of image and label together."""
+        patch = tuple(min(p, c) for p, c in zip(self.options.patch, self.canvas, strict=True))
+
+        def one(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+            place, key = jax.random.split(key)
+            room = jnp.array(label.shape) - jnp.array(patch) + 1
+            start = jnp.floor(jax.random.uniform(place, (2,)) * room).astype(jnp.int32)
+            image = jax.lax.dynamic_slice(image, (start[0], start[1], 0), (*patch, 1))
+            label = jax.lax.dynamic_slice(label, (start[0], start[1]), patch)
+            transform = augment.sample_slice_transform(key, self.options.augmentation)
+            return (
+                augment.apply_to_image(transform, image),
+                augment.apply_to_mask(transform, label),
+            )
+
+        image, label = jax.vmap(one)(keys, batch["image"], batch["label"])
+        return {**batch, "image": image, "label": label}
+
+    def loss(self, outputs: jax.Array, batch: dict[str, jax.Array], balance: object) -> jax.Array:
+        """Cross-entropy plus soft Dice per slice."""
+        return losses.segmentation_loss(outputs, batch["label"].astype(jnp.int32))
+
+    def monitor(self, outputs: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Share of pixels with the right label."""
+        right = jnp.argmax(outputs, -1) == batch["label"]
+        return {"pixel_accuracy": jnp.mean(right.astype(jnp.float32), (1, 2))}
+
+    def activate(self, outputs: jax.Array) -> dict[str, jax.Array]:
+        """Softmax; half precision halves what crosses to the host and keeps 3 decimals."""
+        return {"probabilities": jax.nn.softmax(outputs).astype(jnp.float16)}
+
+    def _scaled(self, study: Study) -> Volume:
+        """The image at network spacing, zero mean and unit deviation after clipping outliers."""
+        step = self.options.spacing_mm
+        volume = Volume(np.asarray(study["image"], np.float32), study["affine"])
+        volume = geometry.resample(volume, (None, step, step), order=1)
+        # The brightest 0.5 % is surface fat near the coil: clipped, or it sets the scale.
+        image = intensity.percentile(volume.data, 0.5, 99.5)
+        return volume.with_data(intensity.z_score(image))
+
+    def _on_canvas(self, volume: Volume) -> np.ndarray:
+        slices, rows, cols = volume.data.shape
+        canvas = (slices, max(self.canvas[0], rows), max(self.canvas[1], cols))
+        padded = geometry.crop_or_pad(volume.data, (0, 0, 0), canvas, float(volume.data.min()))
+        return padded[..., None].astype(np.float32)
+
+
+def canvas(studies: Sequence[Study], spacing_mm: float, multiple: int) -> tuple[int, int]:
+    """Rows and columns that hold every slice of the studies at network spacing.
+
+    Args:
+      studies: canonical studies.
+      spacing_mm: in-plane pixel size.
+      multiple: both are rounded up to a multiple of this (2 ** depth of the U-Net).
+    """
+    extents = []
+    for study in studies:
+        pitch = np.linalg.norm(study["affine"][:3, :3], axis=0)
+        shape = np.array(study["image"].shape)
+        extents.append(np.ceil(shape[1:] * pitch[1:] / spacing_mm) + 1)
+    largest = np.max(extents, axis=0)
+    rows, cols = (int(-(-n // multiple) * multiple) for n in largest)
+    return rows, cols

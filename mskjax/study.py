@@ -1,0 +1,301 @@
+"""The journey of a study: cohort -> folds -> stages -> end-to-end evaluation -> report.
+
+Everything a study leaves lies in its workdir (docs/architecture.md lists the files).  Each part is
+skipped when its result is there, so running a study again resumes it, and running a finished one
+says so.
+"""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mskjax import systems
+from mskjax.config import MODES, StudyConfig, claim_workdir
+from mskjax.data import pipeline, splits
+from mskjax.data.cohorts import Cohort, prepare_cohort
+from mskjax.data.pipeline import Examples
+from mskjax.errors import Preempted, UserError
+from mskjax.evaluation import predict
+from mskjax.models.summary import parameter_count, parameter_table
+from mskjax.progress import Progress, say
+from mskjax.reporting.environment import environment
+from mskjax.reporting.summary import write_report
+from mskjax.systems.base import System
+from mskjax.tables import Row, read_rows, write_rows
+from mskjax.training.loop import Fit, fit, preemption
+from mskjax.training.mesh import data_mesh
+from mskjax.training.program import Program
+from mskjax.training.stage import Stage
+
+STUDIES_AT_ONCE = 8  # bounds the memory of network outputs during evaluation
+
+
+def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> None:
+    """Runs, resumes or finds finished a study.
+
+    Args:
+      config: the resolved config.
+      workdir: folder of this study alone.
+      modes: any of `MODES`; ``evaluate`` needs trained stages, ``report`` needs cases.csv.
+
+    Raises:
+      UserError: the config, the cohort or the folder is wrong.
+      Preempted: SIGTERM arrived; run again to go on.
+    """
+    system_module = systems.load(config.system)
+    system_module.check(config)
+    claim_workdir(workdir, config)
+    if set(modes) == set(MODES) and (workdir / "report" / "report.html").exists():
+        say(f"finished: {workdir / 'report' / 'report.html'}")
+        return
+    cohort = prepare_cohort(
+        config.data.cohort,
+        config.data.config,
+        config.data.data_dir,
+        config.data.manual_dir,
+        **config.data.options,
+    )
+    _write_json(workdir / "environment.json", environment())
+    _write_json(workdir / "cohort.json", cohort.audit)
+    system = system_module.build(config, cohort.studies)
+    divided = make_splits(config, cohort, system, workdir / "splits.json")
+    say(
+        f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
+        f" {len(divided.folds)} fold(s), patients on both sides: {divided.patient_overlap}"
+    )
+    with preemption() as stop:
+        _run_folds(config, cohort, system, divided, workdir, modes, stop)
+    if "evaluate" in modes:
+        write_rows(workdir / "cases.csv", gather_rows(workdir, len(divided.folds)))
+    if "report" in modes:
+        page = write_report(workdir)
+        say(f"report: {page}")
+
+
+def _run_folds(
+    config: StudyConfig,
+    cohort: Cohort,
+    system: System,
+    divided: splits.Splits,
+    workdir: Path,
+    modes: Sequence[str],
+    stop: threading.Event,
+) -> None:
+    """Trains and evaluates what is not done yet, fold by fold."""
+    folders = {workdir / f"fold_{k}": fold for k, fold in enumerate(divided.folds)}
+    done = "cases.csv" if "evaluate" in modes else f"{system.stages[-1].name}/cost.json"
+    left = {folder: fold for folder, fold in folders.items() if not (folder / done).exists()}
+    if not left or not {"train", "evaluate"} & set(modes):
+        return
+    if "train" not in modes:
+        untrained = [
+            f for f in left for s in system.stages if not (f / s.name / "cost.json").exists()
+        ]
+        if untrained:
+            raise UserError(f"{untrained[0]} is not trained; run with --mode=train first.")
+    mesh = data_mesh(config.devices)
+    programs = {stage.name: Program(stage, mesh) for stage in system.stages}
+    prepared = {stage.name: prepare_examples(cohort, stage) for stage in system.stages}
+    for folder, fold in left.items():
+        fits = train_fold(config, programs, prepared, fold, folder, stop)
+        if "evaluate" in modes:
+            evaluate_fold(cohort, system, programs, fits, fold, folder, stop)
+
+
+def make_splits(config: StudyConfig, cohort: Cohort, system: System, path: Path) -> splits.Splits:
+    """The study's division, written once; see `DataConfig.split`."""
+    fingerprint = cohort.audit["fingerprint"]
+    if path.exists():
+        return splits.load(path, cohort.patients, fingerprint, config.data.split)
+    if config.data.splits is not None:
+        made = splits.load(Path(config.data.splits), cohort.patients, fingerprint, "supplied")
+    else:
+        made = splits.Splits(_divide(config, cohort, system), config.data.split, fingerprint)
+    splits.save(path, made)
+    return made
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """The training examples of one stage, of the whole cohort; folds choose rows of it.
+
+    Attributes:
+      examples: arrays with N rows.
+      patients: N patient ids.
+      cases: N case ids, or None where examples are not graded cases.
+    """
+
+    examples: Examples
+    patients: np.ndarray
+    cases: np.ndarray | None
+
+    def rows(self, fold: splits.Fold, part: str) -> np.ndarray:
+        """Numbers of the examples of one part (``train``, ``validation``, ``test``) of a fold."""
+        if fold.cases is not None and self.cases is not None:
+            inside = [fold.cases.get(str(c)) == part for c in self.cases]
+        else:
+            inside = list(np.isin(self.patients, getattr(fold, part)))
+        return np.flatnonzero(inside)
+
+
+def prepare_examples(cohort: Cohort, stage: Stage) -> Prepared:
+    """Cuts every training example of a stage once, for all folds.
+
+    Raises:
+      UserError: the cohort has none.
+    """
+    parts, patients, cases = [], [], []
+    progress = Progress(f"preparing {stage.name}", len(cohort.index))
+    for number, (patient, _) in enumerate(cohort.index):
+        examples = stage.training_examples(cohort.studies[number])
+        if examples is not None:
+            cases += list(examples.pop("case", ()))
+            patients += [patient] * pipeline.count(examples)
+            parts.append(examples)
+        progress.advance()
+    progress.close()
+    if not parts:
+        raise UserError(f"the cohort has no training example for stage {stage.name}.")
+    examples = pipeline.concatenate(parts)
+    say(
+        f"stage {stage.name}: {pipeline.count(examples)} examples,"
+        f" {pipeline.megabytes(examples):.0f} MB in memory"
+    )
+    return Prepared(examples, np.array(patients), np.array(cases) if cases else None)
+
+
+def train_fold(
+    config: StudyConfig,
+    programs: dict[str, Program],
+    prepared: dict[str, Prepared],
+    fold: splits.Fold,
+    folder: Path,
+    stop: threading.Event,
+) -> dict[str, Fit]:
+    """Trains every stage of a fold on reference regions, or restores what is trained.
+
+    Args:
+      config: of the study.
+      programs: of the stages.
+      prepared: examples of the stages.
+      fold: the division.
+      folder: ``fold_<k>``.
+      stop: set when the process must end soon.
+
+    Returns:
+      The fit of each stage.
+    """
+    fits = {}
+    for name, program in programs.items():
+        own, title = folder / name, f"{folder.name} {name}"
+        chosen = prepared[name].rows(fold, "train")
+        held = prepared[name].rows(fold, "validation")
+        if not len(chosen):
+            raise UserError(f"{title}: no training example among {len(fold.train)} patients.")
+        validation = pipeline.take(prepared[name].examples, held) if len(held) else None
+        seed = int(np.random.SeedSequence((config.seed, _number(folder))).generate_state(1)[0])
+        fits[name] = fit(
+            program, prepared[name].examples, chosen, validation, own, seed, stop, title
+        )
+        _write_architecture(own, fits[name])
+    return fits
+
+
+def evaluate_fold(
+    cohort: Cohort,
+    system: System,
+    programs: dict[str, Program],
+    fits: dict[str, Fit],
+    fold: splits.Fold,
+    folder: Path,
+    stop: threading.Event,
+) -> None:
+    """Reads and scores the held-out studies on predicted and on reference regions."""
+
+    def run_stage(name: str, examples: Examples) -> dict[str, np.ndarray]:
+        return predict(programs[name], fits[name].variables, examples)
+
+    patients = {
+        part: [i for i, (p, _) in enumerate(cohort.index) if p in set(getattr(fold, part))]
+        for part in ("train", "test")
+    }
+    baselines = system.fit_baselines([cohort.studies[i] for i in patients["train"]])
+    pictures = folder / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    progress = Progress(f"{folder.name} evaluation", len(patients["test"]))
+    for start in range(0, len(patients["test"]), STUDIES_AT_ONCE):
+        if stop.is_set():
+            raise Preempted(f"{folder.name}: stopped before evaluation was complete")
+        chunk = [cohort.studies[i] for i in patients["test"][start : start + STUDIES_AT_ONCE]]
+        predicted = system.read(chunk, run_stage, "predicted")
+        oracle = system.read(chunk, run_stage, "reference")
+        for study, ours, ideal in zip(chunk, predicted, oracle, strict=True):
+            scored = system.score(study, ours, ideal, baselines)
+            rows += [r for r in scored if _held_out(r, fold)]
+            picture = system.picture(study, ours, cohort.audit["kind"] == "phantom")
+            (pictures / f"{study['study_id']}.png").write_bytes(picture)
+            progress.advance()
+    progress.close()
+    write_rows(folder / "cases.csv", [{"fold": _number(folder), **r} for r in rows])
+
+
+def gather_rows(workdir: Path, folds: int) -> list[Row]:
+    """Rows of all folds; each was written when its fold was complete."""
+    rows: list[Row] = []
+    for number in range(folds):
+        path = workdir / f"fold_{number}" / "cases.csv"
+        if not path.exists():
+            raise UserError(f"{path} is missing; run with --mode=train,evaluate first.")
+        rows += read_rows(path)
+    return rows
+
+
+def _divide(config: StudyConfig, cohort: Cohort, system: System) -> tuple[splits.Fold, ...]:
+    strata: dict[str, int | None] = {}
+    subsets: dict[str, str] = {}
+    cases: dict[str, str] = {}
+    for number, (patient, _) in enumerate(cohort.index):
+        study = cohort.studies[number]
+        found = [s for s in (strata.get(patient), system.stratum(study)) if s is not None]
+        strata[patient] = max(found, default=None)
+        subsets[patient] = study.get("subset", "")
+        cases |= dict.fromkeys(system.cases(study), patient)
+    data = config.data
+    if data.split == "official":
+        return splits.official_fold(subsets, data.validation_fraction, config.seed)
+    if data.split == "by_case":
+        return splits.by_case_fold(cases, config.seed)
+    return splits.grouped_folds(strata, data.folds, data.validation_fraction, config.seed)
+
+
+def _held_out(row: Row, fold: splits.Fold) -> bool:
+    case = row.get("case")
+    return fold.cases is None or not case or fold.cases.get(case) == "test"
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.removeprefix("fold_"))
+
+
+def _write_architecture(folder: Path, result: Fit) -> None:
+    params = result.variables["params"]
+    content = {
+        "parameters": int(parameter_count(params)),
+        "table": parameter_table(params),
+        "selected_step": result.step,
+    }
+    _write_json(folder / "architecture.json", content)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    if jax.process_index() == 0:
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.replace(path)

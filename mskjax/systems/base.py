@@ -1,0 +1,107 @@
+"""What a system declares.  The journey that runs the declaration is in `mskjax.study`."""
+
+import abc
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mskjax.data.pipeline import Examples, concatenate, count
+from mskjax.tables import Row
+from mskjax.training.stage import Stage, Study
+
+Predict = Callable[[str, Examples], dict[str, np.ndarray]]  # (stage name, examples) -> outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A published figure, set beside ours as a reference and never as a claim."""
+
+    metric: str
+    value: float
+    n: str
+    source: str
+    why: str
+    ci: tuple[float, float] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row of report.json; no published figure here shares cohort and protocol with us."""
+        return {**dataclasses.asdict(self), "comparable": False}
+
+
+class System(abc.ABC):
+    """A two-stage system: stages, hand-over, scoring.
+
+    Attributes:
+      name: as in ``config.system``.
+      title: for the report.
+      stages: in the order in which they are trained.
+    """
+
+    name: str
+    title: str
+    stages: tuple[Stage, ...]
+    published: tuple[Published, ...]
+    rules: tuple[str, ...]  # scoring rules, printed in the report
+    limits: tuple[str, ...]
+
+    @abc.abstractmethod
+    def stratum(self, study: Study) -> int | None:
+        """Class of a study by which folds are stratified; None where it has none."""
+
+    @abc.abstractmethod
+    def cases(self, study: Study) -> list[str]:
+        """Ids of the graded cases of a study, ``study_id/...``."""
+
+    @abc.abstractmethod
+    def read(self, studies: Sequence[Study], predict: Predict, regions: str) -> list[Any]:
+        """Applies the stages to studies.
+
+        Args:
+          studies: a handful at a time, so that outputs fit in memory.
+          predict: runs one stage's network over examples.
+          regions: ``predicted`` hands the first stage's regions on, as in use; ``reference``
+            hands the reference regions on, as an oracle.
+
+        Returns:
+          One reading per study, the system's own type.
+        """
+
+    @abc.abstractmethod
+    def fit_baselines(self, studies: Sequence[Study]) -> Any:
+        """Fits the trivial baselines on the training studies of a fold."""
+
+    @abc.abstractmethod
+    def score(self, study: Study, predicted: Any, oracle: Any, baselines: Any) -> list[Row]:
+        """Rows of cases.csv of one held-out study; ``fold`` is added by the caller."""
+
+    @abc.abstractmethod
+    def picture(self, study: Study, predicted: Any, phantom: bool) -> bytes:
+        """PNG of one held-out study: image, reference, prediction."""
+
+    @abc.abstractmethod
+    def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
+        """The figures of report.json, computed from the rows of cases.csv alone."""
+
+
+def predict_parts(
+    predict: Predict, stage: str, parts: Sequence[Examples]
+) -> list[dict[str, np.ndarray]]:
+    """Runs a stage over the examples of several studies at once and divides the outputs again.
+
+    Args:
+      predict: runs one stage over examples.
+      stage: its name.
+      parts: examples of each study; a study may have none.
+
+    Returns:
+      Outputs of each study; empty where no study has an example.
+    """
+    sizes = [count(p) for p in parts]
+    if not sum(sizes):
+        return [{} for _ in parts]
+    outputs = predict(stage, concatenate(parts))
+    ends = np.cumsum([0, *sizes])
+    return [{k: v[a:b] for k, v in outputs.items()} for a, b in itertools.pairwise(ends)]

@@ -1,0 +1,61 @@
+"""What the loops need to know of one network: `Stage`, the declaration that systems fill in."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from mskjax.config import TrainConfig
+from mskjax.data.pipeline import Examples
+
+Study = Mapping[str, Any]  # one packaged study: arrays on the native grid and strings
+
+
+class Stage(abc.ABC):
+    """One network of a system: what it sees, what it is, how it is trained.
+
+    A stage is stateless and hashable.  Methods on `Examples` run on the host; methods on batches
+    are traced under jit and must be pure.
+    """
+
+    name: str
+    train: TrainConfig
+    inputs: tuple[str, ...] = ("image",)  # the arrays of an example that the network sees
+
+    @abc.abstractmethod
+    def model(self) -> nn.Module:
+        """The network: ``__call__(*inputs, train: bool)``."""
+
+    @abc.abstractmethod
+    def training_examples(self, study: Study) -> Examples | None:
+        """Inputs and targets from the *reference* regions of one study; None if it has none.
+
+        May carry ``case``, an array of str case ids, which stays on the host.
+        """
+
+    @abc.abstractmethod
+    def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Random training view of a batch; ``keys`` (B,) holds one typed key per example."""
+
+    @abc.abstractmethod
+    def loss(self, outputs: Any, batch: dict[str, jax.Array], balance: Any) -> jax.Array:
+        """(B,) float32 loss per example, given the raw outputs of the network."""
+
+    @abc.abstractmethod
+    def activate(self, outputs: Any) -> dict[str, jax.Array]:
+        """What leaves the device: probabilities per example."""
+
+    def monitor(self, outputs: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """(B,) values per example that the learning curves show beside the loss; may be empty."""
+        return {}
+
+    def classes(self, examples: Examples) -> np.ndarray | None:
+        """(N,) class by which balanced sampling draws; None where a stage has no classes."""
+        return None
+
+    def balance(self, examples: Examples) -> Any:
+        """Pytree of arrays given to `loss` (class weights), fitted on training examples."""
+        return ()

@@ -1,0 +1,248 @@
+"""report.json from what a run left in its folder; no checkpoint, no device needed for the images.
+
+The figures come from `System.summarise(rows of cases.csv)`; everything else (cohort, protocol,
+recipe, curves, cost) is gathered here, for every system in the same way.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mskjax import systems
+from mskjax.config import StudyConfig, parse
+from mskjax.data.splits import load
+from mskjax.errors import UserError
+from mskjax.reporting.checklist import checklist
+from mskjax.reporting.page import write_page
+from mskjax.systems.base import System
+from mskjax.tables import Row, read_rows
+from mskjax.writers import read_rows as read_curve
+
+PICTURES = 24  # in the gallery; the worst first
+
+
+def write_report(workdir: Path, output: Path | None = None) -> Path:
+    """Writes ``report.json`` and ``report.html``.
+
+    Args:
+      workdir: folder of a finished evaluation.
+      output: folder of the report; None = ``workdir/report``.
+
+    Returns:
+      The page.
+
+    Raises:
+      UserError: a part of the run is missing.
+    """
+    output = output or workdir / "report"
+    output.mkdir(parents=True, exist_ok=True)
+    report = summarise(workdir)
+    temporary = output / "report.tmp"
+    temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+    temporary.replace(output / "report.json")
+    return write_page(report, workdir, output)
+
+
+def summarise(workdir: Path) -> dict[str, Any]:
+    """The content of report.json.
+
+    Args:
+      workdir: folder of a finished evaluation.
+    """
+    for name in ("config.json", "cohort.json", "environment.json", "splits.json", "cases.csv"):
+        if not (workdir / name).exists():
+            raise UserError(f"{workdir / name} is missing; finish the run first.")
+    config = parse(StudyConfig, _json(workdir / "config.json"))
+    audit = _json(workdir / "cohort.json")
+    module = systems.load(config.system)
+    system: System = module.build(config, ())
+    rows = read_rows(workdir / "cases.csv")
+    kept = sorted({patient for patient, _ in audit["index"]})
+    divided = load(workdir / "splits.json", kept, audit["fingerprint"], config.data.split)
+    figures = system.summarise(rows, config.resamples, config.seed)
+    folds = sorted({int(r["fold"]) for r in rows})
+    report = {
+        "system": system.name,
+        "variant": config.variant,
+        "title": system.title,
+        "headline": _headline(figures, audit),
+        "cohort": {
+            **{
+                k: audit[k]
+                for k in (
+                    "name",
+                    "version",
+                    "kind",
+                    "licence",
+                    "fingerprint",
+                    "patients",
+                    "cases",
+                    "excluded",
+                )
+            },
+            "config": config.data.config,
+            "citation": audit.get("citation", ""),
+            "notes": audit.get("notes", []),
+        },
+        "protocol": {
+            "folds": len(divided.folds),
+            "unit": "case" if divided.kind == "by_case" else "patient",
+            "split": divided.kind,
+            "seeds": [config.seed],
+            "patient_overlap": divided.patient_overlap,
+            "resamples": config.resamples,
+        },
+        **figures,
+        "published": [p.as_json() for p in system.published],
+        "external": {},
+        "cost": _cost(workdir, config, folds),
+        "environment": _json(workdir / "environment.json"),
+        "command": _command(config),
+        "splits": {
+            "folds": [
+                {"train": len(f.train), "validation": len(f.validation), "test": len(f.test)}
+                for f in divided.folds
+            ],
+            "patient_overlap": divided.patient_overlap,
+        },
+        "class_counts": audit.get("class_counts", {}),
+        "flow": _flow(audit, rows),
+        "architecture": _architecture(workdir, config),
+        "recipe": _json(workdir / "config.json"),
+        "curves": _curves(workdir, config, folds),
+        "pictures": _pictures(workdir, rows),
+        "rules": list(system.rules),
+        "limits": _limits(system, audit, divided.kind),
+    }
+    report["checklist"] = checklist(report)
+    return report
+
+
+def _headline(figures: dict[str, Any], audit: dict[str, Any]) -> str:
+    """The first end-to-end figure in a sentence, with interval, n and what it is measured on."""
+    if not figures["end_to_end"]:
+        return ""
+    name, first = next(iter(figures["end_to_end"].items()))
+    if first["value"] is None or first["ci95"] is None:
+        return ""
+    low, high = first["ci95"]
+    what = "generated phantoms" if audit["kind"] == "phantom" else "real patients"
+    return (
+        f"End to end, {name.replace('_', ' ')} {first['value']:.3f} (95 % interval {low:.3f} to"
+        f" {high:.3f}; {first['n']} cases of {first['patients']} {what})."
+    )
+
+
+def _limits(system: System, audit: dict[str, Any], kind: str) -> list[str]:
+    limits = list(system.limits)
+    if audit["kind"] == "phantom":
+        limits.insert(
+            0,
+            "PHANTOM: generated images; the figures say that the pipeline learns, and"
+            " nothing about patients.",
+        )
+    if kind == "by_case":
+        limits.insert(
+            0,
+            "LEAKING SPLIT: cases were divided, not patients; discs of one patient lie"
+            " on both sides and the figures are optimistic.",
+        )
+    if kind != "official":
+        limits.append("No external test.")
+    return limits
+
+
+def _cost(workdir: Path, config: StudyConfig, folds: Sequence[int]) -> dict[str, Any]:
+    parts = [
+        _json(workdir / f"fold_{k}" / stage / "cost.json") for k in folds for stage in config.stages
+    ]
+    wall = sum(p["wall_s"] for p in parts)
+    return {
+        "wall_s": wall,
+        "steps_per_s": sum(p["steps"] for p in parts) / max(wall, 1e-9),
+        "device": parts[0]["device"],
+        "compile_s": sum(p["compile_s"] for p in parts),
+        "peak_memory_bytes": max(p["peak_memory_bytes"] for p in parts),
+        "stages": {
+            stage: {
+                "wall_s": sum(
+                    _json(workdir / f"fold_{k}" / stage / "cost.json")["wall_s"] for k in folds
+                ),
+            }
+            for stage in config.stages
+        },
+    }
+
+
+def _command(config: StudyConfig) -> str:
+    variant = f":{config.variant}" if config.variant != "phantom" else ""
+    manual = " --config.data.manual_dir=RAW" if config.data.manual_dir else ""
+    split = f" --config.data.split={config.data.split}" if config.data.split != "folds" else ""
+    return (
+        f"python -m mskjax.main --config=experiments/{config.system}.py{variant}"
+        f"{manual}{split} --workdir=WORKDIR"
+    )
+
+
+def _flow(audit: dict[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    graded = [r for r in rows if r.get("case")]
+    flow = [
+        {"step": s["step"], "patients": s["patients"], "cases": s["cases"]}
+        for s in audit.get("flow", [])
+    ]
+    return [
+        *flow,
+        {"step": "packaged", "patients": audit["patients"], "cases": audit["cases"]},
+        {
+            "step": "scored on held-out folds",
+            "patients": len({r["patient"] for r in rows}),
+            "cases": len(graded),
+        },
+    ]
+
+
+def _architecture(workdir: Path, config: StudyConfig) -> list[dict[str, Any]]:
+    return [
+        {"stage": stage, **_json(workdir / "fold_0" / stage / "architecture.json")}
+        for stage in config.stages
+    ]
+
+
+def _curves(
+    workdir: Path, config: StudyConfig, folds: Sequence[int]
+) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Rows of metrics.jsonl by stage and fold; train and validation rows of a step are joined."""
+    curves: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for stage in config.stages:
+        for fold in folds:
+            by_step: dict[float, dict[str, float]] = defaultdict(dict)
+            for row in read_curve(workdir / f"fold_{fold}" / stage / "metrics.jsonl"):
+                by_step[row["step"]] |= row
+            curves.setdefault(stage, {})[str(fold)] = list(by_step.values())
+    return curves
+
+
+def _pictures(workdir: Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Studies with most wrong cases first; a study with any wrong case is a failure."""
+    wrong = Counter(r["study"] for r in rows if r.get("wrong") == "1")
+    seen: dict[str, tuple[str, int]] = {}
+    for row in rows:
+        seen.setdefault(row["study"], (row["fold"], wrong[row["study"]]))
+    order = sorted(seen, key=lambda s: (-seen[s][1], s))
+    pictures = []
+    for study in order[:PICTURES]:
+        fold, count = seen[study]
+        path = f"fold_{fold}/pictures/{study}.png"
+        if (workdir / path).exists():
+            caption = f"{study}, fold {fold}: {count} wrong" if count else f"{study}, fold {fold}"
+            pictures.append({"path": path, "caption": caption, "failure": bool(count)})
+    return pictures
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; finish the run first.") from None

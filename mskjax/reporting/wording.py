@@ -1,0 +1,140 @@
+"""How names and numbers of report.json are written for a reader."""
+
+import math
+import re
+from typing import Any
+
+# Beginning of a metric's name -> how it is printed; what follows names the structure or class.
+_METRICS = {
+    "accuracy": "Accuracy",
+    "ap": "Average precision",
+    "assd": "Average symmetric surface distance",
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "balanced_accuracy": "Balanced accuracy",
+    "brier": "Brier score",
+    "cohen_kappa": "Cohen's kappa",
+    "dice": "Dice",
+    "ece": "Expected calibration error",
+    "f1": "F1",
+    "hd95": "95th-percentile Hausdorff distance",
+    "iou": "IoU",
+    "lin_ccc": "Lin's concordance correlation",
+    "mean_absolute_error": "Mean absolute error",
+    "mean_iou": "Mean IoU",
+    "npv": "Negative predictive value",
+    "nsd": "Normalised surface Dice",
+    "pixel_accuracy": "Pixel accuracy",
+    "ppv": "Positive predictive value",
+    "precision": "Precision",
+    "quadratic_weighted_kappa": "Quadratic weighted kappa",
+    "recall": "Recall",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "within_one_grade": "Within one grade",
+}
+_UNITS = {"assd": " (mm)", "hd95": " (mm)"}
+_NAMES = {"end_to_end": "End-to-end", "oracle_region": "Reference region"}
+_LONGEST_FIRST = sorted(_METRICS, key=len, reverse=True)
+_ABBREVIATIONS = re.compile(r"^(mc|t|l|s|h)?\d+$|^(iou|dice|auroc|roi|id|ci|mri|csf|gpu|cpu)$")
+
+
+def metric(name: str) -> str:
+    """The readable form of a metric's name.
+
+    >>> metric("dice_disc"), metric("auroc_mild_vs_moderate"), metric("ap50")
+    ('Dice, disc', 'AUROC, mild vs moderate', 'Average precision at IoU 0.50')
+    """
+    if found := re.fullmatch(r"ap(\d\d)", name):
+        return f"Average precision at IoU 0.{found[1]}"
+    for known in _LONGEST_FIRST:
+        unit = _UNITS.get(known, "")
+        if name == known:
+            return _METRICS[known] + unit
+        if name.startswith(known + "_"):
+            return f"{_METRICS[known]}, {_words(name.removeprefix(known + '_'))}{unit}"
+    return label(name)
+
+
+def label(name: Any) -> str:
+    """A field's or system's name as words: ``steps_per_s`` -> ``Steps per s``."""
+    if name in _NAMES:
+        return _NAMES[name]
+    words = _words(str(name))
+    return words[:1].upper() + words[1:]
+
+
+def number(value: Any) -> str:
+    """A value with 3 decimals; an integer as it is; None and NaN as ``not defined``."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "not defined"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return str(value)
+
+
+def interval(bounds: Any) -> str:
+    """``0.801 to 0.888``, or a dash where there is no interval."""
+    if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
+        return "–" if bounds is None else str(bounds)
+    return f"{number(bounds[0])} to {number(bounds[1])}"
+
+
+def setting(value: Any) -> str:
+    """A value of a config or an environment, in full precision and on one line."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(setting(item) for item in value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {setting(item)}" for key, item in value.items()) or "none"
+    return str(value) or "none"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units a reader thinks in: ``1 h 12 min``, ``3 min 5 s``, ``4.2 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(size: float) -> str:
+    """Bytes in binary units: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def cost(name: str, value: Any) -> str:
+    """An entry of the report's cost, in the unit that its name ends with."""
+    if isinstance(value, dict):
+        # The unit is in the name of the inner entry or, where that is a stage, of the outer one.
+        united = {key: key if key.endswith(("_s", "_bytes")) else name for key in value}
+        return ", ".join(
+            f"{label(key.removesuffix('_s'))} {cost(united[key], item)}"
+            for key, item in value.items()
+        )
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if name.endswith("_bytes"):
+            return memory(value)
+        if name.endswith("per_s"):
+            return f"{value:.2f} /s"
+        if name.endswith("_s"):
+            return duration(value)
+    return "not measured" if value is None else setting(value)
+
+
+def _words(name: str) -> str:
+    parts = name.split("_")
+    return " ".join(p.upper() if _ABBREVIATIONS.match(p) else p for p in parts)

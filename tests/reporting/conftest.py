@@ -1,0 +1,236 @@
+"""A report as a disc-degeneration run leaves it, with every optional field."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mskjax.reporting.page import write_page
+from mskjax.reporting.pictures import overlay
+
+
+def estimate(value: float | None, lo: float = 0.0, hi: float = 1.0, **more: Any) -> dict[str, Any]:
+    ci95 = None if value is None else [lo, hi]
+    return {"value": value, "ci95": ci95, "n": 146, "patients": 30, **more}
+
+
+_GRADING = {
+    "quadratic_weighted_kappa": estimate(0.7123, 0.6412, 0.7789),
+    "balanced_accuracy": estimate(0.6541, 0.5902, 0.7205),
+    "accuracy": estimate(0.7055, 0.6301, 0.7742),
+    "auroc_mild_vs_moderate": estimate(0.8437, 0.7716, 0.9021, n=101),
+    "sensitivity_severe": estimate(None, n=0, why="no severe disc in the cohort"),
+    "ece": estimate(0.0912, 0.0611, 0.1388),
+}
+_REPORT: dict[str, Any] = {
+    "system": "disc_degeneration",
+    "variant": "spider_t2space",
+    "title": "Lumbar disc degeneration on SPIDER T2-SPACE: two-stage grading",
+    "headline": "End-to-end quadratic weighted kappa 0.712 (95 % interval 0.641 to 0.779) in 146 "
+    "discs of 30 patients, five-fold cross-validation by patient.",
+    "created": "2026-11-20",
+    "command": "python -m mskjax.main --config=experiments/disc_degeneration.py:spider_t2space "
+    "--workdir=runs/discs",
+    "cohort": {
+        "name": "spider_t2space",
+        "version": "1.0.0",
+        "kind": "real",
+        "licence": "CC BY 4.0",
+        "fingerprint": "9f2c1e0d5b7a4c3398d1",
+        "patients": 30,
+        "cases": 146,
+        "excluded": [
+            {"id": "107", "why": "grading row with IVD label 0"},
+            {"id": "152", "why": "7 discs seen, 6 graded"},
+        ],
+    },
+    "protocol": {"folds": 5, "unit": "patient", "seeds": [0, 1], "patient_overlap": 0},
+    "stages": {
+        "segment": {
+            "dice_disc": estimate(0.8712, 0.8533, 0.8871),
+            "iou_disc": estimate(0.7741, 0.7480, 0.7981),
+            "nsd_disc": estimate(0.9312, 0.9105, 0.9488),
+            "hd95_disc": estimate(1.8731, 1.5142, 2.4416),
+        },
+        "grade": {"accuracy": estimate(0.7192, 0.6460, 0.7853, method="Wilson")},
+    },
+    "end_to_end": _GRADING,
+    "oracle_region": {
+        name: entry if entry["value"] is None else {**entry, "value": entry["value"] + 0.0111}
+        for name, entry in _GRADING.items()
+    },
+    "baselines": {
+        "majority_class": {
+            "accuracy": estimate(0.3973, 0.3311, 0.4671),
+            "balanced_accuracy": estimate(0.3333, 0.3333, 0.3333),
+        },
+        "ridge_4_features": {
+            "quadratic_weighted_kappa": estimate(0.5310, 0.4402, 0.6101),
+            "accuracy": estimate(0.5051, 0.4420, 0.5699),
+            "balanced_accuracy": estimate(0.4290, 0.3705, 0.4902),
+        },
+    },
+    "published": [
+        {
+            "metric": "dice_disc",
+            "value": 0.920,
+            "ci": None,
+            "n": "94 patients",
+            "source": "Ding et al. 2024",
+            "comparable": False,
+            "why": "other cohort; discs of one patient lie on both sides of the split",
+        },
+        {
+            "metric": "accuracy",
+            "value": 0.913,
+            "ci": [0.84, 0.96],
+            "n": "94 discs",
+            "source": "Ding et al. 2024",
+            "comparable": False,
+            "why": "reference regions; the map from Pfirrmann grades is not published",
+        },
+    ],
+    "cost": {
+        "wall_s": 4361.0,
+        "steps_per_s": {"segment": 3.21, "grade": 5.5},
+        "device": "2 x CPU",
+        "compile_s": 41.5,
+        "peak_memory_bytes": 3_221_225_472,
+    },
+    "environment": {
+        "python": "3.11.9",
+        "packages": {"mskjax": "0.1.0", "jax": "0.10.2", "flax": "0.12.8"},
+        "devices": ["cpu"],
+        "git_commit": "3d86ae4c0ffee",
+        "xla_flags": "",
+    },
+    "flow": [
+        {"step": "Found in the raw folder", "patients": 32, "cases": 157},
+        {"step": "Packaged", "patients": 30, "cases": 150},
+        {"step": "Scored", "patients": 30, "cases": 146},
+    ],
+    "class_counts": {
+        "grade": {f"fold {k}": {"mild": 12 + k, "moderate": 9, "severe": 6 - k} for k in range(5)}
+    },
+    "splits": {"folds": [{"train": 20, "validation": 4, "test": 6}] * 5, "patient_overlap": 0},
+    "confusion": {
+        "end_to_end": {
+            "labels": ["mild", "moderate", "severe"],
+            "matrix": [[52, 8, 1], [11, 30, 8], [2, 13, 21]],
+        },
+        "oracle_region": {
+            "labels": ["mild", "moderate", "severe"],
+            "matrix": [[54, 6, 1], [10, 32, 7], [2, 12, 22]],
+        },
+    },
+    "calibration": {
+        "severe": [
+            {"confidence": 0.1 * i + 0.05, "accuracy": min(1.0, 0.08 * i + 0.1), "n": 30 - 2 * i}
+            for i in range(10)
+        ]
+    },
+    "folds": {
+        "quadratic_weighted_kappa": {
+            "mean": 0.709,
+            "sd": 0.051,
+            "values": [0.66, 0.71, 0.78, 0.69, 0.705],
+        },
+        "dice_disc": {"mean": 0.871, "sd": 0.012, "values": [0.86, 0.87, 0.88, 0.86, 0.885]},
+    },
+    "subgroups": {
+        "level": {
+            str(level): {
+                "accuracy": estimate(0.65 + 0.03 * level, 0.55, 0.9, n=29),
+                "quadratic_weighted_kappa": estimate(0.6 + 0.02 * level, 0.45, 0.82, n=29),
+            }
+            for level in range(1, 6)
+        },
+        "sex": {"F": {"accuracy": estimate(0.71, 0.61, 0.79, n=80)}, "M": {}},
+    },
+    "architecture": [
+        {"stage": "segment", "parameters": 1_946_881, "table": "conv1/kernel  (3, 3, 1, 32)  288"},
+        {"stage": "grade", "parameters": 63_500_000, "table": ""},
+    ],
+    "recipe": {
+        "seed": 0,
+        "data": {"cohort": "spider_t2space", "folds": 5, "options": {"every": 2}},
+        "segment": {"learning_rate": 3e-4, "steps": 2000, "augment": {"rotate_deg": 15.0}},
+        "grade": {"learning_rate": 1e-5, "initialisation": None, "balanced": True},
+    },
+    "curves": {
+        stage: {
+            str(fold): [
+                {
+                    "step": step,
+                    "train_loss": math.exp(-step / 400) + 0.02 * fold,
+                    "validation_loss": math.exp(-step / 500) + 0.1 + 0.02 * fold,
+                }
+                for step in range(0, 2001, 200)
+            ]
+            for fold in range(5)
+        }
+        for stage in ("segment", "grade")
+    },
+    "pictures": [
+        {"path": "fold_0/pictures/110.png", "caption": "Patient 110", "failure": False},
+        {
+            "path": "fold_1/pictures/127.png",
+            "caption": "Patient 127: L5/S1 missed",
+            "failure": True,
+        },
+    ],
+    "rules": ["A missed disc is scored as wrong.", "Dice of an empty reference is not defined."],
+    "limits": ["One public cohort; absolute intensity was lost.", "No external test."],
+    "model_card": {
+        "intended_use": "Research on grading of lumbar discs; not for diagnosis.",
+        "out_of_scope": ["post-operative spines", "field strengths below 1 T"],
+        "inputs": {"sequence": "sagittal T2", "format": "DICOM, NIfTI, MetaImage"},
+    },
+}
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    return copy.deepcopy(_REPORT)
+
+
+@pytest.fixture
+def required(report: dict[str, Any]) -> dict[str, Any]:
+    """The fields of the contract alone."""
+    fields = ["system", "variant", "cohort", "protocol", "stages", "end_to_end", "oracle_region"]
+    fields += ["baselines", "published", "cost", "environment"]
+    return {name: report[name] for name in fields}
+
+
+def as_phantom(report: dict[str, Any]) -> dict[str, Any]:
+    cohort = {**report["cohort"], "kind": "phantom", "name": "phantoms", "licence": "Apache-2.0"}
+    return {**report, "cohort": cohort}
+
+
+@pytest.fixture
+def phantom_report(report: dict[str, Any]) -> dict[str, Any]:
+    return as_phantom(report)
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    rows, columns = np.mgrid[:96, :64]
+    disc = ((rows - 48) ** 2 / 60 + (columns - 30) ** 2 / 300 < 1).astype(np.uint8) * 2
+    labels = {2: ("disc", (230, 159, 0))}
+    for number, entry in enumerate(_REPORT["pictures"]):
+        path = folder / entry["path"]
+        path.parent.mkdir(parents=True)
+        shifted = np.roll(disc, 4 + number, axis=0)
+        path.write_bytes(overlay(40.0 * disc + rows, disc, shifted, (0.8, 0.8), labels))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pages(run_dir) -> dict[str, Path]:
+    """The full page of real data and of phantoms; drawn once, for it takes a second."""
+    full = {"real": _REPORT, "phantom": as_phantom(_REPORT)}
+    return {kind: write_page(content, run_dir, run_dir / kind) for kind, content in full.items()}

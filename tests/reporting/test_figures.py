@@ -1,0 +1,101 @@
+import re
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+
+from mskjax.reporting import figures
+
+
+def words(svg: bytes) -> list[str]:
+    """Text drawn in a figure: Matplotlib notes each string beside its outlines."""
+    return re.findall(r"<!-- (.*?) -->", svg.decode())
+
+
+CURVES: dict[int, list[dict[str, Any]]] = {
+    0: [{"step": 0, "train_loss": 1.0, "validation_loss": 1.2}, {"step": 5, "train_loss": 0.5}],
+    1: [{"step": 0, "train_loss": float("nan"), "dice_disc": None}, {"step": 5, "dice_disc": 0.5}],
+}
+FIGURES = {
+    "confusion": lambda phantom: figures.confusion_matrix(
+        ["mild", "severe"], [[3, 1], [0, 0]], "Grade", phantom=phantom
+    ),
+    "curves": lambda phantom: figures.learning_curves(CURVES, "Segment", phantom=phantom),
+    "reliability": lambda phantom: figures.reliability(
+        [
+            {"confidence": 0.2, "accuracy": 0.5, "n": 1},
+            {"confidence": 0.9, "accuracy": 0.8, "n": 3},
+        ],
+        "Severe",
+        phantom=phantom,
+    ),
+    "forest": lambda phantom: figures.forest(
+        [
+            {"name": "Model", "value": 0.8123, "lo": 0.7511, "hi": 0.8704, "n": 9},
+            {"name": "Costs $5$", "value": 0.5, "source": "baseline"},
+            {"name": "Published", "value": None, "source": "published"},
+        ],
+        "Accuracy",
+        phantom=phantom,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_svg_that_repeat_byte_for_byte(name):
+    drawn = FIGURES[name](False)
+    assert ET.fromstring(drawn).tag.endswith("svg")
+    assert drawn == FIGURES[name](False)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_only_phantom_figures_carry_the_word(name):
+    assert "PHANTOM" in words(FIGURES[name](True))
+    assert "PHANTOM" not in words(FIGURES[name](False))
+
+
+def test_confusion_matrix_gives_counts_and_row_percentages():
+    drawn = words(FIGURES["confusion"](False))
+    # 3 and 1 of 4 mild cases; a class without cases has no percentages.
+    assert {"75.0 %", "25.0 %", "Reference standard", "Predicted"} <= set(drawn)
+    assert drawn.count("–") == 2
+    assert "0.0 %" not in drawn
+
+
+def test_confusion_matrix_has_a_column_and_no_row_for_missed_regions():
+    drawn = words(
+        figures.confusion_matrix(["mild", "severe", "missed"], [[3, 0, 1], [0, 2, 2]], "t")
+    )
+    assert drawn.count("Missed") + drawn.count("missed") == 1
+    assert {"75.0 %", "25.0 %"} <= set(drawn)
+    assert drawn.count("50.0 %") == 2
+
+
+def test_reliability_writes_the_weighted_gap():
+    drawn = words(FIGURES["reliability"](False))
+    assert "ECE 0.150" in drawn  # (1 * 0.3 + 3 * 0.1) / 4
+    assert "n = 4" in drawn
+
+
+def test_forest_writes_values_intervals_and_undefined_rows():
+    drawn = " | ".join(words(FIGURES["forest"](False)))
+    assert "0.812 (0.751 to 0.870)  n = 9" in drawn
+    assert "not defined" in drawn
+
+
+def test_learning_curves_draw_training_beside_validation():
+    drawn = words(FIGURES["curves"](False))
+    # Two panels: the loss of both kinds, and a metric.
+    assert {"train", "validation", "Loss", "Dice, disc", "fold 0", "fold 1"} <= set(drawn)
+    assert drawn.count("Step") == 2
+
+
+def test_empty_or_misshapen_data_are_refused():
+    with pytest.raises(ValueError, match="2 labels need a 2 x 2 matrix"):
+        figures.confusion_matrix(["a", "b"], [[1, 2, 3]], "t")
+    with pytest.raises(ValueError, match="at least one bin"):
+        figures.reliability([{"confidence": 0.5, "accuracy": 0.5, "n": 0}], "t")
+    with pytest.raises(ValueError, match="no quantity"):
+        figures.learning_curves({0: [{"step": 1}]}, "t")
+    with pytest.raises(ValueError, match="at least one row"):
+        figures.forest([], "t")

@@ -1,0 +1,126 @@
+"""A study so small that a whole run takes seconds, and ways to start it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from builders import mini_spine
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENT = "experiments/disc_degeneration.py"
+
+# Six generated patients, two folds; the U-Net learns enough to find discs.  Batches can be divided
+# by 8 devices.
+SMALL = {
+    "resamples": 50,
+    "devices": 1,
+    "data.options.patients": 6,
+    "data.folds": 2,
+    "stages.regions.spacing_mm": 2.5,
+    "stages.regions.patch": "(64,48)",
+    "stages.regions.model.widths": "(8,16)",
+    "stages.regions.train.steps": 60,
+    "stages.regions.train.batch_size": 8,
+    "stages.regions.train.learning_rate": 0.02,
+    "stages.regions.train.warmup_steps": 2,
+    "stages.regions.train.ema_decay": 0.0,
+    "stages.regions.train.checkpoint_every": 10,
+    "stages.regions.train.log_every": 5,
+    "stages.grades.crop": "(3,8,16)",
+    "stages.grades.model.width": 2,
+    "stages.regions.model.norm": "batch",
+    "stages.grades.model.norm": "batch",
+    "stages.grades.model.blocks": "(1,1,1,1)",
+    "stages.grades.train.steps": 6,
+    "stages.grades.train.batch_size": 8,
+    "stages.grades.train.checkpoint_every": 2,
+    "stages.grades.train.log_every": 2,
+}
+
+
+def study(workdir, data_dir, *flags, **changes):
+    """Arguments of ``mskjax.main``; keywords change fields, ``__`` stands for a dot."""
+    fields = SMALL | {k.replace("__", "."): v for k, v in changes.items()}
+    return _arguments("", workdir, data_dir, fields, flags)
+
+
+def real_study(variant, workdir, data_dir, raw, *flags, **changes):
+    """As `study`, for a variant that reads raw files."""
+    own = {k: v for k, v in SMALL.items() if not k.startswith("data.")}
+    fields = own | {"data.manual_dir": raw, "data.folds": 2}
+    for stage in ("regions", "grades"):  # published sizes and half precision are for accelerators
+        fields[f"stages.{stage}.model.dtype"] = "float32"
+        fields[f"stages.{stage}.train.steps"] = 3
+    fields["stages.grades.heads"] = "pfirrmann"
+    fields |= {k.replace("__", "."): v for k, v in changes.items()}
+    return _arguments(f":{variant}", workdir, data_dir, fields, flags)
+
+
+def _arguments(variant, workdir, data_dir, fields, flags):
+    return [
+        f"--config={EXPERIMENT}{variant}",
+        f"--workdir={workdir}",
+        f"--config.data.data_dir={data_dir}",
+        *(f"--config.{name}={value}" for name, value in fields.items()),
+        *flags,
+    ]
+
+
+def own_cohort(root, names, subsets=None):
+    """A user's files: a patient, an image, a mask and four graded discs for each name."""
+    for number, name in enumerate(names):
+        mini_spine.write_nifti(root / f"{name}.nii.gz", mini_spine.image(number))
+        mini_spine.write_nifti(root / f"{name}_seg.nii.gz", mini_spine.semantic())
+    mini_spine.write_csv(
+        root / "studies.csv",
+        ["patient_id", "study_id", "image", "mask", "subset"],
+        [
+            [f"p{name}", name, f"{name}.nii.gz", f"{name}_seg.nii.gz", (subsets or {}).get(name)]
+            for name in names
+        ],
+    )
+    mini_spine.write_csv(
+        root / "discs.csv",
+        ["study_id", "level", "pfirrmann"],
+        [[name, level, level + 1] for name in names for level in range(1, 5)],
+    )
+
+
+def command(*arguments):
+    """What a user types, as a list for subprocess."""
+    return [sys.executable, "-m", *arguments]
+
+
+def run(*arguments, **options):
+    """Runs ``python -m ...`` in the repository's root and returns the finished process."""
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False, **options
+    )
+
+
+def start(*arguments):
+    """Starts ``python -m ...`` and returns at once."""
+    return subprocess.Popen(
+        command(*arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def contents(folder):
+    """Relative path -> (bytes, time of change) of every file of a folder."""
+    return {
+        str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def complaint(said):
+    """The one sentence on stderr, which must have no traceback beside it."""
+    assert "Traceback" not in said, said
+    assert said.count("error:") == 1, said
+    return said[said.index("error:") :].strip()
+
+
+def unfinished(folder):
+    """Files and folders that were being written; none has a final name."""
+    return [p for p in folder.rglob("*") if p.suffix == ".tmp" or "checkpoint-tmp" in p.name]

@@ -1,0 +1,40 @@
+import os
+from types import SimpleNamespace
+
+import pytest
+from commands import command_line
+from commands.command_line import ROOT, study
+
+from mskjax.main import main
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)  # experiments/ is given relative to it, as a user types it
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where the phantom cohort of six patients is packaged by whoever comes first."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, data_dir):
+    """A finished run, made by ``python -m mskjax.main`` in a process of its own."""
+    workdir = tmp_path_factory.mktemp("runs") / "finished"
+    process = command_line.run("mskjax.main", *study(workdir, data_dir))
+    assert process.returncode == 0, process.stderr
+    return SimpleNamespace(workdir=workdir, data_dir=data_dir, said=process.stdout)
+
+
+@pytest.fixture
+def main_here(monkeypatch):
+    """``mskjax.main`` in this process: the same code without the start-up."""
+
+    def call(*arguments):
+        for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+            monkeypatch.setenv(name, os.environ[name])
+        return main(list(arguments))
+
+    return call

@@ -66,12 +66,18 @@ class SpineNetGrader(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> dict[str, jax.Array]:
+    def __call__(
+        self, x: jax.Array, train: bool, tap: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
         """Logits of each grading.
+
+        Sows the last feature map, (B, slices, rows / 16, columns / 16, 8 width) at the defaults,
+        under ``intermediates/features``.
 
         Args:
           x: (B, slices, rows, columns, channels) crops, normalised.
           train: batch statistics (and their update) and dropout.
+          tap: added to the last feature map; see `attention.grad_cam`.
 
         Returns:
           Head name to (B, classes) float32.
@@ -95,6 +101,8 @@ class SpineNetGrader(nn.Module):
                     self.dtype,
                     name=f"group_{group}_block_{block}",
                 )(x, train)
+        self.sow("intermediates", "features", x)
+        x = x if tap is None else x + tap
         features = x.astype(jnp.float32).mean((1, 2, 3))
         features = nn.Dropout(self.dropout, deterministic=not train)(features)
         return {name: nn.Dense(n, name=f"head_{name}")(features) for name, n in self.heads}

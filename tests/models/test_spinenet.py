@@ -201,6 +201,25 @@ def test_dropout_acts_in_training_only():
     assert float(jnp.abs(graded(True, 0) - graded(True, 1)).max()) > 0
 
 
+def test_the_last_map_is_sown_and_tapped():
+    x = crops()
+    variables = init(TINY, x)
+    assert set(variables) == {"params", "batch_stats"}
+
+    @jax.jit
+    def run(variables, x, tap):
+        return TINY.apply(variables, x, train=False, tap=tap, mutable=["intermediates"])
+
+    logits, state = run(variables, x, None)
+    (features,) = state["intermediates"]["features"]
+    assert features.shape == (2, 3, 3, 5, 8)
+    tapped, _ = run(variables, x, jnp.ones_like(features))
+    for name, _ in HEADS:
+        # A head is linear in the mean of the map, to which the tap adds one in each channel.
+        gained = variables["params"][f"head_{name}"]["kernel"].sum(0, keepdims=True)
+        np.testing.assert_allclose(tapped[name] - logits[name], gained.repeat(2, 0), atol=1e-5)
+
+
 def test_is_hashable():
     assert hash(SpineNetGrader(HEADS)) == hash(SpineNetGrader(HEADS))
     assert SpineNetGrader(HEADS) != TINY

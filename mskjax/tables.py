@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 Row = dict[str, Any]
 
 
@@ -26,3 +28,8 @@ def read_rows(path: Path) -> list[Row]:
     """Rows of a table, all values as text."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def floats(rows: Sequence[Row], column: str) -> np.ndarray:
+    """(N,) float64 values of a column; NaN where a row has none."""
+    return np.array([float(v) if (v := r.get(column)) not in ("", None) else np.nan for r in rows])

@@ -43,14 +43,33 @@ def structures(rows: Sequence[Row], names: Sequence[str], resamples: int, seed: 
         own = [r for r in rows if r["name"] == name]
         if not own:
             continue
-        values = np.array([[_float(r[m]) for m in STRUCTURE_METRICS] for r in own], np.float32)
-        estimates = patient_bootstrap(
-            _column_means, values, [r["patient"] for r in own], resamples, seed
-        )
-        for column, (metric, estimate) in enumerate(zip(STRUCTURE_METRICS, estimates, strict=True)):
-            defined = int(cases_defined(values[:, column]))
-            found[f"{metric}_{name}"] = dataclasses.replace(estimate, n=defined).as_json()
+        figures = means(own, STRUCTURE_METRICS, resamples, seed)
+        found |= {f"{metric}_{name}": figure for metric, figure in figures.items()}
     return found
+
+
+def means(rows: Sequence[Row], columns: Sequence[str], resamples: int, seed: int) -> Json:
+    """Mean over cases of columns of cases.csv.
+
+    Args:
+      rows: with ``patient`` and the columns; an empty cell is left out of its column's mean.
+      columns: names, which become those of the figures.
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
+
+    Returns:
+      Column -> estimate; ``n`` counts the cells that are not empty.  Nothing without rows.
+    """
+    if not rows:
+        return {}
+    values = np.array([[float_or_nan(r.get(c)) for c in columns] for r in rows], np.float32)
+    estimates = patient_bootstrap(
+        _column_means, values, [r["patient"] for r in rows], resamples, seed
+    )
+    return {
+        name: dataclasses.replace(e, n=int(cases_defined(values[:, i]))).as_json()
+        for i, (name, e) in enumerate(zip(columns, estimates, strict=True))
+    }
 
 
 def detection(rows: Sequence[Row], resamples: int, seed: int) -> Json:
@@ -65,7 +84,7 @@ def detection(rows: Sequence[Row], resamples: int, seed: int) -> Json:
     if not rows:
         return {}
     names = ("reference_discs", "found_discs", "extra_discs", "right_level")
-    counts = np.array([[_float(r[k]) for k in names] for r in rows], np.float32)
+    counts = np.array([[float_or_nan(r[k]) for k in names] for r in rows], np.float32)
     estimates = patient_bootstrap(_detection, counts, [r["patient"] for r in rows], resamples, seed)
     return _ordered(estimates)
 
@@ -161,19 +180,12 @@ def tables(
     group_reference = groups[reference]
     missed = predicted == len(grade_names)
     group_predicted = np.where(missed, len(group_names), grouped.argmax(1))
-    table = c.calibration_table(grouped, group_reference)
     return {
         "confusion": {
-            group: _matrix(group_reference, group_predicted, group_names),
-            name: _matrix(reference, predicted, grade_names),
+            group: confusion_entry(group_reference, group_predicted, group_names),
+            name: confusion_entry(reference, predicted, grade_names),
         },
-        "calibration": {
-            group: [
-                {"confidence": float(a), "accuracy": float(b), "n": int(n)}
-                for a, b, n in zip(table.confidence, table.accuracy, table.weight, strict=True)
-                if n > 0
-            ]
-        },
+        "calibration": {group: calibration_entry(grouped, group_reference)},
     }
 
 
@@ -282,12 +294,37 @@ def _group(probabilities: Any, groups: Any, count: int) -> Any:
     return (probabilities[:, :, None] * member[None]).sum(1)
 
 
-def _matrix(reference: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Json:
+def confusion_entry(reference: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Json:
+    """One confusion matrix of a report.
+
+    Args:
+      reference: (N,) int, 0 to K-1.
+      predicted: (N,) int, 0 to K-1, or K for a region that was missed.
+      names: of the K classes.
+
+    Returns:
+      ``labels`` and ``matrix`` (rows = reference), with a last column ``missed`` if there is any.
+    """
     matrix = np.asarray(c.confusion_matrix(reference, predicted, len(names), missed=True), int)
     labels = [*names, "missed"]
     if not matrix[:, -1].any():
         matrix, labels = matrix[:, :-1], list(names)
     return {"labels": labels, "matrix": matrix.tolist()}
+
+
+def calibration_entry(probabilities: np.ndarray, reference: np.ndarray) -> list[Json]:
+    """The reliability diagram of a report: confidence, accuracy and n of each bin with cases.
+
+    Args:
+      probabilities: (N, K) float, rows sum to 1.
+      reference: (N,) int, 0 to K-1.
+    """
+    table = c.calibration_table(probabilities, reference)
+    return [
+        {"confidence": float(a), "accuracy": float(b), "n": int(n)}
+        for a, b, n in zip(table.confidence, table.accuracy, table.weight, strict=True)
+        if n > 0
+    ]
 
 
 # What a reader looks for first stands first; figures of one kind stay together.
@@ -317,5 +354,6 @@ def _ordered(estimates: dict[str, Estimate]) -> Json:
     return {name: estimates[name].as_json() for name in sorted(estimates, key=place)}
 
 
-def _float(text: Any) -> float:
+def float_or_nan(text: Any) -> float:
+    """The number in a cell of cases.csv; NaN for an empty one."""
     return float(text) if text not in ("", None) else float("nan")

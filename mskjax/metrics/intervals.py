@@ -17,6 +17,8 @@ from mskjax.errors import UserError
 # More undefined resamples than this and the interval says so: it is then conditional on the
 # resamples that happened to hold, e.g., a case of every class.
 UNDEFINED_WORTH_SAYING = 0.05
+# Cases are padded to a multiple of this, so that tasks and subgroups of like size share a program.
+ROOM = 64
 # Elements (resamples x cases) per step of the device loop: 16 MB per float32 intermediate.
 CHUNK_ELEMENTS = 2**22
 
@@ -81,8 +83,9 @@ def patient_bootstrap(
     gives weight k to each of its cases, so the cases of a patient come and go together.
 
     Args:
-      statistic: ``statistic(data, weights)`` in ``jax.numpy``, from ``data`` and (N,) float32
-        case weights to a scalar, an (M,) vector, or a dict of these.  A module-level function is
+      statistic: ``statistic(data, weights)`` in ``jax.numpy``, from ``data`` and float32 case
+        weights to a scalar, an (M,) vector, or a dict of these.  Further cases of weight 0 are
+        added to both, so that samples of like size share a program.  A module-level function is
         compiled once per shape, a lambda at every call.
       data: dict (any pytree) of arrays whose first axis is the N cases, all of which count.
       patients: N patient ids, in the order of the cases.
@@ -100,16 +103,18 @@ def patient_bootstrap(
       UserError: if there are no cases.
       ValueError: if an array does not have one row per case.
     """
-    arrays = jax.tree.map(jnp.asarray, data)
+    arrays = jax.tree.map(np.asarray, data)
     codes, count = _patient_codes(patients, arrays)
+    size = room(len(codes))
     value, draws = _resampled(
         statistic,
-        arrays,
-        codes,
+        padded(arrays, size),
+        padded(codes, size),
+        len(codes),
+        count,
         jax.random.key(seed),
-        patients=count,
         resamples=resamples,
-        chunk=max(1, min(resamples, CHUNK_ELEMENTS // len(codes))),
+        chunk=max(1, min(resamples, CHUNK_ELEMENTS // size)),
     )
     method = f"patient bootstrap, percentile, {resamples} resamples"
 
@@ -156,26 +161,44 @@ class _Difference:
         return jax.tree.map(jnp.subtract, a, b)
 
 
-@functools.partial(jax.jit, static_argnames=("statistic", "patients", "resamples", "chunk"))
+def room(cases: int) -> int:
+    """The padded number of cases: a multiple of 64, and of a quarter of the power of 2 below."""
+    step = max(ROOM, 2 ** max(cases.bit_length() - 3, 0))
+    return -(-cases // step) * step
+
+
+def padded(data: Any, size: int) -> Any:
+    """Arrays with rows of zeros up to `size` cases, to be hidden by weights of 0."""
+
+    def pad(array: np.ndarray) -> np.ndarray:
+        return np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+    return jax.tree.map(pad, data)
+
+
+@functools.partial(jax.jit, static_argnames=("statistic", "resamples", "chunk"))
 def _resampled(
     statistic: Statistic,
     data: Any,
     codes: jax.Array,
+    cases: jax.Array,
+    patients: jax.Array,
     key: jax.Array,
     *,
-    patients: int,
     resamples: int,
     chunk: int,
 ) -> tuple[Any, Any]:
     """The statistic on the cases as they are, and on every resample along a new first axis."""
+    number = jnp.arange(codes.shape[0])
+    real = (number < cases).astype(jnp.float32)
+    lot = (number < patients).astype(jnp.float32)  # as many draws as there are patients
 
     def one(index: jax.Array) -> Any:
-        drawn = jax.random.randint(jax.random.fold_in(key, index), (patients,), 0, patients)
-        multiplicity = jnp.zeros(patients, jnp.float32).at[drawn].add(1.0)
-        return statistic(data, multiplicity[codes])
+        drawn = jax.random.randint(jax.random.fold_in(key, index), number.shape, 0, patients)
+        multiplicity = jnp.zeros(number.shape, jnp.float32).at[drawn].add(lot)
+        return statistic(data, multiplicity[codes] * real)
 
-    value = statistic(data, jnp.ones(codes.shape, jnp.float32))
-    return value, jax.lax.map(one, jnp.arange(resamples), batch_size=chunk)
+    return statistic(data, real), jax.lax.map(one, jnp.arange(resamples), batch_size=chunk)
 
 
 def _patient_codes(patients: Sequence[Hashable] | np.ndarray, data: Any) -> tuple[Any, int]:
@@ -294,3 +317,18 @@ def mcnemar(
     if mid_p and n:
         p -= stats.binom.pmf(fewer, n, 0.5)
     return McNemar(only_a, only_b, float(min(1.0, p)))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p-values corrected for their number by Holm's step-down method (Holm 1979).
+
+    The i-th smallest of m is multiplied by m - i + 1, made no smaller than the one before, and cut
+    at 1.  None (no test was made) remains and is not counted.
+    """
+    made = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(made):
+        highest = max(highest, min(1.0, (len(made) - rank) * p))
+        corrected[i] = highest
+    return corrected

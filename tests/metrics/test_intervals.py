@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import time
@@ -5,11 +6,13 @@ import time
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from mskjax.errors import UserError
 from mskjax.metrics import classification, intervals
-from mskjax.metrics.intervals import Estimate, patient_bootstrap
+from mskjax.metrics.intervals import Estimate, holm, patient_bootstrap
 
 
 def mean(data, weights):
@@ -65,7 +68,7 @@ def test_vectors_and_dicts_come_back_as_estimates_of_the_same_resamples():
 def test_cases_of_a_patient_come_and_go_together():
     # Patient a has one case, b has five; each resample draws two patients.
     def how_drawn(data, weights):
-        unlike = jnp.abs(weights[1:] - weights[1]).sum()
+        unlike = jnp.abs(weights[1:6] - weights[1]).sum()  # the rest is padding
         return jnp.stack([unlike, weights[0] + weights[1], weights[0]])
 
     # At this level the bounds are the least and the greatest of the 50 resamples.
@@ -239,3 +242,23 @@ def test_mcnemar_without_or_with_balanced_disagreement_is_one():
     assert intervals.mcnemar(same, ~same).p == 1
     with pytest.raises(ValueError, match="not the same cases"):
         intervals.mcnemar([True], [True, False])
+
+
+def closed_testing(p_values):
+    # Holm is the closure of Bonferroni: a hypothesis falls with every intersection that holds it.
+    everyone = range(len(p_values))
+    groups = [g for k in everyone for g in itertools.combinations(everyone, k + 1)]
+    return [
+        max(min(1, len(g) * min(p_values[i] for i in g)) for g in groups if member in g)
+        for member in everyone
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), max_size=5))
+def test_holm_is_the_closure_of_bonferroni(p_values):
+    assert holm(p_values) == pytest.approx(closed_testing(p_values))
+
+
+def test_holm_does_not_count_tests_that_were_not_made():
+    assert holm([0.03, None, 0.01]) == [0.03, None, 0.02]

@@ -232,8 +232,8 @@ def _masks(labels: np.ndarray, factors: Sequence[int]) -> tuple[np.ndarray, np.n
     return mask, levels
 
 
-def _signals(protocol: Protocol, discs: Sequence[Disc], age: float) -> np.ndarray:
-    """(N_MATERIALS,) signal of each material of the fine map."""
+def material_signals(protocol: Protocol, discs: Sequence[Disc], age: float) -> np.ndarray:
+    """(N_MATERIALS,) signal of each material of the fine map in a patient of `age` years."""
 
     def of(name: str) -> float:
         return tissue_signal(TISSUES[name], protocol)
@@ -277,21 +277,45 @@ def _scan(
     protocol = replace(
         base, tr_ms=base.tr_ms * rng.uniform(0.85, 1.2), te_ms=base.te_ms * rng.uniform(0.88, 1.15)
     )
-    values = _signals(protocol, discs, age)
-    signal = render(labels, values, config.supersample)
+    values = material_signals(protocol, discs, age)
+    # The spine coil lies under the back; what the scanner's normalisation leaves of its falloff.
+    back = float(back_wall(column, grid.y)[0].mean()) + 65  # mm, about the skin
+    depth = back - grid.z.reshape(-1, config.supersample[2]).mean(axis=1)
+    return expose(rng, labels, values, config.supersample, depth, config.bias, base.snr)
+
+
+def expose(
+    rng: np.random.Generator,
+    labels: np.ndarray,
+    values: np.ndarray,
+    factors: Sequence[int],
+    depth_mm: np.ndarray,
+    bias: float,
+    snr: float,
+) -> np.ndarray:
+    """What the scanner stores of a fine map: partial volume, texture, shading, noise and gain.
+
+    Args:
+      rng: source of randomness.
+      labels: (S*fs, H*fh, W*fw) uint8 materials.
+      values: (n,) signal of each material.
+      factors: (fs, fh, fw) fine samples per voxel.
+      depth_mm: (W,) distance of the columns from the spine coil.
+      bias: standard deviation of the logarithm of the receive shading.
+      snr: signal of marrow over the noise of one channel.
+
+    Returns:
+      (S, H, W) int16, scanner units (arbitrary, not negative).
+    """
+    signal = render(labels, values, factors)
     shape = signal.shape
     # Trabeculae, fascicles and lobules: tissue is not uniform.
     texture = rng.standard_normal(shape, dtype=np.float32)
     texture = ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(texture, 0.6, 1), 0.6, 2)
     signal *= np.clip(1 + 0.10 * texture, 0, None)
-    # The spine coil lies under the back; what the scanner's normalisation leaves of its falloff.
-    fine = config.supersample[2]
-    back = float(back_wall(column, grid.y)[0].mean()) + 65  # mm, about the skin
-    depth = back - grid.z.reshape(-1, fine).mean(axis=1)
-    signal *= surface_coil(depth, rng.uniform(110, 260)).astype(np.float32)
-    signal *= bias_field(rng, shape, config.bias)
-    sigma = values[M.MARROW] / base.snr
-    image = rician_noise(rng, signal, float(sigma))
+    signal *= surface_coil(depth_mm, rng.uniform(110, 260)).astype(np.float32)
+    signal *= bias_field(rng, shape, bias)
+    image = rician_noise(rng, signal, float(values[M.MARROW] / snr))
     gain = 10 ** rng.uniform(2.4, 3.4) / values[M.MARROW]
     return np.clip(np.rint(image * gain), 0, 32767).astype(np.int16)
 

@@ -58,12 +58,13 @@ class Grid:
     z: np.ndarray
 
 
-def _fill(labels: np.ndarray, where: np.ndarray, material: int) -> None:
+def fill(labels: np.ndarray, where: np.ndarray, material: int) -> None:
+    """Writes one material, in place."""
     np.copyto(labels, np.uint8(material), where=where)
 
 
-class _Window:
-    """The part of the fine grid about a frame, with its coordinates."""
+class Window:
+    """The part of the fine grid about a frame: `a` and `b` (mm) of its samples, and `of` arrays."""
 
     def __init__(self, grid: Grid, y: float, z: float, angle: float, reach: float):
         self.rows = slice(*np.searchsorted(grid.y, [y - reach, y + reach]))
@@ -76,10 +77,11 @@ class _Window:
         self.empty = self.a.size == 0
 
     def of(self, labels: np.ndarray) -> np.ndarray:
+        """The window's view of an (X, Y, Z) array."""
         return labels[:, self.rows, self.cols]
 
 
-def _lateral(x: np.ndarray, half_width: float) -> np.ndarray:
+def lateral(x: np.ndarray, half_width: float) -> np.ndarray:
     """(X, 1, 1) share of the mid-sagittal depth left at x; 0 beside the structure."""
     return np.clip(1 - (x / half_width) ** 4, 0, 1)[:, None, None] ** 0.5
 
@@ -90,11 +92,11 @@ def _notch(b: np.ndarray, half_depth: float, depth: float) -> np.ndarray | float
 
 def draw_body(labels: np.ndarray, grid: Grid, body: Body, scoliosis: float) -> None:
     """Marrow within a cortical shell, with the endplate defects and Modic zones of its discs."""
-    win = _Window(grid, body.y, body.z, body.angle, body.half_depth + body.half_height)
+    win = Window(grid, body.y, body.z, body.angle, body.half_depth + body.half_height)
     if win.empty:
         return
     a, b = win.a, win.b
-    share = _lateral(grid.x + scoliosis * body.y, body.half_width)
+    share = lateral(grid.x + scoliosis * body.y, body.half_width)
     rel = np.clip(a / body.half_height, -1, 1)
     spur = [1.6 * max(d.degeneration - 3.3, 0) if d else 0.0 for d in (body.below, body.above)]
     front = np.where(a > 0, spur[1], spur[0]) * rel**6
@@ -133,12 +135,12 @@ def draw_body(labels: np.ndarray, grid: Grid, body: Body, scoliosis: float) -> N
 def draw_disc(labels: np.ndarray, grid: Grid, space: DiscSpace, column: Column) -> None:
     """Annulus and nucleus; drawn before the bodies, whose endplates then give it its lens shape."""
     disc = space.disc
-    win = _Window(grid, space.y, space.z, space.angle, space.half_depth + 10.0)
+    win = Window(grid, space.y, space.z, space.angle, space.half_depth + 10.0)
     if win.empty:
         return
     a, b = win.a, win.b
     x = grid.x + column.scoliosis * space.y
-    share = _lateral(x, space.half_width)
+    share = lateral(x, space.half_width)
     rel_b = np.clip(b / space.half_depth, -1, 1)
     # At least .6 mm between the endplates; what bulges past the rim spreads along their backs.
     least = np.where(b > space.half_depth - 1, 1.8, 0.6)
@@ -187,12 +189,12 @@ def draw_posterior(labels: np.ndarray, grid: Grid, column: Column, body: Body) -
         lateral = (x >= near) & (x < far)
         if lateral.any():
             y, z = (body.y, body.z) + a * up_axis(body.angle) + b * back_axis(body.angle)
-            win = _Window(grid, y, z, body.angle - tilt, 1.2 * max(half_a, half_b))
+            win = Window(grid, y, z, body.angle - tilt, 1.2 * max(half_a, half_b))
             shape = ((win.a / half_a) ** 2) ** 2 + ((win.b / half_b) ** 2) ** 2
             drawn.append((win.of(labels), lateral[:, None, None], shape))
     for limit, material in ((1.0, M.CORTEX), (0.6, M.MARROW)):  # marrow joins the blocks
         for view, lateral, shape in drawn:
-            _fill(view, lateral & (shape < limit), material)
+            fill(view, lateral & (shape < limit), material)
 
 
 def draw_surroundings(
@@ -214,14 +216,14 @@ def draw_surroundings(
 
     # The abdomen: fat with bowel and, before the spine, the great vessels' flow voids.
     labels[:] = np.where(blobs > 0.55, M.BOWEL, M.FAT)
-    _fill(labels, blobs > 1.5, M.LIGAMENT)  # gas and wall
+    fill(labels, blobs > 1.5, M.LIGAMENT)  # gas and wall
     depth = 33.0 * column.process_scale
     course = grid.y[:, None]
     aside = 7 + np.clip(course + 60, 0, None) * 0.5  # the aorta divides before L4
     ahead = (-behind - depth - 9 - 2 * np.sin(course / 35)) / 6.5
-    _fill(labels, ahead**2 + ((x - aside) / 8.5) ** 2 < 1, M.VESSEL)
+    fill(labels, ahead**2 + ((x - aside) / 8.5) ** 2 < 1, M.VESSEL)
     psoas = (np.abs(x) > 24) & (behind > -36) & (behind < 6)
-    _fill(labels, psoas, M.MUSCLE)
+    fill(labels, psoas, M.MUSCLE)
 
     # Behind the canal: muscle streaked with fat off the midline, ligament and fat between spines.
     back = (behind > 0) & (lumbar > 0.02)
@@ -231,9 +233,9 @@ def draw_surroundings(
     np.copyto(labels, np.where(midline, between, streaks), where=back)
     tips = column.sac_mm + 8 + 28 * column.process_scale * (0.25 + 0.75 * lumbar)
     skin = tips + column.skin_fat_mm
-    _fill(labels, behind > tips, M.LIGAMENT)  # thoracolumbar fascia
-    _fill(labels, behind > tips + 1.2, M.SKIN_FAT)
-    _fill(labels, behind > skin, M.AIR)
+    fill(labels, behind > tips, M.LIGAMENT)  # thoracolumbar fascia
+    fill(labels, behind > tips + 1.2, M.SKIN_FAT)
+    fill(labels, behind > skin, M.AIR)
 
     _draw_canal(labels, grid, column, behind, x, lumbar, strands)
 
@@ -253,17 +255,17 @@ def _draw_canal(
     middle = 2 + column.sac_mm / 2 - 0.25 * (column.sac_mm - size)
     offset = (behind - middle) / np.maximum(size / 2 * width, 0.3)
     fat = (np.abs(x) < 12) & (behind > 0.8) & (behind < column.sac_mm + 6)
-    _fill(labels, fat, M.FAT)
-    _fill(labels, fat & (behind < 1.8) & (lumbar > 0.5), M.LIGAMENT)
+    fill(labels, fat, M.FAT)
+    fill(labels, fat & (behind < 1.8) & (lumbar > 0.5), M.LIGAMENT)
     sac = (np.abs(offset) < 1) & (size > 4) & (width > 0.05)
-    _fill(labels, sac, M.CSF)
+    fill(labels, sac, M.CSF)
     # Roots lie at the back of the sac when the patient lies on it.
     roots = sac & (offset > -0.15 + 0.5 * strands[:, None, :]) & (offset < 0.85)
     roots &= strands[:, None, :] > -0.6
-    _fill(labels, roots, M.ROOTS)
+    fill(labels, roots, M.ROOTS)
     conus = column.bodies[4].y  # L1, fifth from below
     cord = (np.abs(offset) < 0.42) & (np.abs(x) < 5) & (grid.y[:, None] < conus)
-    _fill(labels, cord, M.CORD)
+    fill(labels, cord, M.CORD)
 
 
 def draw_column(labels: np.ndarray, grid: Grid, column: Column) -> None:
@@ -272,7 +274,7 @@ def draw_column(labels: np.ndarray, grid: Grid, column: Column) -> None:
         draw_posterior(labels, grid, column, body)
     gap = column.sacrum[0]
     y, z = (gap.y, gap.z) - (gap.half_height + 0.65) * up_axis(gap.angle)
-    rest = _Window(grid, y, z, gap.angle, gap.half_depth)
+    rest = Window(grid, y, z, gap.angle, gap.half_depth)
     if not rest.empty:  # the rudimentary S1/S2 disc
         inside = (np.abs(rest.a) < 1.6) & (np.abs(rest.b) < 0.6 * gap.half_depth)
         rest.of(labels)[:, inside] = M.SACRAL_DISC

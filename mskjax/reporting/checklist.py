@@ -219,7 +219,11 @@ def _evaluation_answers(report: Mapping[str, Any]) -> dict[str, str]:
     ]
     plots = [
         _section(title)
-        for key, title in (("confusion", "Confusion matrices"), ("calibration", "Calibration"))
+        for key, title in (
+            ("confusion", "Confusion matrices"),
+            ("roc", "Receiver operating characteristic"),
+            ("calibration", "Calibration"),
+        )
         if report.get(key)
     ]
     pictures = report.get("pictures") or []
@@ -231,7 +235,8 @@ def _evaluation_answers(report: Mapping[str, Any]) -> dict[str, str]:
         f"{', '.join(methods) or 'bootstrap over patients'}",
         "robustness": ", ".join(robustness) or AUTHORS,
         "explainability": (
-            f"Regions that were graded are shown in {_section('Pictures')}; no saliency method"
+            "Regions that were graded, and attention maps where the system draws them: "
+            + _section("Pictures")
             if pictures
             else "none: no method of explanation is part of the system"
         ),

@@ -1,4 +1,4 @@
-"""The figures of a report as SVG bytes: confusion matrix, curves, calibration, forest.
+"""The figures of a report as SVG bytes: confusion matrix, curves, ROC, calibration, forest.
 
 Matplotlib's object interface is used and pyplot never: no global state, no display, and the same
 data give the same bytes.  Text is drawn as outlines, so a figure looks the same on every machine.
@@ -225,6 +225,77 @@ def reliability(bins: Sequence[Mapping[str, Any]], title: str, *, phantom: bool 
         histogram.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         histogram.set(xlabel="Mean predicted probability", ylabel="Cases")
         return _svg(figure, phantom)
+
+
+_DASHES: Any = ("-", "--", "-.", ":")
+_MARKERS = "oD^vPX*s"
+
+
+def roc(entries: Sequence[Mapping[str, Any]], title: str, *, phantom: bool = False) -> bytes:
+    """Receiver operating characteristics, with readers as single points.
+
+    Args:
+      entries: ``{"label": str, "points": [[fpr, tpr], ...], "auroc": estimate | None}`` draws a
+        curve through its points in their order; without points it is listed as not defined.
+        ``{"operating": [{"label": str, "fpr": float, "tpr": float}, ...]}``, alone or in a curve's
+        entry, draws single points.  All rates are in [0, 1].
+      title: one line above the figure.
+      phantom: write PHANTOM across the figure.
+
+    Returns:
+      An SVG document.
+
+    Raises:
+      ValueError: there is nothing to draw.
+    """
+    curves = [entry for entry in entries if "points" in entry]
+    marks = [mark for entry in entries for mark in entry.get("operating") or ()]
+    marks = [mark for mark in marks if _finite(mark["fpr"]) and _finite(mark["tpr"])]
+    if not marks and not any(len(curve["points"]) for curve in curves):
+        raise ValueError("an ROC figure needs at least one point")
+    with mpl.rc_context(_STYLE):
+        # The square, and below it a line of the legend for each entry.
+        figure = _figure(5.6, 6.3 + 0.24 * (len(curves) + len(marks)))
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=GREY, lw=1, ls=(0, (1, 3)), label="chance")
+        for index, curve in enumerate(curves):
+            rates = np.array(curve["points"], np.float64).reshape(-1, 2)
+            style = _DASHES[index % len(_DASHES)]
+            axes.plot(
+                *rates.T, style, color=CYCLE[index % len(CYCLE)], lw=2, label=_curve_name(curve)
+            )
+        for index, mark in enumerate(marks, len(curves)):
+            axes.plot(
+                mark["fpr"],
+                mark["tpr"],
+                _MARKERS[index % len(_MARKERS)],
+                color=CYCLE[index % len(CYCLE)],
+                mec="#111827",
+                ms=9,
+                ls="none",
+                clip_on=False,  # a perfect reader stands in the corner
+                zorder=3,
+                label=_short(mark["label"], 46),
+            )
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        axes.set(xlabel="1 − specificity", ylabel="Sensitivity")
+        axes.grid()
+        axes.set_title(title)
+        figure.legend(loc="outside lower center")
+        return _svg(figure, phantom)
+
+
+def _curve_name(curve: Mapping[str, Any]) -> str:
+    auroc = curve.get("auroc") or {}
+    if not len(curve["points"]):
+        text = ", not defined"
+    elif auroc.get("value") is None:
+        text = ""
+    else:
+        text = f", AUROC {auroc['value']:.3f}"
+        if auroc.get("ci95"):
+            text += " ({:.3f} to {:.3f})".format(*auroc["ci95"])
+    return _short(curve["label"], 46) + text
 
 
 # Marker and colour by where a value comes from; the marker alone suffices in a grey print.

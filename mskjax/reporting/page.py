@@ -25,8 +25,10 @@ SECTIONS = {
     "results": "Key results",
     "stages": "Results of each stage",
     "baselines": "Baselines beside the model",
+    "tables": "Further comparisons",
     "published": "Published values",
     "confusion": "Confusion matrices",
+    "roc": "Receiver operating characteristic",
     "calibration": "Calibration",
     "folds": "Values of each fold",
     "subgroups": "Subgroups",
@@ -64,13 +66,23 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
     Args:
       report: the contents of report.json: the fields of its contract, and optionally title,
         headline, command, created, flow, class_counts, splits, confusion, calibration, folds,
-        subgroups, architecture, recipe, curves, pictures, checklist, rules, limits, external and
-        model_card.
+        subgroups, architecture, recipe, curves, checklist, rules, limits, external, model_card,
+        and those that systems add:
+
+        - tables, ``[{"id": str, "title": str, "note": str, "columns": [str], "rows": [[cell]]}]``
+          with cell = text, number, None or estimate, under the heading tables_title; a column
+          called ``p``, ``p ...`` or ``p, ...`` holds p-values.
+        - roc, ``{name: entries of figures.roc}``; points under the name ``operating`` are drawn in
+          every figure.
+        - pictures, ``[{"path": str, "caption": str, "failure": bool, "facts": [[name, text]]}]``.
       run_dir: folder that the paths of ``pictures`` are relative to.
       output: folder that gets ``report.html``; the file appears complete or not at all.
 
     Returns:
       The HTML file.
+
+    Raises:
+      ValueError: a table or the data of a figure have the wrong shape.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mskjax.reporting"),
@@ -79,7 +91,8 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("metric", "label", "number", "interval", "setting", "cost"):
+    filters = ("metric", "label", "number", "number_or_dash", "p_value", "interval", "setting")
+    for name in (*filters, "cost"):
         environment.filters[name] = getattr(wording, name)
     html = environment.get_template("report.html").render(_view(report, run_dir))
     output.mkdir(parents=True, exist_ok=True)
@@ -97,15 +110,15 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     return {
         "report": {**dict.fromkeys(SECTIONS), **report},
         "phantom": phantom,
+        "control": report["protocol"].get("control"),
         "kind": "PHANTOM" if phantom else "REAL",
         "title": report.get("title") or default_title,
         "headline": report.get("headline"),
         "created": report.get("created"),
-        "contents": {
-            key: title for key, title in SECTIONS.items() if key in _ALWAYS or report.get(key)
-        },
+        "contents": _contents(report),
         "results": _side_by_side(report),
         "baselines": _beside_baselines(report),
+        "tables": [_table(table) for table in report.get("tables") or []],
         "published": _beside_published(report),
         "forests": list(_forests(report, phantom)),
         "confusions": [
@@ -117,6 +130,7 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
             )
             for name, entry in (report.get("confusion") or {}).items()
         ],
+        "rocs": list(_rocs(report, phantom)),
         "calibrations": list(_calibrations(report, phantom)),
         "curves": [
             _svg(
@@ -136,6 +150,12 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "model_card": report.get("model_card") or {},
         "checklists": _checklists(rows),
     }
+
+
+def _contents(report: Mapping[str, Any]) -> dict[str, str]:
+    """Titles of the sections that this report has."""
+    named = SECTIONS | {"tables": report.get("tables_title") or SECTIONS["tables"]}
+    return {key: title for key, title in named.items() if key in _ALWAYS or report.get(key)}
 
 
 def _side_by_side(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -158,6 +178,25 @@ def _beside_baselines(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for name in names
     ]
+
+
+def _table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with what each of its columns holds: ``p``, ``number`` or ``text``."""
+    columns, rows = table["columns"], table["rows"]
+    for number, row in enumerate(rows):
+        if len(row) != len(columns):
+            raise ValueError(
+                f"table {table['title']!r}: row {number} has {len(row)} cells for {len(columns)}"
+                " columns"
+            )
+    return {**table, "kinds": [_kind(*column) for column in zip(columns, *rows, strict=True)]}
+
+
+def _kind(name: str, *cells: Any) -> str:
+    if name == "p" or name.startswith(("p ", "p,")):
+        return "p"
+    # A column of which nothing is known yet is one of numbers: dashes stand where they would.
+    return "text" if any(isinstance(cell, str | bool) for cell in cells) else "number"
 
 
 def _beside_published(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -215,6 +254,15 @@ def _forest_row(name: str, estimate: Mapping[str, Any], source: str) -> dict[str
         "n": estimate.get("n"),
         "source": source,
     }
+
+
+def _rocs(report: Mapping[str, Any], phantom: bool) -> Iterator[dict[str, str]]:
+    drawings = dict(report.get("roc") or {})
+    everywhere = {"operating": drawings.pop("operating", [])}
+    for name, entries in drawings.items():
+        if any(entry.get("points") or entry.get("operating") for entry in [*entries, everywhere]):
+            drawn = figures.roc([*entries, everywhere], wording.label(name), phantom=phantom)
+            yield _svg(f"Receiver operating characteristic, {name}", drawn)
 
 
 def _calibrations(report: Mapping[str, Any], phantom: bool) -> Iterator[dict[str, str]]:

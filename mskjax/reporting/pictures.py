@@ -1,5 +1,6 @@
-"""Pictures of single cases: the image, the reference standard and the prediction side by side."""
+"""Pictures of single cases: panels beside one another, each an image with what lies on it."""
 
+import dataclasses
 import functools
 import io
 from collections.abc import Mapping, Sequence
@@ -9,15 +10,104 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_PANEL = 400  # longer side of a panel, pixels
+_PANEL = 400  # longer side of a panel, pixels; less where more than three share the width
+_WIDTH = 1300
 _GAP = 10
 _MARGIN = 14
 _LINE = 22  # height of a line of text, pixels
 _FILL = 0.28  # opacity of a structure inside its contour
+_HEAT = 0.65  # opacity where attention is greatest
 _WINDOW = (1.0, 99.0)  # percentiles shown as black and white
-_INK, _PAPER = (17, 24, 39), (255, 255, 255)
+_INK, _PAPER, _SOFT = (17, 24, 39), (255, 255, 255), (75, 85, 99)
+_SWATCH, _RAMP = 13, 60  # width of a legend's colours, pixels
 
-Label = tuple[str, tuple[int, int, int]]
+Colour = tuple[int, int, int]  # red, green, blue in 0 to 255
+Label = tuple[str, Colour]
+Note = tuple[float, float, str]  # row, column, text
+Box = tuple[float, float, float, float, Colour, str]  # row0, col0, row1, col1, colour, text
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Panel:
+    """One image of a picture and what is drawn on it.
+
+    Attributes:
+      name: stands above the panel.
+      image: (H, W), any real dtype, row 0 at the top; NaN is shown black.
+      spacing: pixel pitch along rows (down) and columns (across), mm, positive.
+      mask: (H, W) label mask, 0 background; each structure is a contour with a translucent fill,
+        or a contour alone where there is attention to be seen through it.
+      heat: (h, w) attention in [0, 1], NaN as 0; it covers the whole image, whatever its own size,
+        in warm colours that grow lighter and more opaque with attention.
+      boxes: (row0, col0, row1, col1, colour, text) in pixels of the image; like a slice, a box
+        ends before row1 and col1.
+      annotations: (row, column, text) in pixels of the image.
+    """
+
+    name: str
+    image: np.ndarray
+    spacing: tuple[float, float]
+    mask: np.ndarray | None = None
+    heat: np.ndarray | None = None
+    boxes: tuple[Box, ...] = ()
+    annotations: tuple[Note, ...] = ()
+
+
+def sheet(
+    panels: Sequence[Panel],
+    title: Sequence[str] = (),
+    *,
+    labels: Mapping[int, Label] | None = None,
+    phantom: bool = False,
+) -> bytes:
+    """Draws panels side by side with true proportions.
+
+    Panels may show different images; the longer sides of all are equally long, and each has its own
+    grey window, from the 1st to the 99th percentile.  A bar of 20 mm gives the scale of the first.
+
+    Args:
+      panels: at least one, from left to right.
+      title: lines above the panels.
+      labels: label -> (name, colour) of the structures in masks; other labels are not drawn.
+      phantom: burn the word PHANTOM into every panel.
+
+    Returns:
+      A PNG file.
+
+    Raises:
+      ValueError: there is no panel, or the arrays or the spacing of one are not as `Panel` says.
+    """
+    if not panels:
+        raise ValueError("a picture needs at least one panel")
+    labels = labels or {}
+    images = [_checked(panel) for panel in panels]
+    drawn: list[Image.Image] = []
+    for panel, image in zip(panels, images, strict=True):
+        size, scale = _panel_size(image.shape, panel.spacing, min(_PANEL, _WIDTH // len(panels)))
+        canvas = _canvas(panel, image, size, labels)
+        _boxes(canvas, panel.boxes, image.shape)
+        if not drawn:
+            _scale_bar(canvas, scale)
+        for row, column, text in panel.annotations:
+            y, x = _to_canvas((row + 0.5, column + 0.5), image.shape, canvas)
+            _annotate(canvas, y, x, text)
+        if phantom:
+            _burn(canvas)
+        drawn.append(canvas)
+    masks = [np.asarray(panel.mask) for panel in panels if panel.mask is not None]
+    shown = [label for label in sorted(labels) if any((mask == label).any() for mask in masks)]
+    picture = _compose(
+        drawn,
+        [panel.name for panel in panels],
+        list(title),
+        [
+            *((labels[label][0], _swatch(labels[label][1])) for label in shown),
+            *([("attention", _ramp())] if any(p.heat is not None for p in panels) else []),
+        ],
+    )
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=6)  # level 9 takes seven times as long
+    return buffer.getvalue()
 
 
 def overlay(
@@ -28,20 +118,17 @@ def overlay(
     labels: Mapping[int, Label],
     title: Sequence[str] = (),
     *,
-    annotations: Sequence[tuple[float, float, str]] = (),
+    annotations: Sequence[Note] = (),
     phantom: bool = False,
 ) -> bytes:
-    """Draws image | reference standard | prediction with true proportions.
-
-    A structure is a contour with a translucent fill.  The grey window runs from the 1st to the
-    99th percentile.  A bar of 20 mm gives the scale.
+    """Draws image | reference standard | prediction: the `sheet` of a segmentation.
 
     Args:
-      image: (H, W), any real dtype, row 0 at the top; NaN is shown black.
+      image: (H, W), see `Panel`.
       reference: (H, W) label mask, 0 background; None leaves its panel out.
       predicted: as ``reference``.
       spacing: pixel pitch along rows (down) and columns (across), mm, positive.
-      labels: label -> (name, (red, green, blue) in 0 to 255); other labels are not drawn.
+      labels: label -> (name, colour); other labels are not drawn.
       title: lines above the panels.
       annotations: (row, column, text) in pixels of ``image``, written on the last panel.
       phantom: burn the word PHANTOM into every panel.
@@ -52,43 +139,41 @@ def overlay(
     Raises:
       ValueError: shapes differ or the spacing is not positive.
     """
-    image = np.asarray(image, np.float64)
-    if image.ndim != 2:
-        raise ValueError(f"a picture shows one slice of shape (H, W), got {image.shape}")
-    if min(spacing) <= 0:
-        raise ValueError(f"pixel spacing must be positive, got {spacing}")
     masks = [("Reference standard", reference), ("Prediction", predicted)]
-    panels = [("Image", np.zeros(image.shape, np.uint8))]
-    panels += [(name, np.asarray(mask)) for name, mask in masks if mask is not None]
-    for name, mask in panels:
-        if mask.shape != image.shape:
-            raise ValueError(f"{name.lower()} has shape {mask.shape}, the image {image.shape}")
+    panels = [Panel("Image", image, spacing)]
+    panels += [Panel(name, image, spacing, mask) for name, mask in masks if mask is not None]
+    panels[-1] = dataclasses.replace(panels[-1], annotations=tuple(annotations))
+    return sheet(panels, title, labels=labels, phantom=phantom)
 
-    size, scale = _panel_size(image.shape, spacing)
-    grey = _grey(image, size)
-    drawn = [_panel(grey, mask, size, labels) for _, mask in panels]
-    _scale_bar(drawn[0], scale)
-    to_pixels = (size[1] / image.shape[0], size[0] / image.shape[1])
-    for row, column, text in annotations:
-        _annotate(drawn[-1], (row + 0.5) * to_pixels[0], (column + 0.5) * to_pixels[1], text)
-    if phantom:
-        for panel in drawn:
-            _burn(panel)
-    shown = [label for label in sorted(labels) if any((mask == label).any() for _, mask in panels)]
-    sheet = _compose(
-        drawn, [name for name, _ in panels], list(title), [labels[label] for label in shown]
-    )
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+
+def _checked(panel: Panel) -> np.ndarray:
+    """The image as float64."""
+    image = np.asarray(panel.image, np.float64)
+    name = panel.name.lower()
+    if image.ndim != 2 or not image.size:
+        raise ValueError(f"a picture shows one slice of shape (H, W), got {image.shape}")
+    if min(panel.spacing) <= 0:
+        raise ValueError(f"pixel spacing must be positive, got {panel.spacing}")
+    if panel.mask is not None and np.shape(panel.mask) != image.shape:
+        raise ValueError(f"{name} has shape {np.shape(panel.mask)}, the image {image.shape}")
+    if panel.heat is not None:
+        heat = np.asarray(panel.heat, np.float64)
+        if heat.ndim != 2 or not heat.size:
+            raise ValueError(f"the attention of {name} must have shape (h, w), got {heat.shape}")
+        finite = heat[~np.isnan(heat)]
+        if finite.size and (finite.min() < 0 or finite.max() > 1):
+            raise ValueError(
+                f"the attention of {name} must lie in [0, 1], got {finite.min()} to {finite.max()}"
+            )
+    return image
 
 
 def _panel_size(
-    shape: tuple[int, ...], spacing: tuple[float, float]
+    shape: tuple[int, ...], spacing: tuple[float, float], side: int
 ) -> tuple[tuple[int, int], float]:
     """((width, height) in pixels, pixels per mm) with equal scale along both axes."""
     height_mm, width_mm = shape[0] * spacing[0], shape[1] * spacing[1]
-    scale = _PANEL / max(height_mm, width_mm)
+    scale = side / max(height_mm, width_mm)
     return (max(1, round(width_mm * scale)), max(1, round(height_mm * scale))), scale
 
 
@@ -104,17 +189,93 @@ def _grey(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(resized, np.float64)
 
 
-def _panel(
-    grey: np.ndarray, mask: np.ndarray, size: tuple[int, int], labels: Mapping[int, Label]
+def _canvas(
+    panel: Panel, image: np.ndarray, size: tuple[int, int], labels: Mapping[int, Label]
 ) -> Image.Image:
-    canvas = np.repeat(grey[..., None], 3, axis=2)
+    """Image, attention and structures at panel size."""
+    canvas = np.repeat(_grey(image, size)[..., None], 3, axis=2)
+    fill = _FILL
+    if panel.heat is not None:
+        heat = Image.fromarray(np.nan_to_num(np.asarray(panel.heat, np.float32)))
+        heat_shown = np.asarray(heat.resize(size, Image.Resampling.BILINEAR))
+        opacity = _HEAT * heat_shown[..., None]
+        canvas = (1 - opacity) * canvas + opacity * _warm(heat_shown)
+        fill = 0.0
+    mask = np.zeros(image.shape, np.uint8) if panel.mask is None else np.asarray(panel.mask)
     for label, (_, colour) in labels.items():
         inside = Image.fromarray((mask == label).astype(np.uint8) * 255)
         structure = np.asarray(inside.resize(size, Image.Resampling.NEAREST)) > 0
         edge = structure & ~_eroded(structure)
-        canvas[structure] = (1 - _FILL) * canvas[structure] + _FILL * np.array(colour)
+        canvas[structure] = (1 - fill) * canvas[structure] + fill * np.array(colour)
         canvas[edge] = colour
     return Image.fromarray(canvas.round().astype(np.uint8))
+
+
+def _warm(heat: np.ndarray) -> np.ndarray:
+    """Colours (..., 3) in 0 to 255 of values in [0, 1], from dark red to light orange.
+
+    The middle of Matplotlib's inferno: its lightness rises evenly, so the order of values
+    survives a grey print and colour-vision deficiency.
+    """
+    return mpl.colormaps["inferno"](0.4 + 0.45 * heat)[..., :3] * 255
+
+
+def _to_canvas(
+    at: tuple[float, float], shape: tuple[int, ...], canvas: Image.Image
+) -> tuple[float, float]:
+    """(y, x) on a panel of (row, column) in an image; 0 is the outer edge of the first pixel."""
+    return at[0] * (canvas.height / shape[0]), at[1] * (canvas.width / shape[1])
+
+
+def _boxes(canvas: Image.Image, boxes: Sequence[Box], shape: tuple[int, ...]) -> None:
+    draw = ImageDraw.Draw(canvas)
+    corners = [_corners(box, shape, canvas) for box in boxes]
+    for place, box in zip(corners, boxes, strict=True):
+        draw.rectangle(place, outline=box[4], width=2)
+    taken: list[tuple[float, ...]] = []
+    for place, (*_, colour, text) in zip(corners, boxes, strict=True):
+        if text:
+            taken.append(_box_text(draw, place, text, colour, taken))
+
+
+def _corners(
+    box: Box, shape: tuple[int, ...], canvas: Image.Image
+) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom pixel of a box; a side beyond the image lies on its border."""
+    top, left = _to_canvas((box[0], box[1]), shape, canvas)
+    bottom, right = _to_canvas((box[2], box[3]), shape, canvas)
+    left, right = (round(min(max(x, 0), canvas.width - 1)) for x in (left, right - 1))
+    top, bottom = (round(min(max(y, 0), canvas.height - 1)) for y in (top, bottom - 1))
+    return left, top, max(left, right), max(top, bottom)
+
+
+def _box_text(
+    draw: ImageDraw.ImageDraw,
+    corners: tuple[float, float, float, float],
+    text: str,
+    colour: Colour,
+    taken: Sequence[tuple[float, ...]],
+) -> tuple[float, ...]:
+    """Writes above the box, or where that is no free place below it or inside; what it covers."""
+    left, top, _, bottom = corners
+    width, height = round(draw.textlength(text, font=_font(13))) + 6, 17
+    x = max(0, min(left, draw.im.size[0] - width))
+    tops = (top - height, bottom + 1, top + 2)
+    free = [
+        y
+        for y in tops
+        if 0 <= y <= draw.im.size[1] - height
+        and not any(
+            x < right and x + width > near and y < end and y + height > start
+            for near, start, right, end in taken
+        )
+    ]
+    y = [*free, tops[-1]][0]
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
+    dark = np.dot(colour, (0.2126, 0.7152, 0.0722)) < 128
+    ink = _PAPER if dark else _INK
+    draw.text((x + 3, y + height / 2), text, fill=ink, font=_font(13), anchor="lm")
+    return x, y, x + width, y + height
 
 
 def _eroded(mask: np.ndarray, width: int = 2) -> np.ndarray:
@@ -167,33 +328,52 @@ def _burn(panel: Image.Image) -> None:
     )
 
 
+def _swatch(colour: Colour) -> Image.Image:
+    return Image.new("RGB", (_SWATCH - 1, _SWATCH - 1), colour)
+
+
+def _ramp() -> Image.Image:
+    """The colours of attention on mid-grey, from none to greatest."""
+    heat = np.tile(np.linspace(0, 1, _RAMP - 1), (_SWATCH - 1, 1))
+    opacity = _HEAT * heat[..., None]
+    colours = (1 - opacity) * 127 + opacity * _warm(heat)
+    return Image.fromarray(colours.round().astype(np.uint8))
+
+
 def _compose(
     panels: Sequence[Image.Image],
     names: Sequence[str],
     title: list[str],
-    legend: Sequence[Label],
+    legend: Sequence[tuple[str, Image.Image]],
 ) -> Image.Image:
-    height = panels[0].height
-    width = sum(panel.width for panel in panels) + _GAP * (len(panels) - 1)
-    width = max([width, *(round(_font(15).getlength(line)) for line in title)]) + 2 * _MARGIN
+    small, large = _font(13), _font(15)
+    # A narrow panel still has room for its name.
+    places = [
+        max(panel.width, round(small.getlength(name)))
+        for panel, name in zip(panels, names, strict=True)
+    ]
+    entries = [swatch.width + 28 + round(small.getlength(name)) for name, swatch in legend]
+    lines = [round(large.getlength(line)) for line in title]
+    width = max([sum(places) + _GAP * (len(panels) - 1), sum(entries), *lines]) + 2 * _MARGIN
+    height = max(panel.height for panel in panels)
     top = _MARGIN + _LINE * (len(title) + 1)
     below = _MARGIN + (_LINE if legend else 0)
-    sheet = Image.new("RGB", (width, top + height + below), _PAPER)
-    draw = ImageDraw.Draw(sheet)
+    picture = Image.new("RGB", (width, top + height + below), _PAPER)
+    draw = ImageDraw.Draw(picture)
     for number, line in enumerate(title):
-        draw.text((_MARGIN, _MARGIN - 4 + number * _LINE), line, fill=_INK, font=_font(15))
+        draw.text((_MARGIN, _MARGIN - 4 + number * _LINE), line, fill=_INK, font=large)
     x = _MARGIN
-    for panel, name in zip(panels, names, strict=True):
-        draw.text((x, top - 5), name, fill=(75, 85, 99), font=_font(13), anchor="ls")
-        sheet.paste(panel, (x, top))
-        x += panel.width + _GAP
-    x = _MARGIN
-    for name, colour in legend:
-        y = top + height + 10
-        draw.rectangle((x, y, x + 13, y + 13), fill=colour, outline=_INK)
-        draw.text((x + 20, y + 7), name, fill=_INK, font=_font(13), anchor="lm")
-        x += 40 + round(draw.textlength(name, font=_font(13)))
-    return sheet
+    for panel, name, place in zip(panels, names, places, strict=True):
+        draw.text((x, top - 5), name, fill=_SOFT, font=small, anchor="ls")
+        picture.paste(panel, (x, top))
+        x += place + _GAP
+    x, y = _MARGIN, top + height + 10
+    for (name, swatch), entry in zip(legend, entries, strict=True):
+        draw.rectangle((x, y, x + swatch.width + 1, y + swatch.height + 1), outline=_INK)
+        picture.paste(swatch, (x + 1, y + 1))
+        draw.text((x + swatch.width + 8, y + 7), name, fill=_INK, font=small, anchor="lm")
+        x += entry
+    return picture
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from mskjax import systems
 from mskjax.config import StudyConfig, parse
 from mskjax.data.splits import load
 from mskjax.errors import UserError
+from mskjax.reporting import wording
 from mskjax.reporting.checklist import checklist
 from mskjax.reporting.page import write_page
 from mskjax.systems.base import System
@@ -21,6 +22,7 @@ from mskjax.tables import Row, read_rows
 from mskjax.writers import read_rows as read_curve
 
 PICTURES = 24  # in the gallery; the worst first
+SHUFFLED = "labels were shuffled between patients"  # what makes a run a control
 
 
 def write_report(workdir: Path, output: Path | None = None) -> Path:
@@ -67,7 +69,7 @@ def summarise(workdir: Path) -> dict[str, Any]:
         "system": system.name,
         "variant": config.variant,
         "title": system.title,
-        "headline": _headline(figures, audit),
+        "headline": _headline(figures, audit, config.data.shuffle_labels),
         "cohort": {
             **{
                 k: audit[k]
@@ -93,6 +95,7 @@ def summarise(workdir: Path) -> dict[str, Any]:
             "seeds": [config.seed],
             "patient_overlap": divided.patient_overlap,
             "resamples": config.resamples,
+            **({"control": SHUFFLED} if config.data.shuffle_labels else {}),
         },
         **figures,
         "published": [p.as_json() for p in system.published],
@@ -107,35 +110,35 @@ def summarise(workdir: Path) -> dict[str, Any]:
             ],
             "patient_overlap": divided.patient_overlap,
         },
-        "class_counts": audit.get("class_counts", {}),
+        "class_counts": _class_counts(audit, rows),
         "flow": _flow(audit, rows),
         "architecture": _architecture(workdir, config),
         "recipe": _json(workdir / "config.json"),
         "curves": _curves(workdir, config, folds),
-        "pictures": _pictures(workdir, rows),
+        "pictures": _pictures(workdir, system, rows),
         "rules": list(system.rules),
-        "limits": _limits(system, audit, divided.kind),
+        "limits": _limits(system, audit, divided.kind, config.data.shuffle_labels),
     }
     report["checklist"] = checklist(report)
     return report
 
 
-def _headline(figures: dict[str, Any], audit: dict[str, Any]) -> str:
+def _headline(figures: dict[str, Any], audit: dict[str, Any], shuffled: bool) -> str:
     """The first end-to-end figure in a sentence, with interval, n and what it is measured on."""
-    if not figures["end_to_end"]:
-        return ""
-    name, first = next(iter(figures["end_to_end"].items()))
-    if first["value"] is None or first["ci95"] is None:
-        return ""
+    mark = "CONTROL RUN (shuffled labels): " if shuffled else ""
+    name = next(iter(figures["end_to_end"]), "")
+    first = figures["end_to_end"].get(name)
+    if not first or first["value"] is None or first["ci95"] is None:
+        return f"{mark}no end-to-end figure is defined." if mark else ""
     low, high = first["ci95"]
     what = "generated phantoms" if audit["kind"] == "phantom" else "real patients"
     return (
-        f"End to end, {name.replace('_', ' ')} {first['value']:.3f} (95 % interval {low:.3f} to"
-        f" {high:.3f}; {first['n']} cases of {first['patients']} {what})."
+        f"{mark}{wording.metric(name)}, end to end: {first['value']:.3f} (95 % interval {low:.3f}"
+        f" to {high:.3f}; {first['n']} cases of {first['patients']} {what})."
     )
 
 
-def _limits(system: System, audit: dict[str, Any], kind: str) -> list[str]:
+def _limits(system: System, audit: dict[str, Any], kind: str, shuffled: bool) -> list[str]:
     limits = list(system.limits)
     if audit["kind"] == "phantom":
         limits.insert(
@@ -146,9 +149,11 @@ def _limits(system: System, audit: dict[str, Any], kind: str) -> list[str]:
     if kind == "by_case":
         limits.insert(
             0,
-            "LEAKING SPLIT: cases were divided, not patients; discs of one patient lie"
-            " on both sides and the figures are optimistic.",
+            "LEAKING SPLIT: cases were divided, not patients; cases of one patient lie on both"
+            " sides and the figures are optimistic.",
         )
+    if shuffled:
+        limits.insert(0, f"CONTROL RUN: {SHUFFLED}; figures should lie at chance.")
     if kind != "official":
         limits.append("No external test.")
     return limits
@@ -180,25 +185,45 @@ def _command(config: StudyConfig) -> str:
     variant = f":{config.variant}" if config.variant != "phantom" else ""
     manual = " --config.data.manual_dir=RAW" if config.data.manual_dir else ""
     split = f" --config.data.split={config.data.split}" if config.data.split != "folds" else ""
+    control = " --config.data.shuffle_labels=True" if config.data.shuffle_labels else ""
     return (
         f"python -m mskjax.main --config=experiments/{config.system}.py{variant}"
-        f"{manual}{split} --workdir=WORKDIR"
+        f"{manual}{split}{control} --workdir=WORKDIR"
     )
 
 
+def _class_counts(audit: dict[str, Any], rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Graded structures of the cohort by grade, and scored cases of each fold by reference."""
+    counts: dict[str, dict[str, Any]] = {}
+    for grade, found in audit["counts"].items():
+        known = {value: n for value, n in found.items() if value != "-1"}
+        missing = {"not graded": found["-1"]} if "-1" in found else {}
+        counts[grade] = {"cohort": known | missing}
+    held_out: dict[str, Counter[str]] = {}
+    for row in sorted(_cases(rows), key=lambda r: int(r["fold"])):
+        if row.get("reference"):
+            held_out.setdefault(f"fold {row['fold']}", Counter())[row["reference"]] += 1
+    if held_out:
+        # All classes in every fold: columns stand in order, and a class that is missing shows.
+        classes = sorted(set().union(*held_out.values()))
+        counts["held_out_cases"] = {
+            fold: {value: found[value] for value in classes} for fold, found in held_out.items()
+        }
+    return counts
+
+
+def _cases(rows: Sequence[Row]) -> list[Row]:
+    """The rows of graded cases, each case once."""
+    return list({r["case"]: r for r in rows if r.get("case")}.values())
+
+
 def _flow(audit: dict[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    graded = [r for r in rows if r.get("case")]
-    flow = [
-        {"step": s["step"], "patients": s["patients"], "cases": s["cases"]}
-        for s in audit.get("flow", [])
-    ]
     return [
-        *flow,
         {"step": "packaged", "patients": audit["patients"], "cases": audit["cases"]},
         {
             "step": "scored on held-out folds",
             "patients": len({r["patient"] for r in rows}),
-            "cases": len(graded),
+            "cases": len(_cases(rows)),
         },
     ]
 
@@ -224,20 +249,31 @@ def _curves(
     return curves
 
 
-def _pictures(workdir: Path, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _pictures(workdir: Path, system: System, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Studies with most wrong cases first; a study with any wrong case is a failure."""
-    wrong = Counter(r["study"] for r in rows if r.get("wrong") == "1")
-    seen: dict[str, tuple[str, int]] = {}
+    studies: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        seen.setdefault(row["study"], (row["fold"], wrong[row["study"]]))
-    order = sorted(seen, key=lambda s: (-seen[s][1], s))
+        studies[row["study"]].append(row)
+    wrong = {name: sum(r.get("wrong") == "1" for r in own) for name, own in studies.items()}
     pictures = []
-    for study in order[:PICTURES]:
-        fold, count = seen[study]
-        path = f"fold_{fold}/pictures/{study}.png"
-        if (workdir / path).exists():
-            caption = f"{study}, fold {fold}: {count} wrong" if count else f"{study}, fold {fold}"
-            pictures.append({"path": path, "caption": caption, "failure": bool(count)})
+    for name in sorted(studies, key=lambda s: (-wrong[s], s))[:PICTURES]:
+        own = studies[name]
+        fold = own[0]["fold"]
+        path = f"fold_{fold}/pictures/{name}.png"
+        if not (workdir / path).exists():
+            continue
+        caption = f"{name}, fold {fold}"
+        if wrong[name]:
+            cases = len(_cases(own))
+            caption += f": {wrong[name]} of {cases} cases wrong" if cases > 1 else ": wrong"
+        pictures.append(
+            {
+                "path": path,
+                "caption": caption,
+                "failure": bool(wrong[name]),
+                "facts": [list(fact) for fact in system.facts(own)],
+            }
+        )
     return pictures
 
 

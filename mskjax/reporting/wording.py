@@ -20,6 +20,7 @@ _METRICS = {
     "hd95": "95th-percentile Hausdorff distance",
     "iou": "IoU",
     "lin_ccc": "Lin's concordance correlation",
+    "log_loss": "Log loss",
     "mean_absolute_error": "Mean absolute error",
     "mean_iou": "Mean IoU",
     "npv": "Negative predictive value",
@@ -33,20 +34,39 @@ _METRICS = {
     "specificity": "Specificity",
     "within_one_grade": "Within one grade",
 }
-_UNITS = {"assd": " (mm)", "hd95": " (mm)"}
+_UNITS = {"assd": " (mm)", "hd95": " (mm)", "log_loss": " (nats)"}
+# Last part of a name that is a unit, unless it belongs to a number (within_5_mm).
+_UNIT_ENDINGS = re.compile(r"(?<=[a-z])_(mm3|mm|deg|ml|nats)$")
+_UNIT_SIGNS = {"mm3": "mm³", "deg": "°", "ml": "mL"}
 _NAMES = {"end_to_end": "End-to-end", "oracle_region": "Reference region"}
 _LONGEST_FIRST = sorted(_METRICS, key=len, reverse=True)
-_ABBREVIATIONS = re.compile(r"^(mc|t|l|s|h)?\d+$|^(iou|dice|auroc|roi|id|ci|mri|csf|gpu|cpu)$")
+_ABBREVIATIONS = re.compile(
+    r"^(mc|t|l|s|h)?\d+w?$|^(auroc|roc|ppv|npv|ap|ece|roi|id|ci|mri|csf|gpu|cpu)$"
+)
+_SPELLINGS = {"iou": "IoU", "dice": "Dice"} | {
+    name: name.capitalize() for name in ("goutallier", "modic", "pfirrmann")
+}
+_TASK = re.compile(r"\btask ([a-z])\b")
 
 
 def metric(name: str) -> str:
-    """The readable form of a metric's name.
+    """The readable form of a metric's name: what is measured, of what, and the unit.
 
-    >>> metric("dice_disc"), metric("auroc_mild_vs_moderate"), metric("ap50")
-    ('Dice, disc', 'AUROC, mild vs moderate', 'Average precision at IoU 0.50')
+    >>> metric("dice_disc"), metric("auroc_task_d"), metric("ap50")
+    ('Dice, disc', 'AUROC, task D', 'Average precision at IoU 0.50')
+    >>> metric("sensitivity_at_specificity_90"), metric("slice_error_mm")
+    ('Sensitivity at specificity 0.90', 'Slice error (mm)')
     """
-    if found := re.fullmatch(r"ap(\d\d)", name):
-        return f"Average precision at IoU 0.{found[1]}"
+    if found := re.fullmatch(r"(.+)_at_(.+?)_(\d\d)(?:_(.+))?", name):
+        # The value that one metric reaches where another is held at so many hundredths.
+        measured, held, hundredths, rest = found.groups()
+        of = f", {_words(rest)}" if rest else ""
+        return f"{metric(measured)} at {_words(held)} 0.{hundredths}{of}"
+    if re.fullmatch(r"ap\d\d(_.+)?", name):
+        return metric(f"average_precision_at_iou_{name.removeprefix('ap')}")
+    if found := _UNIT_ENDINGS.search(name):
+        unit = _UNIT_SIGNS.get(found[1], found[1])
+        return f"{metric(name[: found.start()])} ({unit})"
     for known in _LONGEST_FIRST:
         unit = _UNITS.get(known, "")
         if name == known:
@@ -66,13 +86,29 @@ def label(name: Any) -> str:
 
 def number(value: Any) -> str:
     """A value with 3 decimals; an integer as it is; None and NaN as ``not defined``."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if _unknown(value):
         return "not defined"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
     return str(value)
+
+
+def number_or_dash(value: Any) -> str:
+    """As `number`, with a dash for None and NaN: for tables where a dash is explained."""
+    return "–" if _unknown(value) else number(value)
+
+
+def p_value(value: Any) -> str:
+    """A p-value with 3 decimals and no leading zero, ``< .001`` below that, a dash where none is.
+
+    >>> p_value(0.0004), p_value(0.0312), p_value(1.0)
+    ('< .001', '.031', '1.000')
+    """
+    if _unknown(value):
+        return "–"
+    return "< .001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
 
 
 def interval(bounds: Any) -> str:
@@ -135,6 +171,12 @@ def cost(name: str, value: Any) -> str:
     return "not measured" if value is None else setting(value)
 
 
+def _unknown(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _words(name: str) -> str:
-    parts = name.split("_")
-    return " ".join(p.upper() if _ABBREVIATIONS.match(p) else p for p in parts)
+    words = " ".join(
+        _SPELLINGS.get(p) or (p.upper() if _ABBREVIATIONS.match(p) else p) for p in name.split("_")
+    )
+    return _TASK.sub(lambda found: f"task {found[1].upper()}", words)

@@ -73,6 +73,26 @@ _REPORT: dict[str, Any] = {
             "balanced_accuracy": estimate(0.4290, 0.3705, 0.4902),
         },
     },
+    "tables_title": "Readers and further comparisons",
+    "tables": [
+        {
+            "id": "readers",
+            "title": "Readers on the same cases",
+            "note": "p of McNemar's exact test, model against reader.",
+            "columns": ["Reader", "Sensitivity", "Right", "p", "p, corrected"],
+            "rows": [
+                ["First-year resident", estimate(0.78, 0.6512, 0.8711, n=50), 125, 0.00004, 0.0004],
+                ["Senior radiologist", estimate(0.9811, 0.91, 0.9988), 186, 0.0312, 1.0],
+                ["Fourth reader", estimate(None, n=0, why="read no case"), 0, None, None],
+            ],
+        },
+        {
+            "title": "Imaging features",
+            "note": "",
+            "columns": ["Feature", "Share", "Comment"],
+            "rows": [["convex border", 0.25, "n < 5 & rare"], ["pedicle", None, None]],
+        },
+    ],
     "published": [
         {
             "metric": "dice_disc",
@@ -126,6 +146,25 @@ _REPORT: dict[str, Any] = {
             "matrix": [[54, 6, 1], [10, 32, 7], [2, 12, 22]],
         },
     },
+    "roc": {
+        "severe": [
+            {
+                "label": "End to end",
+                "points": [[0.0, 0.0], [0.0, 0.5], [0.1, 0.8], [0.4, 0.95], [1.0, 1.0]],
+                "auroc": estimate(0.9123, 0.8601, 0.9511),
+            },
+            {
+                "label": "Reference region",
+                "points": [[0.0, 0.0], [0.0, 0.6], [0.2, 0.9], [1.0, 1.0]],
+                "auroc": None,
+                "operating": [{"label": "Threshold 0.5", "fpr": 0.1, "tpr": 0.75}],
+            },
+        ],
+        "operating": [
+            {"label": "First-year resident", "fpr": 0.39, "tpr": 0.78},
+            {"label": "Senior radiologist", "fpr": 0.0, "tpr": 0.98},
+        ],
+    },
     "calibration": {
         "severe": [
             {"confidence": 0.1 * i + 0.05, "accuracy": min(1.0, 0.08 * i + 0.1), "n": 30 - 2 * i}
@@ -138,7 +177,8 @@ _REPORT: dict[str, Any] = {
             "sd": 0.051,
             "values": [0.66, 0.71, 0.78, 0.69, 0.705],
         },
-        "dice_disc": {"mean": 0.871, "sd": 0.012, "values": [0.86, 0.87, 0.88, 0.86, 0.885]},
+        "dice_disc": {"mean": 0.871, "sd": 0.012, "values": [0.86, 0.87, 0.88, None, 0.885]},
+        "auroc_task_d": {"mean": None, "sd": None, "values": [None] * 5},
     },
     "subgroups": {
         "level": {
@@ -180,6 +220,7 @@ _REPORT: dict[str, Any] = {
             "path": "fold_1/pictures/127.png",
             "caption": "Patient 127: L5/S1 missed",
             "failure": True,
+            "facts": [["Reference", "IV"], ["Probability", "0.31"], ["Readers < 2 years", "III"]],
         },
     ],
     "rules": ["A missed disc is scored as wrong.", "Dice of an empty reference is not defined."],

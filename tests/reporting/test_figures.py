@@ -2,6 +2,7 @@ import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mskjax.reporting import figures
@@ -16,11 +17,22 @@ CURVES: dict[int, list[dict[str, Any]]] = {
     0: [{"step": 0, "train_loss": 1.0, "validation_loss": 1.2}, {"step": 5, "train_loss": 0.5}],
     1: [{"step": 0, "train_loss": float("nan"), "dice_disc": None}, {"step": 5, "dice_disc": 0.5}],
 }
+AUROC = {"value": 0.8512, "ci95": [0.7, 0.9501], "n": 5}
 FIGURES = {
     "confusion": lambda phantom: figures.confusion_matrix(
         ["mild", "severe"], [[3, 1], [0, 0]], "Grade", phantom=phantom
     ),
     "curves": lambda phantom: figures.learning_curves(CURVES, "Segment", phantom=phantom),
+    "roc": lambda phantom: figures.roc(
+        [
+            {"label": "Model", "points": [[0, 0], [0.2, 0.9], [1, 1]], "auroc": AUROC},
+            {"label": "One class", "points": [], "auroc": {"value": None, "ci95": None}},
+            {"label": "Ridge", "points": [[0, 0], [1, 1]], "auroc": None},
+            {"operating": [{"label": "Senior", "fpr": 0.0, "tpr": 1.0}]},
+        ],
+        "Malignant",
+        phantom=phantom,
+    ),
     "reliability": lambda phantom: figures.reliability(
         [
             {"confidence": 0.2, "accuracy": 0.5, "n": 1},
@@ -71,6 +83,53 @@ def test_confusion_matrix_has_a_column_and_no_row_for_missed_regions():
     assert drawn.count("50.0 %") == 2
 
 
+def test_roc_names_curves_and_readers():
+    drawn = words(FIGURES["roc"](False))
+    assert {
+        "chance",
+        "Model, AUROC 0.851 (0.700 to 0.950)",
+        "One class, not defined",
+        "Ridge",
+        "Senior",
+        "Sensitivity",
+        "1 − specificity",
+    } <= set(drawn)
+
+
+def line_of(svg: bytes, colour: str) -> np.ndarray:
+    """Points (x, y) of the longest line of a colour."""
+    paths = [
+        path.get("d")
+        for path in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path")
+        if f"stroke: {colour.lower()}" in path.get("style", "").lower()
+    ]
+    found = [np.array(re.findall(r"[ML] (\S+) (\S+)", path), float) for path in paths]
+    return max(found, key=np.ptp)
+
+
+def test_roc_is_drawn_to_scale_on_equal_axes():
+    points = np.array([[0, 0], [0.2, 0.9], [1, 1]])
+    curve = line_of(figures.roc([{"label": "m", "points": points}], "t"), figures.BLUE)
+    # SVG counts y downwards.
+    moved = (curve - curve[0]) * [1, -1]
+    assert moved[-1, 0] == pytest.approx(moved[-1, 1], rel=1e-3)
+    np.testing.assert_allclose(moved / moved[-1], points, atol=1e-3)
+
+
+def test_readers_stand_where_their_rates_are():
+    curve = {"label": "m", "points": [[0, 0], [1, 1]]}
+    readers = {"operating": [{"label": "r", "fpr": 0.25, "tpr": 0.75}]}
+    drawn = figures.roc([curve, readers], "t")
+    start, end = line_of(drawn, figures.BLUE)[[0, -1]]
+    places = [
+        (float(use.get("x", "nan")), float(use.get("y", "nan")))
+        for use in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}use")
+        if figures.ORANGE.lower() in use.get("style", "").lower()
+    ]
+    expected = start + (end - start) * [0.25, 0.75]
+    assert min(np.abs(np.array(place) - expected).max() for place in places) < 0.1
+
+
 def test_reliability_writes_the_weighted_gap():
     drawn = words(FIGURES["reliability"](False))
     assert "ECE 0.150" in drawn  # (1 * 0.3 + 3 * 0.1) / 4
@@ -95,6 +154,8 @@ def test_empty_or_misshapen_data_are_refused():
         figures.confusion_matrix(["a", "b"], [[1, 2, 3]], "t")
     with pytest.raises(ValueError, match="at least one bin"):
         figures.reliability([{"confidence": 0.5, "accuracy": 0.5, "n": 0}], "t")
+    with pytest.raises(ValueError, match="at least one point"):
+        figures.roc([{"label": "one class", "points": [], "auroc": None}], "t")
     with pytest.raises(ValueError, match="no quantity"):
         figures.learning_curves({0: [{"step": 1}]}, "t")
     with pytest.raises(ValueError, match="at least one row"):

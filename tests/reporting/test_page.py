@@ -23,7 +23,9 @@ class Page(HTMLParser):
         self.sections: dict[str, str] = {}
         self.text = ""
         self.open: list[str] = []
+        self.cells: list[tuple[str, str, str | None, str]] = []  # section, tag, class, text
         self._section = ""
+        self._cell: tuple[str | None, int] = (None, 0)
         self.feed(source)
 
     def handle_starttag(self, tag, attrs):
@@ -32,12 +34,16 @@ class Page(HTMLParser):
             self.open.append(tag)
         if tag == "br":
             self.handle_data(" ")
+        if tag in ("td", "th"):
+            self._cell = dict(attrs).get("class"), len(self.text)
         if tag == "section":
             self._section = dict(attrs)["id"] or ""
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
         if tag in ("td", "th"):
+            kind, start = self._cell
+            self.cells.append((self._section, tag, kind, " ".join(self.text[start:].split())))
             self.handle_data(" ")
         if tag == "section":
             self._section = ""
@@ -132,8 +138,8 @@ def test_published_values_stand_beside_ours_with_the_reason(page):
 
 def test_figures_and_pictures_are_embedded_failures_first(report, page, run_dir):
     images = [a for tag, a in page.tags if tag == "img"]
-    # 2 published and 2 more baseline metrics, 2 confusion matrices, 1 calibration, 2 stages.
-    assert sum("svg+xml" in (a["src"] or "") for a in images) == 3 + 1 + 2 + 1 + 2
+    # 2 published and 2 more baseline metrics, 2 confusion matrices, 1 ROC, 1 calibration, 2 stages.
+    assert sum("svg+xml" in (a["src"] or "") for a in images) == 3 + 1 + 2 + 1 + 1 + 2
     pictures = [a for a in images if "image/png" in (a["src"] or "")]
     assert [a["alt"] for a in pictures] == ["Patient 127: L5/S1 missed", "Patient 110"]
     payload = base64.b64decode((pictures[0]["src"] or "").split(",")[1])
@@ -153,6 +159,130 @@ def test_pictures_that_cannot_be_shown_say_why(report, light, render, run_dir, m
     assert "secret.txt: not a picture of this run" in text
     monkeypatch.setattr("mskjax.reporting.page._PICTURE_BYTES", 10)
     assert "fold_1/pictures/127.png: left out" in render(light).sections["pictures"]
+
+
+def cells(page: Page, section: str) -> list[tuple[str, str | None, str]]:
+    """(tag, class, text) of every cell of a section."""
+    return [(tag, kind, text) for where, tag, kind, text in page.cells if where == section]
+
+
+def test_tables_of_a_system_stand_after_the_baselines_under_their_own_heading(page):
+    order = list(page.sections)
+    assert order.index("tables") == order.index("baselines") + 1
+    text = page.words("tables")
+    assert text.startswith("Readers and further comparisons")
+    assert "Readers on the same cases" in text
+    assert "p of McNemar's exact test, model against reader." in text
+    assert ("caption", {}) in page.tags
+    # One scroll container for each of the tables.
+    start = next(i for i, (_, a) in enumerate(page.tags) if a.get("id") == "tables")
+    end = next(i for i, (_, a) in enumerate(page.tags) if a.get("id") == "published")
+    inside = page.tags[start:end]
+    assert sum(a.get("class") == "scroll" for _, a in inside) == 2
+    assert sum(tag == "table" for tag, _ in inside) == 2
+    assert page.attributes("id").count("table-readers") == 1
+
+
+def test_cells_of_a_table_are_written_by_what_they_hold(page):
+    found = cells(page, "tables")
+    assert ("th", "num", "Sensitivity") in found
+    assert ("th", None, "Reader") in found
+    assert ("th", None, "First-year resident") in found
+    assert ("td", "num", "0.780 (0.651 to 0.871) n = 50") in found
+    assert ("td", "num", "not defined: read no case") in found
+    assert ("td", "num", "125") in found
+    assert ("td", "num", "0.250") in found
+    assert ("td", None, "n < 5 & rare") in found
+    assert ("td", None, "–") in found
+
+
+def test_p_values_are_told_by_the_name_of_their_column(page, light, render):
+    texts = [text for _, kind, text in cells(page, "tables") if kind == "num"]
+    assert texts.count("< .001") == 2
+    assert {".031", "1.000"} <= set(texts)
+    light["tables"] = [
+        {
+            "title": "t",
+            "note": "",
+            "columns": ["p (exact)", "ppv", "p"],
+            "rows": [[0.0004, 0.0004, "not tested"]],
+        }
+    ]
+    found = cells(render(light), "tables")
+    assert found[-3:] == [
+        ("td", "num", "< .001"),
+        ("td", "num", "0.000"),
+        ("td", "num", "not tested"),
+    ]
+
+
+def test_without_tables_there_is_no_section_and_a_default_heading(light, render):
+    light["tables"] = []
+    assert "tables" not in render(light).sections
+    light["tables"] = [{"title": "t", "note": "", "columns": ["a"], "rows": []}]
+    assert render(light).words("tables").startswith("Further comparisons")
+
+
+def test_a_table_with_a_row_of_another_length_is_refused(light, render):
+    light["tables"] = [{"title": "Readers", "note": "", "columns": ["a", "b"], "rows": [[1]]}]
+    with pytest.raises(ValueError, match="'Readers': row 0 has 1 cells for 2 columns"):
+        render(light)
+
+
+def test_readers_are_drawn_in_every_roc_figure(light, render):
+    curve = {"label": "Model", "points": [[0, 0], [1, 1]], "auroc": None}
+    light["roc"] = {
+        "task A": [curve],
+        "task D": [{**curve, "points": []}],
+        "operating": [{"label": "Senior", "fpr": 0.1, "tpr": 0.9}],
+    }
+    drawings = drawn(render(light))
+    assert b"<!-- Task A -->" in drawings[0]
+    assert b"<!-- Task D -->" in drawings[1]
+    assert all(b"<!-- Senior -->" in d for d in drawings)
+    assert len(drawings) == 2
+
+
+def test_an_roc_of_one_class_is_said_to_be_undefined(light, render):
+    light["roc"] = {"task A": [{"label": "Model", "points": [], "auroc": None}]}
+    page = render(light)
+    assert not drawn(page)
+    assert "Not defined" in page.sections["roc"]
+
+
+def drawn(page: Page) -> list[bytes]:
+    """The SVG figures of a page."""
+    svgs = [source for source in page.attributes("src") if "svg" in source]
+    return [base64.b64decode(source.split(",")[1]) for source in svgs]
+
+
+def test_folds_are_told_from_intervals_and_undefined_ones_are_dashes(page):
+    text = page.words("folds")
+    assert "Mean and SD over folds, as the paper prints them; no confidence interval" in text
+    assert "Dice, disc 0.871 0.012 0.860, 0.870, 0.880, –, 0.885" in text
+    assert "AUROC, task D – – –, –, –, –, –" in text
+
+
+def test_facts_stand_beside_the_caption_of_their_picture(page):
+    text = page.words("pictures")
+    assert (
+        "Failure. Patient 127: L5/S1 missed Reference IV Probability 0.31 Readers < 2 years III"
+        " Patient 110"
+    ) in text
+
+
+@pytest.mark.parametrize("kind", ["real", "phantom"])
+def test_a_control_run_carries_a_banner_of_its_own(light, render, kind):
+    light["cohort"]["kind"] = kind
+    assert "CONTROL" not in render(light).text
+    light["protocol"]["control"] = "labels were shuffled between patients"
+    page = render(light)
+    banner = "CONTROL RUN: labels were shuffled between patients; figures should lie at chance."
+    assert banner in page.text
+    assert page.text.index("CONTROL RUN: ") < page.text.index(light["cohort"]["name"])
+    notes = [a for _, a in page.tags if a.get("role") == "note"]
+    assert len(notes) == 1 + (kind == "phantom")
+    assert ("PHANTOM" in page.text) == (kind == "phantom")
 
 
 def test_phantom_is_on_banner_sections_figures_and_title(pages):

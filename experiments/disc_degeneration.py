@@ -54,6 +54,7 @@ def _phantom() -> ConfigDict:
                 "splits": placeholder(str),
                 "folds": 2,
                 "validation_fraction": 0.1,
+                "shuffle_labels": False,
             },
             "options": {
                 "severity": ((1, 2), (3,), (4, 5)),  # mild, moderate, severe; alternative

@@ -37,6 +37,8 @@ class DataConfig:
       folds: number of folds of ``folds``.
       validation_fraction: share of each fold's training patients that is kept from training, for
         the selection of checkpoints; 0 keeps none.
+      shuffle_labels: control run: every study gets the labels of a study drawn at random, so that
+        figures above chance reveal a leak.
     """
 
     cohort: str
@@ -48,6 +50,7 @@ class DataConfig:
     splits: str | None = None
     folds: int = 5
     validation_fraction: float = 0.1
+    shuffle_labels: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

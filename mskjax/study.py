@@ -10,15 +10,13 @@ import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 
 from mskjax import systems
 from mskjax.config import MODES, StudyConfig, claim_workdir
 from mskjax.data import pipeline, splits
-from mskjax.data.cohorts import Cohort, prepare_cohort
+from mskjax.data.cohorts import Cohort, prepare_cohort, with_shuffled
 from mskjax.data.pipeline import Examples
 from mskjax.errors import Preempted, UserError
 from mskjax.evaluation import predict
@@ -32,6 +30,7 @@ from mskjax.training.loop import Fit, fit, preemption
 from mskjax.training.mesh import data_mesh
 from mskjax.training.program import Program
 from mskjax.training.stage import Stage
+from mskjax.writers import write_json
 
 STUDIES_AT_ONCE = 8  # bounds the memory of network outputs during evaluation
 
@@ -61,9 +60,11 @@ def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> Non
         config.data.manual_dir,
         **config.data.options,
     )
-    _write_json(workdir / "environment.json", environment())
-    _write_json(workdir / "cohort.json", cohort.audit)
+    write_json(workdir / "environment.json", environment())
+    write_json(workdir / "cohort.json", cohort.audit)
     system = system_module.build(config, cohort.studies)
+    if config.data.shuffle_labels:
+        cohort = with_shuffled(cohort, system.labels, config.seed)
     divided = make_splits(config, cohort, system, workdir / "splits.json")
     say(
         f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
@@ -286,16 +287,11 @@ def _number(folder: Path) -> int:
 
 def _write_architecture(folder: Path, result: Fit) -> None:
     params = result.variables["params"]
+    loaded = folder / "initialisation.json"
     content = {
         "parameters": int(parameter_count(params)),
         "table": parameter_table(params),
         "selected_step": result.step,
+        "initialisation": json.loads(loaded.read_text()) if loaded.exists() else ["random"],
     }
-    _write_json(folder / "architecture.json", content)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    if jax.process_index() == 0:
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        temporary.replace(path)
+    write_json(folder / "architecture.json", content)

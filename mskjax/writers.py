@@ -1,13 +1,24 @@
-"""Metric writers with the method names of `clu.metric_writers`, without its TensorFlow.
+"""Files of a run: JSON, and metrics with the method names of `clu.metric_writers`.
 
-Where TensorFlow is installed, clu's own writer takes this one's place unchanged.
+clu's own writer needs TensorFlow; where that is installed it takes this one's place unchanged.
 """
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jax
 import tensorboardX
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file that appears under its name only when complete; the first process writes."""
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.replace(path)
 
 
 class Writer:

@@ -66,6 +66,32 @@ class Cohort:
         return tuple(sorted({patient for patient, _ in self.index}))
 
 
+class _Shuffled(Sequence):
+    """Studies with the labels of others."""
+
+    def __init__(self, studies: Sequence[Mapping[str, Any]], labels: Sequence[str], seed: int):
+        self._studies, self._labels = studies, labels
+        self._donors = np.random.default_rng((seed, 5)).permutation(len(studies))
+
+    def __len__(self) -> int:
+        return len(self._studies)
+
+    def __getitem__(self, i: Any) -> Any:
+        donor = self._studies[int(self._donors[i])]
+        return {**self._studies[i], **{name: donor[name] for name in self._labels}}
+
+
+def with_shuffled(cohort: Cohort, labels: Sequence[str], seed: int) -> Cohort:
+    """The cohort as a control: the named features of each study are those of another one.
+
+    Args:
+      cohort: stays as it is.
+      labels: features to exchange, e.g. ``grade``.
+      seed: of the permutation of studies.
+    """
+    return dataclasses.replace(cohort, studies=_Shuffled(cohort.studies, labels, seed))
+
+
 def builder_class(name: str) -> type[CohortBuilder]:
     """The builder of ``tfds_builders.<name>.<name>``.
 

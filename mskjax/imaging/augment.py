@@ -215,29 +215,7 @@ def apply_to_crop(transform: CropTransform, crop: jax.Array) -> jax.Array:
     return moved + (transform.gain - 1.0) * (moved - low)
 
 
-def augment_slice_batch(
-    keys: jax.Array, images: jax.Array, masks: jax.Array, config: SliceAugmentation
-) -> tuple[jax.Array, jax.Array]:
-    """Augments images and their masks alike, each with a key of its own.
-
-    Args:
-      keys: (B,) typed keys.
-      images: (B, H, W, C) float32.
-      masks: (B, H, W) of an integer or bool dtype.
-      config: strengths.
-
-    Returns:
-      Images and masks of the same shapes and dtypes.
-    """
-
-    def one(key: jax.Array, image: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        transform = sample_slice_transform(key, config)
-        return apply_to_image(transform, image), apply_to_mask(transform, mask)
-
-    return jax.vmap(one)(keys, images, masks)
-
-
-def augment_crop_batch(keys: jax.Array, crops: jax.Array, config: CropAugmentation) -> jax.Array:
+def augment_crops(keys: jax.Array, crops: jax.Array, config: CropAugmentation) -> jax.Array:
     """Augments (B, D, H, W, C) float32 crops, each with a key of its own; ``keys`` is (B,)."""
 
     def one(key: jax.Array, crop: jax.Array) -> jax.Array:

@@ -8,7 +8,8 @@ import numpy as np
 from mskjax.data.pipeline import Examples
 from mskjax.imaging import intensity, regions
 from mskjax.imaging.regions import Region
-from mskjax.stages.crop_grading import CropGrading, Head
+from mskjax.stages.crop_grading import CropGrading
+from mskjax.stages.grading import Head
 from mskjax.training.stage import Study
 
 VERTEBRA, DISC = 1, 2  # labels of the semantic mask

@@ -55,19 +55,22 @@ class SliceSegmentationOptions:
 class SliceSegmentation(Stage):
     """Segments canonical volumes slice by slice.
 
-    Studies need ``image`` (S, H, W) float, ``mask`` (S, H, W) uint8 and ``affine``.
+    Studies need ``affine``, a (S, H, W) float volume per channel on that grid and, to train on,
+    ``mask`` (S, H, W) uint8 with ``has_mask``.
 
     Attributes:
       name: of the stage.
       options: see `SliceSegmentationOptions`.
       structures: names of the labels 1, 2, ...; label 0 is background.
       canvas: rows, columns that hold every slice at network spacing.
+      channels: the study's volumes that the network sees together.
     """
 
     name: str
     options: SliceSegmentationOptions
     structures: tuple[str, ...]
     canvas: tuple[int, int]
+    channels: tuple[str, ...] = ("image",)
 
     @property
     def train(self) -> TrainConfig:  # type: ignore[override]
@@ -84,25 +87,31 @@ class SliceSegmentation(Stage):
             dtype=jnp.dtype(m.dtype),
         )
 
-    def training_examples(self, study: Study) -> Examples | None:
-        """Slices: ``image`` (S, rows, cols, 1) float32, ``label`` (S, rows, cols) uint8."""
+    def reference(self, study: Study) -> tuple[np.ndarray, np.ndarray] | None:
+        """Label mask (S, H, W) and the numbers of the slices it is known on; None without one."""
         if not study["has_mask"]:
             return None
-        scaled = self._scaled(study)
+        return study["mask"], np.arange(len(study["mask"]))
+
+    def training_examples(self, study: Study) -> Examples | None:
+        """Slices: ``image`` (N, rows, cols, channels) float32, ``label`` (N, rows, cols) uint8."""
+        reference = self.reference(study)
+        if reference is None:
+            return None
+        mask, known = reference
         # Low-passed class by class: point samples would shift borders by up to half a pixel.
         step = self.options.spacing_mm
         classes = [
             geometry.resample(
-                Volume((study["mask"] == c).astype(np.float32), study["affine"]),
-                (None, step, step),
+                Volume((mask == c).astype(np.float32), study["affine"]), (None, step, step)
             ).data
             for c in range(len(self.structures) + 1)
         ]
         label = np.argmax(classes, 0).astype(np.uint8)
         canvas = (len(label), *self.canvas)
         return {
-            "image": self._on_canvas(scaled),
-            "label": geometry.crop_or_pad(label, (0, 0, 0), canvas),
+            "image": self._on_canvas(self._scaled(study))[known],
+            "label": geometry.crop_or_pad(label, (0, 0, 0), canvas)[known],
         }
 
     def inference_examples(self, study: Study) -> Examples:
@@ -115,12 +124,23 @@ class SliceSegmentation(Stage):
         Probabilities, not labels, are interpolated to the native grid, so that the outline is as
         smooth as the native pixels allow.
         """
-        scaled = self._scaled(study)
+        native = study[self.channels[0]].shape
+        scaled = self._scaled(study)[0]
         _, rows, cols = scaled.data.shape
         probabilities = np.moveaxis(outputs["probabilities"], -1, 0)[:, :, :rows, :cols]
         return geometry.labels_to_native(
-            probabilities.astype(np.float32), scaled.affine, study["image"].shape, study["affine"]
+            probabilities.astype(np.float32), scaled.affine, native, study["affine"]
         )
+
+    def mean_loss(self, study: Study, outputs: dict[str, np.ndarray]) -> float:
+        """The loss of one study's slices, at network spacing; NaN without a reference."""
+        reference, examples = self.reference(study), self.training_examples(study)
+        if reference is None or examples is None:
+            return float("nan")
+        probabilities = outputs["probabilities"][reference[1]].astype(np.float32)
+        # Half precision rounds the smallest probabilities to 0.
+        logits = jnp.log(jnp.maximum(probabilities, np.finfo(np.float16).smallest_subnormal))
+        return float(losses.segmentation_loss(logits, jnp.asarray(examples["label"])).mean())
 
     def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """A random patch, then a random transform of image and label together."""
@@ -130,7 +150,8 @@ class SliceSegmentation(Stage):
             place, key = jax.random.split(key)
             room = jnp.array(label.shape) - jnp.array(patch) + 1
             start = jnp.floor(jax.random.uniform(place, (2,)) * room).astype(jnp.int32)
-            image = jax.lax.dynamic_slice(image, (start[0], start[1], 0), (*patch, 1))
+            size = (*patch, image.shape[-1])
+            image = jax.lax.dynamic_slice(image, (start[0], start[1], 0), size)
             label = jax.lax.dynamic_slice(label, (start[0], start[1]), patch)
             transform = augment.sample_slice_transform(key, self.options.augmentation)
             return (
@@ -154,34 +175,42 @@ class SliceSegmentation(Stage):
         """Softmax; half precision halves what crosses to the host and keeps 3 decimals."""
         return {"probabilities": jax.nn.softmax(outputs).astype(jnp.float16)}
 
-    def _scaled(self, study: Study) -> Volume:
-        """The image at network spacing, zero mean and unit deviation after clipping outliers."""
+    def _scaled(self, study: Study) -> list[Volume]:
+        """Each channel at network spacing, zero mean and unit deviation after clipping outliers."""
         step = self.options.spacing_mm
-        volume = Volume(np.asarray(study["image"], np.float32), study["affine"])
-        volume = geometry.resample(volume, (None, step, step), order=1)
-        # The brightest 0.5 % is surface fat near the coil: clipped, or it sets the scale.
-        image = intensity.percentile(volume.data, 0.5, 99.5)
-        return volume.with_data(intensity.z_score(image))
+        scaled = []
+        for name in self.channels:
+            volume = Volume(np.asarray(study[name], np.float32), study["affine"])
+            volume = geometry.resample(volume, (None, step, step), order=1)
+            # The brightest 0.5 % is surface fat near the coil: clipped, or it sets the scale.
+            image = intensity.percentile(volume.data, 0.5, 99.5)
+            scaled.append(volume.with_data(intensity.z_score(image)))
+        return scaled
 
-    def _on_canvas(self, volume: Volume) -> np.ndarray:
-        slices, rows, cols = volume.data.shape
+    def _on_canvas(self, volumes: Sequence[Volume]) -> np.ndarray:
+        slices, rows, cols = volumes[0].data.shape
         canvas = (slices, max(self.canvas[0], rows), max(self.canvas[1], cols))
-        padded = geometry.crop_or_pad(volume.data, (0, 0, 0), canvas, float(volume.data.min()))
-        return padded[..., None].astype(np.float32)
+        padded = [
+            geometry.crop_or_pad(v.data, (0, 0, 0), canvas, float(v.data.min())) for v in volumes
+        ]
+        return np.stack(padded, -1).astype(np.float32)
 
 
-def canvas(studies: Sequence[Study], spacing_mm: float, multiple: int) -> tuple[int, int]:
+def canvas(
+    studies: Sequence[Study], spacing_mm: float, multiple: int, channel: str = "image"
+) -> tuple[int, int]:
     """Rows and columns that hold every slice of the studies at network spacing.
 
     Args:
       studies: canonical studies.
       spacing_mm: in-plane pixel size.
       multiple: both are rounded up to a multiple of this (2 ** depth of the U-Net).
+      channel: the study's volume that is measured.
     """
     extents = []
     for study in studies:
         pitch = np.linalg.norm(study["affine"][:3, :3], axis=0)
-        shape = np.array(study["image"].shape)
+        shape = np.array(study[channel].shape)
         extents.append(np.ceil(shape[1:] * pitch[1:] / spacing_mm) + 1)
     largest = np.max(extents, axis=0)
     rows, cols = (int(-(-n // multiple) * multiple) for n in largest)

@@ -38,11 +38,13 @@ class System(abc.ABC):
       name: as in ``config.system``.
       title: for the report.
       stages: in the order in which they are trained.
+      labels: features of a study that hold its grades; a control run shuffles them.
     """
 
     name: str
     title: str
     stages: tuple[Stage, ...]
+    labels: tuple[str, ...]
     published: tuple[Published, ...]
     rules: tuple[str, ...]  # scoring rules, printed in the report
     limits: tuple[str, ...]
@@ -80,6 +82,10 @@ class System(abc.ABC):
     @abc.abstractmethod
     def picture(self, study: Study, predicted: Any, phantom: bool) -> bytes:
         """PNG of one held-out study: image, reference, prediction."""
+
+    def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
+        """What stands beside the picture of a study: (name, text), from the study's rows."""
+        return []
 
     @abc.abstractmethod
     def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:

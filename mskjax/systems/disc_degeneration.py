@@ -98,6 +98,7 @@ class DiscDegeneration(System):
     """See the module."""
 
     name = "disc_degeneration"
+    labels = ("levels",)
     title = "Lumbar disc degeneration: U-Net and SpineNet's grader on sagittal T2"
     rules = (
         "A held-out patient's discs are graded on the regions that the same fold's own U-Net"

@@ -1,7 +1,6 @@
 """The one training loop of all stages of all systems."""
 
 import dataclasses
-import json
 import resource
 import signal
 import threading
@@ -28,7 +27,7 @@ from mskjax.training.checkpoints import Checkpoints
 from mskjax.training.mesh import check_batch_size, put_batch, replicated
 from mskjax.training.program import Program
 from mskjax.training.state import TrainState, learning_rate
-from mskjax.writers import Writer
+from mskjax.writers import Writer, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,7 @@ def fit(
     """Trains a stage, or goes on from its latest checkpoint, or finds it finished.
 
     Weights come from, in this order: the finished training in `folder`; the latest checkpoint
-    there; initialisation from `seed`.
+    there; `Stage.initial`, e.g. a file of weights of another task; initialisation from `seed`.
 
     Args:
       program: the stage's compiled programs.
@@ -109,6 +108,11 @@ def fit(
         state, record = checkpoints.restore("latest", state)
         if record["data"] is not None:
             batches.set_state(record["data"])
+    else:
+        variables, notes = stage.initial(state.variables)
+        if notes:
+            state = program.start_from(state, variables)
+            write_json(folder / "initialisation.json", notes)
     step = int(state.step)
     if step < config.steps:
         run = _Run(program, checkpoints, batches, record, validation, balance, key, stop)
@@ -234,6 +238,4 @@ def _write_cost(folder: Path, record: dict[str, Any], steps: int, program: Progr
         "peak_memory_bytes": int(peak),
     }
     program.compile_s = 0.0  # the next fold reuses the program
-    temporary = folder / "cost.tmp"
-    temporary.write_text(json.dumps(cost, indent=2) + "\n")
-    temporary.replace(folder / "cost.json")
+    write_json(folder / "cost.json", cost)

@@ -46,8 +46,13 @@ class Program:
         self._compiled: dict[Any, Any] = {}
 
     def init(self, batch: Batch, key: jax.Array) -> TrainState:
-        """State before the first step."""
+        """State before the first step, with random weights."""
         return self._init(self._training_view(batch), key)
+
+    def start_from(self, state: TrainState, variables: Any) -> TrainState:
+        """The state before the first step with other weights of the same shapes."""
+        variables = jax.device_put(variables, replicated(self.mesh))
+        return state.replace(variables=variables, average=jax.tree.map(jnp.copy, variables))
 
     def train(
         self, state: TrainState, batch: Batch, balance: Any, key: jax.Array
@@ -77,9 +82,11 @@ class Program:
         shapes = jax.eval_shape(self.stage.augment, keys, batch)
         return {k: jnp.zeros(v.shape, v.dtype) for k, v in shapes.items()}
 
+    def _inputs(self, batch: Batch) -> list[jax.Array]:
+        return [batch[name] for name in self.stage.inputs]
+
     def _outputs(self, variables: Any, batch: Batch) -> Any:
-        inputs = [batch[name] for name in self.stage.inputs]
-        return self.stage.model().apply(variables, *inputs, train=False)
+        return self.stage.model().apply(variables, *self._inputs(batch), train=False)
 
     def _validation(self, variables: Any, batch: Batch, balance: Any, totals: Any) -> Any:
         outputs = self._outputs(variables, batch)
@@ -91,4 +98,5 @@ class Program:
         return {k: v.merge(totals[k]) for k, v in new.items()} if totals else new
 
     def _prediction(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        return self.stage.activate(self._outputs(variables, batch))
+        outputs = self.stage.activate(self._outputs(variables, batch))
+        return outputs | self.stage.explain(variables, self._inputs(batch))

@@ -52,6 +52,17 @@ class Stage(abc.ABC):
         """(B,) values per example that the learning curves show beside the loss; may be empty."""
         return {}
 
+    def explain(self, variables: Any, inputs: list[jax.Array]) -> dict[str, jax.Array]:
+        """Further outputs per example that say what the network looked at; may be empty."""
+        return {}
+
+    def initial(self, variables: Any) -> tuple[Any, list[str]]:
+        """Host only: the weights to start from, given random ones, and what was done to them.
+
+        A stage that starts from weights of another task replaces them here.
+        """
+        return variables, []
+
     def classes(self, examples: Examples) -> np.ndarray | None:
         """(N,) class by which balanced sampling draws; None where a stage has no classes."""
         return None

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from mskjax.imaging import augment
 from mskjax.imaging.augment import (
     CropAugmentation,
     SliceAugmentation,
     apply_to_crop,
     apply_to_image,
     apply_to_mask,
-    augment_crop_batch,
-    augment_slice_batch,
     sample_crop_transform,
     sample_slice_transform,
 )
@@ -28,8 +28,16 @@ STILL_CROP = sample_crop_transform(jax.random.key(0), NO_CROP)
 image_of = jax.jit(apply_to_image)
 mask_of = jax.jit(apply_to_mask)
 crop_of = jax.jit(apply_to_crop)
-augment_slices = jax.jit(augment_slice_batch, static_argnums=3)
-augment_crops = jax.jit(augment_crop_batch, static_argnums=2)
+augment_crops = jax.jit(augment.augment_crops, static_argnums=2)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def augment_slices(keys, images, masks, config):
+    def one(key, image, mask):
+        transform = sample_slice_transform(key, config)
+        return apply_to_image(transform, image), apply_to_mask(transform, mask)
+
+    return jax.vmap(one)(keys, images, masks)
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ import tensorflow_datasets as tfds
 from mskjax.config import parse
 from mskjax.errors import BadCases, UserError
 from mskjax.progress import Progress
-from tfds_builders.raw import Example, Source, folder_of, manifest
+from tfds_builders.raw import Example, NoOptions, Source, folder_of, manifest
 
 SPLIT = "studies"  # the one TFDS split: folds are made later, by patient
 AUDIT = "audit.json"
@@ -55,6 +55,57 @@ class CohortConfig(tfds.core.BuilderConfig):
     options: Any
     source: Callable[[Any, Path | None], Source]
     obtain: str = ""
+
+
+def phantom_config(
+    description: str, options: Any, source: Callable[[Any, Path | None], Source]
+) -> CohortConfig:
+    """The config of generated patients; every builder has one, and it comes first."""
+    return CohortConfig(
+        name="phantom",
+        description=description,
+        kind="phantom",
+        licence="Apache-2.0",
+        citation="mskjax (generated)",
+        options=options,
+        source=source,
+    )
+
+
+def own_config(source: Callable[[Any, Path | None], Source], obtain: str) -> CohortConfig:
+    """The config of the user's own studies."""
+    return CohortConfig(
+        name="cohort",
+        description="The user's own studies",
+        kind="real",
+        licence="the user's own",
+        citation="the user's own",
+        options=NoOptions(),
+        source=source,
+        obtain=obtain,
+    )
+
+
+def _shared_features() -> dict[str, Any]:
+    text, real = tfds.features.Text(), tfds.features.Scalar(np.float32)
+    return {
+        "patient_id": text,
+        "study_id": text,
+        # Unencoded, float64 would be stored in the float32 list of a `tf.train.Example`.  As bytes
+        # it comes back bit for bit, and like an encoded volume it is read-only.
+        "affine": tfds.features.Tensor(shape=(4, 4), dtype=np.float64, encoding="bytes"),
+        "sex": text,
+        "age": real,
+        "manufacturer": text,
+        "field_strength_t": real,
+        "subset": text,
+    }
+
+
+def volume_feature(dtype: type) -> tfds.features.Tensor:
+    """An array of three axes of any length."""
+    # zlib: an unencoded tensor may have one unknown dimension only.
+    return tfds.features.Tensor(shape=(None, None, None), dtype=dtype, encoding="zlib")
 
 
 class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -90,8 +141,12 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
         self.manual_dir = None if manual_dir is None else Path(manual_dir)
 
     @abc.abstractmethod
-    def features(self) -> tfds.features.FeaturesDict:
-        """Features of an example, among them ``patient_id`` and ``study_id``."""
+    def features(self) -> Mapping[str, Any]:
+        """Features of an example beside those that every cohort has.
+
+        Those are ``patient_id``, ``study_id``, ``affine`` (index to RAS mm, float64) and the fields
+        of `tables.Metadata`.
+        """
 
     @abc.abstractmethod
     def graded(self, example: Example) -> Sequence[Mapping[str, int]]:
@@ -145,13 +200,11 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
         return json.loads((self.data_path / AUDIT).read_text())
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features, config = self.features(), self.builder_config
-        if not {"patient_id", "study_id"} <= set(features):
-            raise TypeError(f"{type(self).__name__} lacks the feature patient_id or study_id")
+        config = self.builder_config
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"{config.description} ({config.kind})",
-            features=features,
+            features=tfds.features.FeaturesDict({**self.features(), **_shared_features()}),
             citation=config.citation,
             license=config.licence,
             disable_shuffling=True,

@@ -1,4 +1,4 @@
-"""Raw files of a cohort, as a builder sees them: sources, studies and the ledger of faults."""
+"""Where a cohort comes from, as a builder sees it: sources, studies and the ledger of faults."""
 
 import abc
 import contextlib
@@ -12,6 +12,38 @@ from typing import Any
 from mskjax.errors import UserError
 
 Example = dict[str, Any]
+
+_SEEDS_APART = 1_000_000  # patients a phantom cohort may have before it meets the next seed's
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """Nothing to choose."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedOptions:
+    """Generated patients.
+
+    Attributes:
+      patients: how many.
+      seed: of the first; two cohorts with different seeds share no patient.
+    """
+
+    patients: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.patients <= _SEEDS_APART:
+            raise UserError(
+                f"config.data.options.patients is {self.patients}; it must be 1 to {_SEEDS_APART}."
+            )
+        if self.seed < 0:
+            raise UserError(f"config.data.options.seed is {self.seed}; it must not be negative.")
+
+    def seed_of(self, patient: int) -> int:
+        """The seed that draws a patient, counted from 0."""
+        return self.seed * _SEEDS_APART + patient
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +113,28 @@ class Source(abc.ABC):
         Raises:
           UserError: the study's files are wrong.
         """
+
+
+class GeneratedSource(Source):
+    """Generated patients, one study each unless `studies` is overridden.
+
+    Attributes:
+      series: ends the ids of the studies.
+      options: as given.
+    """
+
+    series: str
+
+    def __init__(self, options: Any, folder: Path | None):
+        del folder
+        super().__init__()
+        self.options = options
+        self.ledger.notes.append("PHANTOM: generated images, no patient data.")
+
+    def studies(self) -> list[RawStudy]:
+        """The studies; the details are the patient's number."""
+        names = [f"phantom{i:04d}" for i in range(self.options.patients)]
+        return [RawStudy(n, f"{n}_{self.series}", details=i) for i, n in enumerate(names)]
 
 
 def folder_of(path: Path | None) -> Path:

@@ -1,13 +1,35 @@
-"""Reading the tables that come with a cohort: every fault names file, line and column."""
+"""Reading the tables that come with a cohort: every fault names file, line and column.
+
+The second half is what the users' own studies.csv have in common, whatever the cohort.
+"""
 
 import csv
+import dataclasses
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mskjax.errors import UserError
+from mskjax.imaging.volume import Volume
+from tfds_builders.raw import Ledger
 
 Row = Mapping[str, str]
+
+SEXES = ("M", "F")
+SUBSETS = ("training", "validation")
+_FILE_NAME = re.compile(r"[\w.+-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What is known of a study beside images and grades; ages in years, fields in tesla."""
+
+    sex: str = ""
+    age: float = math.nan
+    manufacturer: str = ""
+    field_strength_t: float = math.nan
+    subset: str = ""
 
 
 def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
@@ -57,6 +79,27 @@ def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
+def read_known(
+    path: Path, required: Sequence[str], optional: Sequence[str], ledger: Ledger
+) -> list[dict[str, str]]:
+    """Rows of a table of which every column is known; none where it is faulty.
+
+    Args:
+      path: as in `read_table`.
+      required: columns that must be there.
+      optional: columns that may be there.
+      ledger: takes the fault, and a note on columns that are not read, so that a misspelt name is
+        seen.
+    """
+    with ledger.collecting(path.name):
+        rows = read_table(path, required)
+        unread = [name for name in rows[0] if name not in (*required, *optional)]
+        if unread:
+            ledger.notes.append(f"{path.name}: columns not used: {', '.join(unread)}")
+        return rows
+    return []
+
+
 def whole(row: Row, column: str, low: int, high: int) -> int:
     """A whole number of a row; ``2.0``, as spreadsheets write it, counts as whole.
 
@@ -95,6 +138,82 @@ def choice(row: Row, column: str, allowed: Collection[str]) -> str:
     if text and text not in allowed:
         raise UserError(f"{column} is {text!r}; it must be {', '.join(allowed)} or empty.")
     return text
+
+
+def check_ids(row: Row, seen: set[str]) -> None:
+    """Whether a row of studies.csv names patient and study; `seen` takes the study's id.
+
+    Raises:
+      UserError: an id is empty, no file name, or occurs twice.
+    """
+    patient, study = row["patient_id"], row["study_id"]
+    if not patient:
+        raise UserError(f"study {study!r} has no patient_id; fill it in.")
+    if not _FILE_NAME.fullmatch(study):
+        raise UserError(
+            f"study_id is {study!r}; it names files, so use letters, digits, '.', '_', '+', '-'."
+        )
+    if study in seen:
+        raise UserError(f"study_id {study!r} occurs twice; give every study its own.")
+    seen.add(study)
+
+
+def check_subset(row: Row, subsets: dict[str, str]) -> None:
+    """Whether all studies of a patient are in one subset; `subsets` takes the patient's.
+
+    Raises:
+      UserError: an unknown subset, or a second one.
+    """
+    patient, subset = row["patient_id"], choice(row, "subset", SUBSETS)
+    if subsets.setdefault(patient, subset) != subset:
+        raise UserError(
+            f"patient {patient!r} is in subset {subsets[patient]!r} and {subset!r}; a patient must"
+            " be on one side."
+        )
+
+
+def known_study(row: Row, studies: Collection[str]) -> str:
+    """The study that a row of another table is about.
+
+    Args:
+      row: with the column study_id.
+      studies: ids of studies.csv; none are known where that table itself is faulty.
+
+    Raises:
+      UserError: the study is not among them.
+    """
+    study = row["study_id"]
+    if studies and study not in studies:
+        raise UserError(f"study_id {study!r} is not in studies.csv; add the study or remove this.")
+    return study
+
+
+def absence(row: Row, column: str, folder: Path) -> str:
+    """Why the file that a column of studies.csv names cannot be read; empty where it is there."""
+    study, path = row["study_id"], folder / row[column]
+    if not row[column]:
+        return f"study {study!r} has no {column}; fill in its path or remove the row."
+    if not path.exists():
+        return f"the {column} of study {study!r}, {path}, does not exist; check the path."
+    return ""
+
+
+def metadata(row: Row, volume: Volume) -> Metadata:
+    """The optional columns of studies.csv; scanner and field of the DICOM header where absent.
+
+    Raises:
+      UserError: a value is not of its kind.
+    """
+    strength = number(row, "field_strength_t", 0, 30)
+    if math.isnan(strength):
+        strength = float(volume.meta.get("field_strength_t") or math.nan)
+    return Metadata(
+        sex=choice(row, "sex", SEXES),
+        age=number(row, "age", 0, 130),
+        manufacturer=row.get("manufacturer") or str(volume.meta.get("manufacturer") or ""),
+        field_strength_t=strength,
+        subset=choice(row, "subset", SUBSETS),
+    )
 
 
 def _parse(text: str) -> float | None:

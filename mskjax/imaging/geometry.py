@@ -4,15 +4,21 @@ One rule holds at borders everywhere: an image reaches half a voxel past its out
 centres and is constant there; farther out lies ``cval``.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from mskjax.errors import UserError
 from mskjax.imaging.volume import Volume
 
 SAGITTAL = ("L", "I", "P")
+# Slices of a Y-view may be this far, in degrees, from the left-right axis towards the front, and up
+# or down.
+MOST_OBLIQUE, MOST_TILTED = 70, 45
 
 # Below this, an off-axis term of an index-to-index transform moves no voxel of a 1000-voxel axis
 # by a hundredth of a voxel: it is rounding of the header, not an oblique grid.
@@ -55,6 +61,62 @@ def slice_axis(volume: Volume) -> int:
     if "slice_axis" in volume.meta:
         return int(volume.meta["slice_axis"])
     return int(np.argmin(volume.data.shape))
+
+
+def y_view(volume: Volume, where: Any) -> Volume:
+    """Turns a Y-view upright, front to the left; no voxel value is changed.
+
+    A Y-view lies across the scapula, so its normal is between the left-right and the front-back
+    axis, often nearer to neither.  The axes are therefore told by what they are, not by the patient
+    axis they are closest to: slices are the one axis that is no image axis, rows the image axis
+    that runs most nearly up or down.
+
+    Args:
+      volume: one image or a stack, stored in any order.
+      where: the file, for the message.
+
+    Returns:
+      The same voxels at the same places.  Axis 0 is the slices, growing towards the left; axis 1
+      the rows, growing towards the feet; axis 2 the columns, growing towards the back.
+
+    Raises:
+      UserError: the slices are axial or coronal.
+    """
+    along = volume.affine[:3, :3] / volume.spacing
+    slices = through_plane(volume)
+    rows, columns = sorted((a for a in range(3) if a != slices), key=lambda a: -abs(along[2, a]))
+    normal = np.cross(along[:, rows], along[:, columns])
+    sideways, _, upwards = np.abs(normal) / np.linalg.norm(normal)
+    tilted = upwards > math.sin(math.radians(MOST_TILTED))
+    if tilted or sideways < math.cos(math.radians(MOST_OBLIQUE)):
+        raise UserError(
+            f"{where}: the slices are {'axial' if tilted else 'coronal'}, not a Y-view; give the"
+            " sagittal oblique series."
+        )
+    left = 1 if along[0, slices] < 0 else -1  # RAS: x grows to the right,
+    down = 1 if along[2, rows] < 0 else -1  # z towards the head.
+    # Left, down and back make a right-handed frame, however oblique the slices are.
+    order = [slices, rows, columns]
+    back = left * down * (1 if np.linalg.det(along[:, order]) > 0 else -1)
+    orientation = np.empty((3, 2))
+    orientation[order] = [(0, left), (1, down), (2, back)]
+    data = nib.orientations.apply_orientation(volume.data, orientation)
+    turned = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.data.shape)
+    return Volume(np.ascontiguousarray(data), turned, dict(volume.meta))
+
+
+def through_plane(volume: Volume) -> int:
+    """The axis of the slices: the one of length 1 if there is just one, else `slice_axis`."""
+    single = [axis for axis, size in enumerate(volume.data.shape) if size == 1]
+    return single[0] if len(single) == 1 else slice_axis(volume)
+
+
+def one_slice(volume: Volume, index: int) -> Volume:
+    """Slice `index` along `through_plane`, where it lies; the axis stays, of length 1."""
+    axis = through_plane(volume)
+    start = [index if a == axis else 0 for a in range(3)]
+    data = np.take(volume.data, [index], axis)
+    return Volume(data, shift_affine(volume.affine, start), dict(volume.meta))
 
 
 def shift_affine(affine: np.ndarray, start: Sequence[float]) -> np.ndarray:

@@ -100,3 +100,14 @@ def test_arrays_are_finite_and_share_their_grid(twice):
             assert study["affine"].shape == (4, 4)
             assert study["affine"].dtype == np.float64
             assert abs(np.linalg.det(study["affine"])) > 0
+
+
+def test_the_affine_comes_back_bit_for_bit(twice):
+    name, config, folders, (cohort, _) = twice
+    options = options_of(name, config)
+    builder = builder_class(name)(config=config, data_dir=str(folders[0]), options=options)
+    source = builder.source()
+    study = min(source.studies(), key=lambda s: s.study_id)
+    drawn = source.read(study)["affine"]
+    assert (drawn != drawn.astype(np.float32)).any()  # else nothing could be lost
+    np.testing.assert_array_equal(cohort.studies[0]["affine"], drawn)

@@ -4,7 +4,7 @@ import pytest
 
 from mskjax.data.cohorts import prepare_cohort
 from mskjax.errors import UserError
-from tfds_builders.disc_degeneration.sources import GRADES
+from tfds_builders.spider import GRADES
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,19 @@
-"""A user's own Y-views: the documented layout, oblique geometry, and each kind of bad input."""
+"""A user's own Y-views: the documented layout, oblique series, and each kind of bad input."""
 
 import csv
-import itertools
 import os
 import shutil
 from pathlib import Path
 
 import mini_spine as mini
-import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
 from mskjax.data.cohorts import prepare_cohort
-from mskjax.errors import BadCases, UserError
+from mskjax.errors import BadCases
 from mskjax.imaging.files import read_volume
 from mskjax.imaging.volume import Volume
-from tfds_builders.fatty_infiltration.sources import y_view
 
 COLUMNS = [
     "patient_id", "study_id", "image", "mask", "grade", "side", "slice", "pixel_mm", "sex", "age",
@@ -246,46 +243,6 @@ def test_missing_columns_or_table(raw, tmp_path):
     assert (where, "lacks the column mask, grade" in why) == ("studies.csv", True)
     (raw / "studies.csv").unlink()
     assert "is missing; it needs the columns" in faults(raw, tmp_path)[0][1]
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("turn", [(0, 0, 0), (30, 5, -8), (44, -12, 20), (50, 0, 0), (65, 10, -15)])
-def test_every_storage_order_of_an_oblique_series_is_turned_upright(side, turn):
-    degrees, tilt, roll = turn
-    expected = canonical(side, degrees, tilt=tilt, roll=roll)
-    for order in itertools.permutations(range(3)):
-        for flips in itertools.product([False, True], repeat=3):
-            turned = y_view(stored(expected, order, flips), "file")
-            np.testing.assert_array_equal(turned.data, expected.data)
-            np.testing.assert_allclose(turned.affine, expected.affine, atol=1e-9)
-
-
-def test_the_closest_patient_axis_would_be_the_wrong_one():
-    volume = canonical("left", 50)
-    assert nib.aff2axcodes(volume.affine) != ("L", "I", "P")
-    np.testing.assert_array_equal(y_view(volume, "file").data, volume.data)
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
-def test_the_slice_of_a_single_image_is_its_own_axis_even_where_it_is_thin(order):
-    single = canonical("right", 40, shape=(1, 12, 10), spacing=(0.2, 0.6, 0.5))
-    np.testing.assert_array_equal(y_view(stored(single, order), "file").data, single.data)
-
-
-@pytest.mark.parametrize(
-    ("volume", "kind"),
-    [
-        (canonical(degrees=80), "coronal"),
-        (canonical("right", degrees=90), "coronal"),
-        (canonical(degrees=20, tilt=60), "axial"),
-        (Volume(np.ones(SHAPE), np.diag([0.5, 0.6, 4.0, 1])), "axial"),
-    ],
-)
-def test_other_planes_are_refused(volume, kind):
-    if kind == "axial" and volume.affine[2, 2] == 4:
-        volume = Volume(np.ones((12, 10, 5)), volume.affine)
-    with pytest.raises(UserError, match=f"file: the slices are {kind}, not a Y-view"):
-        y_view(volume, "file")
 
 
 @pytest.mark.skipif(not HITACHI.is_dir(), reason=f"no scanner files at {HITACHI}")

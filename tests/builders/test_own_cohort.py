@@ -116,6 +116,8 @@ def test_columns_that_are_not_read_are_noted(raw, tmp_path):
         ("studies", 0, "sex", "woman", "a", "sex is 'woman'; it must be M, F or empty"),
         ("studies", 0, "age", "-4", "a", "age is '-4'; it must be a number, 0 to 130"),
         ("studies", 2, "subset", "training", "studies.csv, row 3", "must be on one side"),
+        ("studies", 0, "subset", "test", "studies.csv, row 1", "subset is 'test'; it must be"),
+        ("studies", 3, "study_id", "a", "studies.csv, row 4", "study_id 'a' occurs twice"),
         ("discs", 0, "pfirrmann", "6", "discs.csv, row 1", "a whole number, 1 to 5"),
         ("discs", 0, "pfirrmann", "II", "discs.csv, row 1", "pfirrmann is 'II'"),
         ("discs", 8, "modic", "4", "discs.csv, row 9", "a whole number, 0 to 3"),

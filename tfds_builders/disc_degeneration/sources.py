@@ -2,96 +2,37 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mskjax.errors import UserError
-from mskjax.imaging.files import read_mask, read_volume
-from mskjax.imaging.geometry import reorient, slice_axis
+from mskjax.imaging.files import read_mask
 from mskjax.imaging.regions import disc_regions
 from mskjax.imaging.volume import Volume
+from tfds_builders.paired import read_series
 from tfds_builders.phantoms.spine import spine_phantom
-from tfds_builders.raw import Example, RawStudy, Source
-from tfds_builders.tables import Row, whole
+from tfds_builders.raw import Example, GeneratedSource, RawStudy, Source
+from tfds_builders.spider import INSTANCE_CANAL, Grading, disc_levels
+from tfds_builders.tables import Metadata
 
-MISSING = -1
 VERTEBRA, DISC, CANAL = 1, 2, 3
-INSTANCE_CANAL = 100  # no semantic label is as high
-
-# Lowest and highest grade of each grading.  SPIDER grades all but Pfirrmann and Modic as absent or
-# present; narrowing and spondylolisthesis leave room for SpineNet's finer scales.
-GRADES: Mapping[str, tuple[int, int]] = {
-    "pfirrmann": (1, 5),
-    "modic": (0, 3),
-    "narrowing": (0, 3),
-    "bulging": (0, 1),
-    "herniation": (0, 1),
-    "spondylolisthesis": (0, 2),
-    "upper_endplate": (0, 1),
-    "lower_endplate": (0, 1),
-}
-HIGHEST_LEVEL = 25
-_SEEDS_APART = 1_000_000  # patients a phantom cohort may have before it meets the next seed's
-
-Grading = dict[str, int]  # level and grades of one disc
 
 
-@dataclasses.dataclass(frozen=True)
-class NoOptions:
-    """Nothing to choose."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Metadata:
-    """What is known of a study beside image and grades; ages in years, fields in tesla."""
-
-    sequence: str = "t2"
-    sex: str = ""
-    age: float = math.nan
-    manufacturer: str = ""
-    field_strength_t: float = math.nan
-    subset: str = ""
-
-
-def parse_grading(row: Row, level_column: str, columns: Mapping[str, str]) -> Grading:
-    """One row of a table of gradings.
-
-    Args:
-      row: of the table.
-      level_column: holds the level, counted from the lowest disc, which is 1.
-      columns: grading to column; a grading without a column or with an empty value is missing.
-
-    Raises:
-      UserError: a level or grade is not a whole number of its range.
-    """
-    grading = {"level": whole(row, level_column, 1, HIGHEST_LEVEL)}
-    for name, (low, high) in GRADES.items():
-        column = columns.get(name, "")
-        grading[name] = whole(row, column, low, high) if row.get(column) else MISSING
-    return grading
-
-
-def read_sagittal(files: Sequence[Path], spacing_mm: float | None = None) -> tuple[Volume, Volume]:
+def read_sagittal(files: Sequence[Path], spacing_mm: float = math.nan) -> tuple[Volume, Volume]:
     """A sagittal image and its label mask on the canonical axes L, I, P.
 
     Args:
       files: image and mask, in any format of `read_volume`, on one grid.
-      spacing_mm: pixel size of a PNG.
+      spacing_mm: pixel size of a PNG; NaN where it is not given.
 
     Raises:
       UserError: a file cannot be read, the grids differ, or the slices are not sagittal.
     """
     image, mask = files
-    spacing = None if spacing_mm is None else (spacing_mm, spacing_mm)
-    volume = reorient(read_volume(image, spacing=spacing))
-    if len(volume.data) > 1 and slice_axis(volume) != 0:
-        raise UserError(
-            f"{image}: the slices are not sagittal (their normal is closest to axis"
-            f" {'LIP'[slice_axis(volume)]}); give the sagittal series."
-        )
+    volume = read_series(image, spacing_mm=spacing_mm)
     return volume, read_mask(mask, volume)
 
 
@@ -101,6 +42,7 @@ def example(
     mask: np.ndarray,
     levels: np.ndarray | None,
     gradings: Sequence[Grading],
+    sequence: str,
     metadata: Metadata,
 ) -> Example:
     """Assembles one example of the data set; `levels` is None where they are unknown.
@@ -119,6 +61,7 @@ def example(
         "has_mask": True,
         "affine": image.affine,
         "levels": sorted(gradings, key=lambda g: g["level"]),
+        "sequence": sequence,
         **dataclasses.asdict(metadata),
     }
 
@@ -169,52 +112,21 @@ class DiscSource(Source):
         return [g for g in gradings if g["level"] in shown]
 
 
-@dataclasses.dataclass(frozen=True)
-class PhantomOptions:
-    """Generated patients.
-
-    Attributes:
-      patients: how many.
-      seed: of the first; two cohorts with different seeds share no patient.
-    """
-
-    patients: int = 24
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.patients <= _SEEDS_APART:
-            raise UserError(
-                f"config.data.options.patients is {self.patients}; it must be 1 to {_SEEDS_APART}."
-            )
-        if self.seed < 0:
-            raise UserError(f"config.data.options.seed is {self.seed}; it must not be negative.")
-
-
-class PhantomSource(Source):
+class PhantomSource(GeneratedSource):
     """Generated spines: geometry and grades are known exactly, appearance is schematic."""
 
-    def __init__(self, options: PhantomOptions, folder: Path | None):
-        del folder
-        super().__init__()
-        self._options = options
-        self.ledger.notes.append("PHANTOM: generated images, no patient data.")
-
-    def studies(self) -> list[RawStudy]:
-        """One study a patient."""
-        return [
-            RawStudy(f"phantom{i:04d}", f"phantom{i:04d}_t2", details=i)
-            for i in range(self._options.patients)
-        ]
+    series = "t2"
 
     def read(self, study: RawStudy) -> Example:
         """Draws the patient."""
-        phantom = spine_phantom(self._options.seed * _SEEDS_APART + study.details)
+        phantom = spine_phantom(self.options.seed_of(study.details))
         return example(
             study,
             Volume(phantom.image, phantom.affine),
             phantom.mask,
             phantom.disc_levels,
             [{k: int(v) for k, v in g.items()} for g in phantom.gradings],
+            "t2",
             Metadata(sex=phantom.sex, age=float(phantom.age)),
         )
 
@@ -223,12 +135,6 @@ def _ranges(levels: Sequence[int]) -> str:
     if list(levels) == list(range(levels[0], levels[-1] + 1)):
         return f"{levels[0]} to {levels[-1]}"
     return ", ".join(map(str, levels))
-
-
-def unused_columns(name: str, row: Row, used: Sequence[str]) -> list[str]:
-    """A note on columns that are not read, so that a misspelt name is seen."""
-    extra = [c for c in row if c not in used]
-    return [f"{name}: columns not used: {', '.join(extra)}"] if extra else []
 
 
 def checked_semantic(labels: np.ndarray, where: Any) -> np.ndarray:
@@ -251,10 +157,7 @@ def checked_semantic(labels: np.ndarray, where: Any) -> np.ndarray:
 
 
 def as_semantic(labels: np.ndarray, where: Any) -> tuple[np.ndarray, np.ndarray]:
-    """SPIDER's instance labels as a semantic mask and disc levels.
-
-    1 to 25 are vertebrae from the lowest up, 100 the canal, 101 to 125 partly visible vertebrae,
-    201 to 225 discs from the lowest up.
+    """SPIDER's instance labels (`disc_levels`) as a semantic mask and disc levels.
 
     Args:
       labels: (S, H, W) integers.
@@ -266,17 +169,9 @@ def as_semantic(labels: np.ndarray, where: Any) -> tuple[np.ndarray, np.ndarray]
     Raises:
       UserError: another label.
     """
+    levels = disc_levels(labels, where)
     table = np.zeros(256, np.uint8)
     table[1:26] = table[101:126] = VERTEBRA
     table[INSTANCE_CANAL] = CANAL
     table[201:226] = DISC
-    known = np.unique(labels)
-    unknown = [int(v) for v in known if v and not (0 <= v < 256 and table[int(v)])]
-    if unknown:
-        raise UserError(
-            f"{where}: unknown label {', '.join(map(str, unknown[:10]))}; an instance mask may hold"
-            " 0, 1-25, 100, 101-125 and 201-225."
-        )
-    mask = table[labels]
-    levels = np.where(mask == DISC, labels.astype(np.int64) - 200, 0).astype(np.uint8)
-    return mask, levels
+    return table[labels], levels

@@ -2,37 +2,21 @@
 
 import dataclasses
 import re
-from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from mskjax.errors import UserError
 from tfds_builders.disc_degeneration.sources import (
     DiscSource,
-    Grading,
-    Metadata,
-    NoOptions,
     as_semantic,
     checked_semantic,
     example,
-    parse_grading,
     read_sagittal,
 )
-from tfds_builders.raw import Example, RawStudy, folder_of
-from tfds_builders.tables import Row, choice, number, read_table
+from tfds_builders.raw import Example, NoOptions, RawStudy, folder_of
+from tfds_builders.spider import SpiderTables
 
-# The archive's own spelling.
-LEVEL = "IVD label"
-GRADING_COLUMNS = {
-    "pfirrmann": "Pfirrman grade",
-    "modic": "Modic",
-    "narrowing": "Disc narrowing",
-    "bulging": "Disc bulging",
-    "herniation": "Disc herniation",
-    "spondylolisthesis": "Spondylolisthesis",
-    "upper_endplate": "UP endplate",
-    "lower_endplate": "LOW endplate",
-}
 SEQUENCES = ("t1", "t2", "t2_SPACE", "STIR")
 _IMAGE_NAME = re.compile(r"(?P<patient>[^_]+)_(?P<series>t1|t2|t2_SPACE)\.mha")
 
@@ -58,74 +42,34 @@ class SpiderOptions:
             )
 
 
-class SpiderTables(DiscSource):
-    """The two tables that both layouts share."""
+class _SpiderSource(DiscSource):
+    """A source with SPIDER's two tables."""
+
+    spider: SpiderTables
 
     def __init__(self, folder: Path | None):
         super().__init__()
         self.folder = folder_of(folder)
-        self.gradings: Mapping[str, list[Grading]] = {}
-        self.overview: Mapping[str, Row] = {}
 
     def read_tables(self) -> None:
-        """Reads overview.csv and radiological_gradings.csv; faults become bad cases."""
-        overview = self.folder / "overview.csv"
-        gradings = self.folder / "radiological_gradings.csv"
-        self.tables = tuple(p for p in (overview, gradings) if p.is_file())
-        with self.ledger.collecting(overview.name):
-            rows = read_table(overview, ["new_file_name", "sex", "birth_date", "subset"])
-            self.overview = {row["new_file_name"]: row for row in rows}
-        with self.ledger.collecting(gradings.name):
-            rows = read_table(gradings, ["Patient", LEVEL, *GRADING_COLUMNS.values()])
-            self.gradings = self._gradings(gradings.name, rows)
+        """Reads the tables; faults become bad cases."""
+        self.spider = SpiderTables(self.folder, self.ledger)
+        self.tables = self.spider.files
 
-    def metadata(self, series: str, sequence: str) -> Metadata:
-        """What overview.csv says of a series; empty where it has no row."""
-        row = self.overview.get(series, {})
-        return Metadata(
-            sequence=sequence,
-            sex=choice(row, "sex", ("M", "F")),
-            age=number(row, "birth_date", 0, 130),  # the archive stores the age there
-            manufacturer=row.get("Manufacturer", ""),
-            field_strength_t=number(row, "MagneticFieldStrength", 0, 30),
-            subset=choice(row, "subset", ("training", "validation")),
-        )
-
-    def note_absences(self, studies: list[RawStudy]) -> None:
+    def note_absences(self, studies: Sequence[RawStudy]) -> None:
         """Notes what the tables and the folder do not share."""
-        known = {s.patient_id for s in studies}
-        ungradable = sorted(set(self.gradings) - known)
+        ungradable = set(self.spider.gradings) - {s.patient_id for s in studies}
         if ungradable:
             self.ledger.notes.append(
                 f"{len(ungradable)} graded patients have no series here that is packaged"
             )
-        silent = [s.study_id for s in studies if s.study_id not in self.overview]
-        if silent and self.overview:
+        overview = self.spider.overview
+        silent = [s.study_id for s in studies if s.study_id not in overview]
+        if silent and overview:
             self.ledger.notes.append(f"no row in overview.csv: {', '.join(silent)}")
 
-    def _gradings(self, table: str, rows: list[dict[str, str]]) -> Mapping[str, list[Grading]]:
-        found: defaultdict[str, list[Grading]] = defaultdict(list)
-        for n, row in enumerate(rows, start=1):
-            where, patient = f"{table}, row {n}", row["Patient"]
-            if not patient:
-                self.ledger.bad.append((where, "Patient is empty; fill it in."))
-            elif row[LEVEL] == "0":
-                self.ledger.exclude(
-                    f"{patient}/L0", f"{LEVEL} 0 names no disc; this row of {table} is left out"
-                )
-            else:
-                with self.ledger.collecting(where):
-                    found[patient].append(parse_grading(row, LEVEL, GRADING_COLUMNS))
-        for patient, gradings in found.items():
-            counts = Counter(g["level"] for g in gradings)
-            for level in (k for k, n in counts.items() if n > 1):
-                self.ledger.bad.append(
-                    (f"{table}, patient {patient}", f"level {level} is graded twice; remove one.")
-                )
-        return found
 
-
-class T2SpaceSource(SpiderTables):
+class T2SpaceSource(_SpiderSource):
     """``<patient>_T2w.nii.gz`` and ``<patient>_seg.nii.gz`` (semantic), beside the two tables."""
 
     def __init__(self, options: NoOptions, folder: Path | None):
@@ -158,13 +102,13 @@ class T2SpaceSource(SpiderTables):
         """Counts the discs of the mask from the lowest up."""
         image, labels = read_sagittal(study.files)
         mask = checked_semantic(labels.data, study.files[1])
-        gradings = self.gradings.get(study.patient_id, [])
+        gradings = self.spider.gradings.get(study.patient_id, [])
         levels, joined = self.join_by_count(study, mask, image.affine, gradings)
-        metadata = self.metadata(study.study_id, "t2_SPACE")
-        return example(study, image, mask, levels, joined, metadata)
+        metadata = self.spider.metadata(study.study_id)
+        return example(study, image, mask, levels, joined, "t2_SPACE", metadata)
 
 
-class SpiderSource(SpiderTables):
+class SpiderSource(_SpiderSource):
     """The archive as published: ``images/``, ``masks/`` and the two tables."""
 
     def __init__(self, options: SpiderOptions, folder: Path | None):
@@ -204,9 +148,10 @@ class SpiderSource(SpiderTables):
         """Levels come from the mask's instance labels."""
         image, labels = read_sagittal(study.files)
         mask, levels = as_semantic(labels.data, study.files[1])
-        gradings = self.join_by_label(study, levels, self.gradings.get(study.patient_id, []))
-        metadata = self.metadata(study.study_id, study.details)
-        return example(study, image, mask, levels, gradings, metadata)
+        gradings = self.spider.gradings.get(study.patient_id, [])
+        joined = self.join_by_label(study, levels, gradings)
+        metadata = self.spider.metadata(study.study_id)
+        return example(study, image, mask, levels, joined, study.details, metadata)
 
     def _with_mask(self, patient: str, image: Path, sequence: str) -> list[RawStudy]:
         mask = self.folder / "masks" / image.name
@@ -216,22 +161,11 @@ class SpiderSource(SpiderTables):
         return [RawStudy(patient, image.stem, (image, mask), sequence)]
 
     def _sequence(self, name: str, series: str) -> str:
-        row = self.overview.get(name, {})
+        row = self.spider.overview.get(name, {})
         if series != "t2":
             return series
         if row.get("SequenceName", "").startswith("*spc"):
             # Eleven such rows of the archive belong to images with the matrix of the patient's
             # 2-D T1 series: the header was copied, the image is what its name says.
             self.ledger.notes.append(f"{name}: overview.csv has the header of a T2-SPACE series")
-        return "STIR" if is_stir(row) else "t2"
-
-
-def is_stir(row: Row) -> bool:
-    """Whether header fields of overview.csv describe a short-tau inversion recovery series."""
-    description = row.get("SeriesDescription", "").upper()
-    return (
-        "STIR" in description
-        or "TIRM" in description
-        or "IR" in re.findall(r"[A-Z]+", row.get("ScanningSequence", "").upper())
-        or row.get("SequenceName", "").startswith("*tir")
-    )
+        return "STIR" if self.spider.is_stir(name) else "t2"

@@ -1,75 +1,48 @@
 """Fatty infiltration of the supraspinatus: shoulder images in Y-view, the fossa and its grade."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import CohortBuilder, CohortConfig
-from tfds_builders.fatty_infiltration.sources import (
-    CohortSource,
-    NoOptions,
-    PhantomOptions,
-    PhantomSource,
+from tfds_builders.common import (
+    CohortBuilder,
+    own_config,
+    phantom_config,
+    volume_feature,
 )
+from tfds_builders.fatty_infiltration.sources import PhantomOptions, PhantomSource
+from tfds_builders.fatty_infiltration.sources_cohort import CohortSource
 from tfds_builders.raw import Example
+
+_README = "tfds_builders/fatty_infiltration/README.md describes the layout."
 
 
 class FattyInfiltration(CohortBuilder):
     """One image in Y-view with the supraspinatus fossa and Goutallier's grade."""
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
-        CohortConfig(
-            name="phantom",
-            description="Generated shoulders in Y-view with known fossa and Goutallier grade",
-            kind="phantom",
-            licence="Apache-2.0",
-            citation="mskjax (generated)",
-            options=PhantomOptions(),
-            source=PhantomSource,
+        phantom_config(
+            "Generated shoulders in Y-view with known fossa and Goutallier grade",
+            PhantomOptions(),
+            PhantomSource,
         ),
-        CohortConfig(
-            name="cohort",
-            description="The user's own studies",
-            kind="real",
-            licence="the user's own",
-            citation="the user's own",
-            options=NoOptions(),
-            source=CohortSource,
-            obtain=(
-                "write studies.csv; tfds_builders/fatty_infiltration/README.md describes the"
-                " layout."
-            ),
-        ),
+        own_config(CohortSource, f"write studies.csv; {_README}"),
     ]
 
-    def features(self) -> tfds.features.FeaturesDict:
+    def features(self) -> Mapping[str, Any]:
         """See README.md for the meaning of each feature."""
-        text, real = tfds.features.Text(), tfds.features.Scalar(np.float32)
-        return tfds.features.FeaturesDict(
-            {
-                "patient_id": text,
-                "study_id": text,
-                "image": _volume(np.float32),
-                "mask": _volume(np.uint8),
-                "has_mask": tfds.features.Scalar(np.bool_),
-                "affine": tfds.features.Tensor(shape=(4, 4), dtype=np.float64),
-                "grade": tfds.features.Scalar(np.int32),
-                "side": text,
-                "sequence": text,
-                "sex": text,
-                "age": real,
-                "manufacturer": text,
-                "field_strength_t": real,
-                "subset": text,
-            }
-        )
+        text = tfds.features.Text()
+        return {
+            "image": volume_feature(np.float32),
+            "mask": volume_feature(np.uint8),
+            "has_mask": tfds.features.Scalar(np.bool_),
+            "grade": tfds.features.Scalar(np.int32),
+            "side": text,
+            "sequence": text,
+        }
 
     def graded(self, example: Example) -> Sequence[Mapping[str, int]]:
-        """The one supraspinatus of the image."""
-        return [{"goutallier": example["grade"]}]
-
-
-def _volume(dtype: type) -> tfds.features.Tensor:
-    # zlib: an unencoded tensor may have one unknown dimension only.
-    return tfds.features.Tensor(shape=(None, None, None), dtype=dtype, encoding="zlib")
+        """The one supraspinatus of the image, where it is graded."""
+        return [{"goutallier": example["grade"]}] if example["grade"] >= 0 else []

@@ -1,22 +1,21 @@
 """A user's own cohort: studies.csv, readers.csv, findings.csv and their files (README.md)."""
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mskjax.errors import UserError
-from mskjax.imaging.volume import Volume
-from tfds_builders.raw import Example, RawStudy, Source, folder_of
-from tfds_builders.tables import Row, choice, number, read_table
-from tfds_builders.vertebral_fracture.sources import (
-    Finding,
-    Metadata,
-    NoOptions,
-    Reading,
-    example,
+from tfds_builders.paired import check_pair, pair_files, read_series
+from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
+from tfds_builders.tables import (
+    Row,
+    check_ids,
+    check_subset,
+    metadata,
+    number,
+    read_known,
+    read_table,
 )
-from tfds_builders.vertebral_fracture.sources_geometry import check_pair, find_segment, read_series
+from tfds_builders.vertebral_fracture.sources import Finding, Reading, example
+from tfds_builders.vertebral_fracture.sources_geometry import find_segment, surroundings
 from tfds_builders.vertebral_fracture.sources_readings import (
     FINDING_COLUMNS,
     READER_COLUMNS,
@@ -31,7 +30,6 @@ STUDY_EXTRAS = (
     "slice", "row0", "col0", "row1", "col1", "box_mask", "level", "sex", "age", "manufacturer",
     "field_strength_t", "subset", "pixel_spacing_mm",
 )  # fmt: skip
-_FILE_NAME = re.compile(r"[\w.+-]+")
 
 
 class CohortSource(Source):
@@ -47,50 +45,40 @@ class CohortSource(Source):
     def studies(self) -> list[RawStudy]:
         """The rows of studies.csv that can be packaged."""
         names = "studies.csv", "readers.csv", "findings.csv"
-        self.tables = tuple(p for n in names if (p := self._folder / n).is_file())
-        rows = self._table(names[0], STUDY_COLUMNS, STUDY_EXTRAS)
+        paths = [self._folder / name for name in names]
+        self.tables = tuple(path for path in paths if path.is_file())
+        rows = read_known(paths[0], STUDY_COLUMNS, STUDY_EXTRAS, self.ledger)
         found = self._parse_studies(rows)
         listed = list(dict.fromkeys(row["study_id"] for row in rows))
-        if (self._folder / names[1]).exists():
-            table = self._table(names[1], READER_COLUMNS, ("aided_call",))
+        if paths[1].exists():
+            table = read_known(paths[1], READER_COLUMNS, ("aided_call",), self.ledger)
             self._readings = parse_readers(table, listed, self.ledger)
-        if (self._folder / names[2]).exists():
-            table = self._table(names[2], FINDING_COLUMNS)
+        if paths[2].exists():
+            table = []
+            with self.ledger.collecting(names[2]):
+                table = read_table(paths[2], FINDING_COLUMNS)  # every other column is a finding
             self._findings = parse_findings(table, listed, self.ledger)
         return found
 
     def read(self, study: RawStudy) -> Example:
         """T1 in canonical order, T2 sampled on it, and the segment."""
         row: Row = study.details
-        value = number(row, "pixel_spacing_mm")
-        spacing = None if math.isnan(value) else value
-        t1 = read_series(study.files[0], "t1", spacing)
-        t2 = read_series(study.files[1], "t2", spacing)
+        spacing = number(row, "pixel_spacing_mm")
+        files = study.files[:2]
+        t1, t2 = (read_series(*named, spacing) for named in zip(files, SERIES, strict=True))
         segment = find_segment(row, t1, self._folder)
-        check_pair(t1, t2, segment, study.files)
+        check_pair(t1, t2, files, surroundings(segment), "the surroundings of the segment")
         return example(
             study,
             t1,
             t2,
             parse_class(row, "label"),
             segment,
+            row.get("level", ""),
             self._readings.get(study.study_id, []),
             self._findings.get(study.study_id, []),
-            _metadata(row, t1),
+            metadata(row, t1),
         )
-
-    def _table(
-        self, name: str, required: Sequence[str], optional: Sequence[str] | None = None
-    ) -> list[dict[str, str]]:
-        """Rows of a table, none where it is faulty; columns are free where `optional` is None."""
-        with self.ledger.collecting(name):
-            rows = read_table(self._folder / name, required)
-            if optional is not None:
-                extra = [c for c in rows[0] if c not in (*required, *optional)]
-                if extra:  # so that a misspelt name is seen
-                    self.ledger.notes.append(f"{name}: columns not used: {', '.join(extra)}")
-            return rows
-        return []
 
     def _parse_studies(self, rows: Sequence[Row]) -> list[RawStudy]:
         found: list[RawStudy] = []
@@ -99,8 +87,8 @@ class CohortSource(Source):
         for n, row in enumerate(rows, start=1):
             where = f"studies.csv, row {n}"
             with self.ledger.collecting(where):
-                _check_ids(row, seen)
-                _check_subset(row, subsets)
+                check_ids(row, seen)
+                check_subset(row, subsets)
                 parse_class(row, "label")
                 files = self._files(where, row)
                 if files:
@@ -111,58 +99,6 @@ class CohortSource(Source):
 
     def _files(self, where: str, row: Row) -> tuple[Path, ...]:
         """T1, T2 and the mask of the segment where there is one; none if a series is missing."""
-        faults = [fault for name in SERIES if (fault := self._absence(row, name))]
-        self.ledger.bad += [(where, fault) for fault in faults]
-        if faults:
-            return ()
-        t1, t2 = (self._folder / row[name] for name in SERIES)
-        if t1.resolve() == t2.resolve():
-            raise UserError(
-                f"study {row['study_id']!r} has {row['t1']} as its t1 and its t2; name two series."
-            )
+        files = pair_files(row, SERIES, self._folder, where, self.ledger)
         mask = (self._folder / row["box_mask"],) if row.get("box_mask") else ()
-        return t1, t2, *mask
-
-    def _absence(self, row: Row, name: str) -> str:
-        study, path = row["study_id"], self._folder / row[name]
-        if not row[name]:
-            return f"study {study!r} has no {name}; fill in its path or remove the row."
-        if not path.exists():
-            return f"the {name} of study {study!r}, {path}, does not exist; check the path."
-        return ""
-
-
-def _check_ids(row: Row, seen: set[str]) -> None:
-    patient, study = row["patient_id"], row["study_id"]
-    if not patient:
-        raise UserError(f"study {study!r} has no patient_id; fill it in.")
-    if not _FILE_NAME.fullmatch(study):
-        raise UserError(
-            f"study_id is {study!r}; it names files, so use letters, digits, '.', '_', '+', '-'."
-        )
-    if study in seen:
-        raise UserError(f"study_id {study!r} occurs twice; give every study its own.")
-    seen.add(study)
-
-
-def _check_subset(row: Row, subsets: dict[str, str]) -> None:
-    patient, subset = row["patient_id"], choice(row, "subset", ("training", "validation"))
-    if subsets.setdefault(patient, subset) != subset:
-        raise UserError(
-            f"patient {patient!r} is in subset {subsets[patient]!r} and {subset!r}; a patient must"
-            " be on one side."
-        )
-
-
-def _metadata(row: Row, t1: Volume) -> Metadata:
-    strength = number(row, "field_strength_t", 0, 30)
-    if math.isnan(strength):
-        strength = float(t1.meta.get("field_strength_t") or math.nan)
-    return Metadata(
-        level=row.get("level", ""),
-        sex=choice(row, "sex", ("M", "F")),
-        age=number(row, "age", 0, 130),
-        manufacturer=row.get("manufacturer") or str(t1.meta.get("manufacturer") or ""),
-        field_strength_t=strength,
-        subset=choice(row, "subset", ("training", "validation")),
-    )
+        return (*files, *mask) if files else ()

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from mskjax.errors import UserError
 from tfds_builders.raw import Ledger
-from tfds_builders.tables import Row, whole
+from tfds_builders.tables import Row, known_study, whole
 from tfds_builders.vertebral_fracture.sources import MISSING, Finding, Reading
 
 READER_COLUMNS = ("study_id", "reader", "call")
@@ -44,7 +44,7 @@ def parse_readers(
     calls: dict[tuple[str, str], Reading] = {}
     for n, row in enumerate(rows, start=1):
         with ledger.collecting(f"readers.csv, row {n}"):
-            study, reader = _known(row, studies), row["reader"]
+            study, reader = known_study(row, studies), row["reader"]
             if not reader:
                 raise UserError(f"study {study!r} has a call but no reader; fill in the reader.")
             if (study, reader) in calls:
@@ -90,7 +90,7 @@ def parse_findings(
     found: dict[str, list[Finding]] = {}
     for n, row in enumerate(rows, start=1):
         with ledger.collecting(f"findings.csv, row {n}"):
-            study = _known(row, studies)
+            study = known_study(row, studies)
             if study in found:
                 raise UserError(f"study {study!r} has two rows; remove one of them.")
             found[study] = [
@@ -103,10 +103,3 @@ def parse_findings(
             ledger.notes.append(f"finding {name}: recorded in {recorded} of {len(studies)}")
     holes = [Finding(name=name, present=MISSING) for name in names]
     return {study: found.get(study, holes) for study in studies}
-
-
-def _known(row: Row, studies: Sequence[str]) -> str:
-    study = row["study_id"]
-    if studies and study not in studies:  # none are known where studies.csv itself is faulty
-        raise UserError(f"study_id {study!r} is not in studies.csv; add the study or remove this.")
-    return study

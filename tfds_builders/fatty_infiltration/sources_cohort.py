@@ -1,0 +1,182 @@
+"""A user's own Y-views: studies.csv and the files it names (README.md)."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mskjax.errors import UserError
+from mskjax.imaging.files import read_mask, read_volume
+from mskjax.imaging.geometry import one_slice, through_plane, y_view
+from mskjax.imaging.volume import Volume
+from tfds_builders.fatty_infiltration.sources import FOSSA, MISSING, example
+from tfds_builders.phantoms.shoulder import GRADES
+from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
+from tfds_builders.tables import (
+    SUBSETS,
+    Row,
+    check_ids,
+    choice,
+    metadata,
+    number,
+    read_known,
+    whole,
+)
+
+STUDY_COLUMNS = ("patient_id", "study_id", "image", "mask", "grade")
+STUDY_EXTRAS = (
+    "side", "slice", "pixel_mm", "sequence", "sex", "age", "manufacturer", "field_strength_t",
+    "subset",
+)  # fmt: skip
+
+
+class CohortSource(Source):
+    """One image in Y-view a row, or a series and which of its slices that is."""
+
+    def __init__(self, options: NoOptions, folder: Path | None):
+        del options
+        super().__init__()
+        self._folder = folder_of(folder)
+
+    def studies(self) -> list[RawStudy]:
+        """The rows of studies.csv that can be packaged."""
+        table = self._folder / "studies.csv"
+        self.tables = (table,) if table.is_file() else ()
+        rows = read_known(table, STUDY_COLUMNS, STUDY_EXTRAS, self.ledger)
+        with self.ledger.collecting(table.name):
+            if rows and not any(row["mask"] for row in rows):
+                raise UserError(
+                    "no study has a mask, so finding the fossa cannot be learnt; outline it in at"
+                    " least some studies and fill in the column mask."
+                )
+        return self._parse(rows)
+
+    def read(self, study: RawStudy) -> Example:
+        """The one Y-view image of the study and its mask, upright."""
+        row: Row = study.details
+        path = study.files[0]
+        pixel = _pixel(row, "pixel_mm")
+        stored = read_volume(path, spacing=None if math.isnan(pixel) else (pixel, pixel))
+        index = _slice_of(stored, _index(row, "slice"), path)
+        image = y_view(one_slice(stored, index), path)
+        mask = None
+        if len(study.files) > 1:
+            outlined = read_mask(study.files[1], stored, labels=(FOSSA,))
+            mask = y_view(one_slice(outlined, index), study.files[1]).data
+            if not mask.any():
+                raise UserError(
+                    f"{study.files[1]}: the mask shows no fossa in slice {index}; check mask and"
+                    " slice, or leave the mask empty."
+                )
+        side, sequence = row.get("side", ""), row.get("sequence", "")
+        grade = _grade(row, "grade")
+        return example(study, image, mask, grade, side, sequence, metadata(row, stored))
+
+    def _parse(self, rows: Sequence[Row]) -> list[RawStudy]:
+        found: list[RawStudy] = []
+        seen: set[str] = set()
+        known: dict[tuple[str, str], str] = {}
+        for n, row in enumerate(rows, start=1):
+            where, faults = f"studies.csv, row {n}", len(self.ledger.bad)
+            with self.ledger.collecting(where):
+                check_ids(row, seen)
+            for column in ("sex", "subset"):
+                with self.ledger.collecting(where):
+                    _check_same(row, column, known)
+            files = self._files(where, row)
+            for column, check in _CHECKS.items():
+                with self.ledger.collecting(where):
+                    check(row, column)
+            if len(self.ledger.bad) == faults and self._is_usable(row):
+                found.append(RawStudy(row["patient_id"], row["study_id"], files, row))
+        return found
+
+    def _files(self, where: str, row: Row) -> tuple[Path, ...]:
+        """Image, and mask where there is one; what is missing becomes a bad case."""
+        if not row["image"]:
+            self.ledger.bad.append(
+                (where, f"study {row['study_id']!r} has no image; fill in its path.")
+            )
+        files = []
+        for column in ("image", "mask"):
+            if row[column]:
+                files.append(self._folder / row[column])
+                if not files[-1].exists():
+                    self.ledger.bad.append(
+                        (where, f"{column} is {files[-1]}: no such file or folder; check the path.")
+                    )
+        return tuple(files)
+
+    def _is_usable(self, row: Row) -> bool:
+        """Whether a study has a mask or a grade; lists what is missing."""
+        study, mask, grade = row["study_id"], row["mask"], row["grade"]
+        if not mask and not grade:
+            self.ledger.exclude(study, "it has neither mask nor grade")
+        elif not mask:
+            self.ledger.exclude(study, "kept for grading only: it has no mask")
+        elif not grade:
+            self.ledger.exclude(study, "kept for segmentation only: it is not graded")
+        return bool(mask or grade)
+
+
+def _slice_of(volume: Volume, given: int | None, path: Path) -> int:
+    """The slice that is meant, 0 being the first as stored.
+
+    Raises:
+      UserError: there are several and none is given, or the given one is not among them.
+    """
+    count = volume.data.shape[through_plane(volume)]
+    if given is None and count > 1:
+        raise UserError(
+            f"{path}: has {count} slices and it is not said which is the Y-view; give the slice"
+            f" column a number, 0 to {count - 1}."
+        )
+    if given is not None and given >= count:
+        raise UserError(
+            f"{path}: slice is {given}, but the file has {count}; it must be 0 to {count - 1}."
+        )
+    return given or 0
+
+
+def _check_same(row: Row, column: str, known: dict[tuple[str, str], str]) -> None:
+    """All studies of a patient say the same; sex, but not subset, may be left out of some."""
+    patient, value = row["patient_id"], row.get(column, "")
+    if not patient or (column == "sex" and not value):
+        return
+    first = known.setdefault((patient, column), value)
+    if first != value:
+        raise UserError(
+            f"patient {patient!r} has {column} {first!r} and {value!r}; a patient has one."
+        )
+
+
+def _grade(row: Row, column: str) -> int:
+    return whole(row, column, 0, GRADES - 1) if row[column] else MISSING
+
+
+def _index(row: Row, column: str) -> int | None:
+    return whole(row, column, 0, 9999) if row.get(column) else None
+
+
+def _pixel(row: Row, column: str) -> float:
+    value = number(row, column)
+    if value == 0:
+        raise UserError(f"{column} is {row[column]!r}; it must be above 0, in mm.")
+    return value
+
+
+def _among(*allowed: str) -> Callable[[Row, str], str]:
+    return lambda row, column: choice(row, column, allowed)
+
+
+# Each is called for its faults, all of which are said before an image is opened.
+_CHECKS: Mapping[str, Callable[[Row, str], Any]] = {
+    "grade": _grade,
+    "slice": _index,
+    "pixel_mm": _pixel,
+    "side": _among("left", "right"),
+    "sex": _among("F", "M"),
+    "age": lambda row, column: number(row, column, 0, 130),
+    "field_strength_t": lambda row, column: number(row, column, 0, 30),
+    "subset": _among(*SUBSETS),
+}

@@ -66,7 +66,7 @@ class TrainConfig:
       clip_norm: global gradient norm above which gradients are scaled down.
       ema_decay: decay of the exponential moving average of weights that is evaluated; 0 = none.
       balance: ``none``, ``weights`` (inverse class frequency in the loss) or ``sampling``
-        (each class drawn equally often).
+        (each class drawn equally often; of several heads, by the first).
       validate_every: steps between evaluations on the validation patients.
       checkpoint_every: steps between saves of the latest state.
       log_every: steps between rows of metrics.jsonl.

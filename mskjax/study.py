@@ -24,7 +24,7 @@ from mskjax.models.summary import parameter_count, parameter_table
 from mskjax.progress import Progress, say
 from mskjax.reporting.environment import environment
 from mskjax.reporting.summary import write_report
-from mskjax.systems.base import System
+from mskjax.systems.base import Predict, System
 from mskjax.tables import Row, read_rows, write_rows
 from mskjax.training.loop import Fit, fit, preemption
 from mskjax.training.mesh import data_mesh
@@ -102,11 +102,13 @@ def _run_folds(
             raise UserError(f"{untrained[0]} is not trained; run with --mode=train first.")
     mesh = data_mesh(config.devices)
     programs = {stage.name: Program(stage, mesh) for stage in system.stages}
-    prepared = {stage.name: prepare_examples(cohort, stage) for stage in system.stages}
+    cut_once = system.stages[:1] if system.recuts else system.stages
+    prepared = {stage.name: prepare_examples(cohort, stage) for stage in cut_once}
     for folder, fold in left.items():
-        fits = train_fold(config, programs, prepared, fold, folder, stop)
+        runner = _Fold(config, cohort, system, programs, prepared, fold, folder, stop)
+        fits, adapted = runner.train()
         if "evaluate" in modes:
-            evaluate_fold(cohort, system, programs, fits, fold, folder, stop)
+            runner.evaluate(fits, adapted)
 
 
 def make_splits(config: StudyConfig, cohort: Cohort, system: System, path: Path) -> splits.Splits:
@@ -171,80 +173,96 @@ def prepare_examples(cohort: Cohort, stage: Stage) -> Prepared:
     return Prepared(examples, np.array(patients), np.array(cases) if cases else None)
 
 
-def train_fold(
-    config: StudyConfig,
-    programs: dict[str, Program],
-    prepared: dict[str, Prepared],
-    fold: splits.Fold,
-    folder: Path,
-    stop: threading.Event,
-) -> dict[str, Fit]:
-    """Trains every stage of a fold on reference regions, or restores what is trained.
+@dataclasses.dataclass(frozen=True)
+class _Fold:
+    """One fold of a study.
 
-    Args:
+    Attributes:
       config: of the study.
-      programs: of the stages.
-      prepared: examples of the stages.
+      cohort: of all patients.
+      system: as declared, not adapted to any fold.
+      programs: of the stages, by name.
+      prepared: examples of the stages that are cut once for all folds.
       fold: the division.
       folder: ``fold_<k>``.
       stop: set when the process must end soon.
-
-    Returns:
-      The fit of each stage.
     """
-    fits = {}
-    for name, program in programs.items():
-        own, title = folder / name, f"{folder.name} {name}"
-        chosen = prepared[name].rows(fold, "train")
-        held = prepared[name].rows(fold, "validation")
+
+    config: StudyConfig
+    cohort: Cohort
+    system: System
+    programs: dict[str, Program]
+    prepared: dict[str, Prepared]
+    fold: splits.Fold
+    folder: Path
+    stop: threading.Event
+
+    def train(self) -> tuple[dict[str, Fit], System]:
+        """Trains every stage on reference regions, or restores what is trained.
+
+        Returns:
+          The fit of each stage, and the system adapted to the fold.
+        """
+        fits: dict[str, Fit] = {}
+        prepared, system = self.prepared, self.system
+        for number, name in enumerate(self.programs):
+            if number == 1 and system.recuts:
+                system, studies = system.adapted(
+                    self.cohort.studies, self._studies_of("train"), self._predict(fits)
+                )
+                cohort = dataclasses.replace(self.cohort, studies=studies)
+                prepared = {s.name: prepare_examples(cohort, s) for s in system.stages[1:]}
+            fits[name] = self._fit(name, prepared[name])
+        return fits, system
+
+    def _fit(self, name: str, prepared: Prepared) -> Fit:
+        own, title = self.folder / name, f"{self.folder.name} {name}"
+        chosen = prepared.rows(self.fold, "train")
+        held = prepared.rows(self.fold, "validation")
         if not len(chosen):
-            raise UserError(f"{title}: no training example among {len(fold.train)} patients.")
-        validation = pipeline.take(prepared[name].examples, held) if len(held) else None
-        seed = int(np.random.SeedSequence((config.seed, _number(folder))).generate_state(1)[0])
-        fits[name] = fit(
-            program, prepared[name].examples, chosen, validation, own, seed, stop, title
-        )
-        _write_architecture(own, fits[name])
-    return fits
+            raise UserError(f"{title}: no training example among {len(self.fold.train)} patients.")
+        validation = pipeline.take(prepared.examples, held) if len(held) else None
+        entropy = (self.config.seed, _number(self.folder))
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        program = self.programs[name]
+        result = fit(program, prepared.examples, chosen, validation, own, seed, self.stop, title)
+        _write_architecture(own, result)
+        return result
 
+    def evaluate(self, fits: dict[str, Fit], system: System) -> None:
+        """Reads and scores the held-out studies on predicted and on reference regions."""
+        predict, test = self._predict(fits), self._studies_of("test")
+        studies = self.cohort.studies
+        baselines = system.fit_baselines([studies[i] for i in self._studies_of("train")])
+        pictures = self.folder / "pictures"
+        pictures.mkdir(parents=True, exist_ok=True)
+        rows: list[Row] = []
+        progress = Progress(f"{self.folder.name} evaluation", len(test))
+        for start in range(0, len(test), STUDIES_AT_ONCE):
+            if self.stop.is_set():
+                raise Preempted(f"{self.folder.name}: stopped before evaluation was complete")
+            chunk = [studies[i] for i in test[start : start + STUDIES_AT_ONCE]]
+            predicted = system.read(chunk, predict, "predicted")
+            oracle = system.read(chunk, predict, "reference")
+            for study, ours, ideal in zip(chunk, predicted, oracle, strict=True):
+                scored = system.score(study, ours, ideal, baselines)
+                rows += [r for r in scored if _held_out(r, self.fold)]
+                picture = system.picture(study, ours, self.cohort.audit["kind"] == "phantom")
+                (pictures / f"{study['study_id']}.png").write_bytes(picture)
+                progress.advance()
+        progress.close()
+        number = _number(self.folder)
+        write_rows(self.folder / "cases.csv", [{"fold": number, **r} for r in rows])
 
-def evaluate_fold(
-    cohort: Cohort,
-    system: System,
-    programs: dict[str, Program],
-    fits: dict[str, Fit],
-    fold: splits.Fold,
-    folder: Path,
-    stop: threading.Event,
-) -> None:
-    """Reads and scores the held-out studies on predicted and on reference regions."""
+    def _studies_of(self, part: str) -> list[int]:
+        patients = set(getattr(self.fold, part))
+        return [i for i, (patient, _) in enumerate(self.cohort.index) if patient in patients]
 
-    def run_stage(name: str, examples: Examples) -> dict[str, np.ndarray]:
-        return predict(programs[name], fits[name].variables, examples)
+    def _predict(self, fits: dict[str, Fit]) -> Predict:
+        def run_stage(name: str, examples: Examples) -> dict[str, np.ndarray]:
+            return predict(self.programs[name], fits[name].variables, examples)
 
-    patients = {
-        part: [i for i, (p, _) in enumerate(cohort.index) if p in set(getattr(fold, part))]
-        for part in ("train", "test")
-    }
-    baselines = system.fit_baselines([cohort.studies[i] for i in patients["train"]])
-    pictures = folder / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    progress = Progress(f"{folder.name} evaluation", len(patients["test"]))
-    for start in range(0, len(patients["test"]), STUDIES_AT_ONCE):
-        if stop.is_set():
-            raise Preempted(f"{folder.name}: stopped before evaluation was complete")
-        chunk = [cohort.studies[i] for i in patients["test"][start : start + STUDIES_AT_ONCE]]
-        predicted = system.read(chunk, run_stage, "predicted")
-        oracle = system.read(chunk, run_stage, "reference")
-        for study, ours, ideal in zip(chunk, predicted, oracle, strict=True):
-            scored = system.score(study, ours, ideal, baselines)
-            rows += [r for r in scored if _held_out(r, fold)]
-            picture = system.picture(study, ours, cohort.audit["kind"] == "phantom")
-            (pictures / f"{study['study_id']}.png").write_bytes(picture)
-            progress.advance()
-    progress.close()
-    write_rows(folder / "cases.csv", [{"fold": _number(folder), **r} for r in rows])
+        return run_stage
 
 
 def gather_rows(workdir: Path, folds: int) -> list[Row]:

@@ -49,11 +49,13 @@ def balanced_order(classes: np.ndarray) -> np.ndarray:
     the division goes to the first examples, so the order is deterministic.
 
     Args:
-      classes: (N,) integer class of each example.
+      classes: (N,) integer class of each example; examples of a negative one, which belong to no
+        class, occur once.
     """
-    members = [np.flatnonzero(classes == c) for c in np.unique(classes)]
-    largest = max(len(m) for m in members)
-    return np.sort(np.concatenate([np.resize(m, largest) for m in members]))
+    members = [np.flatnonzero(classes == c) for c in np.unique(classes[classes >= 0])]
+    largest = max((len(m) for m in members), default=0)
+    balanced = [np.resize(m, largest) for m in members]
+    return np.sort(np.concatenate([*balanced, np.flatnonzero(classes < 0)]))
 
 
 def training_batches(

@@ -6,7 +6,7 @@ per shape however often it is asked for.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -72,6 +72,29 @@ def means(rows: Sequence[Row], columns: Sequence[str], resamples: int, seed: int
     }
 
 
+def ratios(
+    rows: Sequence[Row], columns: Mapping[str, tuple[str, str]], resamples: int, seed: int
+) -> Json:
+    """Ratios of sums over cases, such as detections per reference.
+
+    Args:
+      rows: with ``patient`` and the columns.
+      columns: figure -> (column of the numerator, column of the denominator).
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
+
+    Returns:
+      Figure -> estimate; nothing without rows.
+    """
+    if not rows:
+        return {}
+    pairs = [[[float_or_nan(r[part]) for part in pair] for pair in columns.values()] for r in rows]
+    estimates = patient_bootstrap(
+        _ratios_of_sums, np.array(pairs, np.float32), [r["patient"] for r in rows], resamples, seed
+    )
+    return {name: e.as_json() for name, e in zip(columns, estimates, strict=True)}
+
+
 def detection(rows: Sequence[Row], resamples: int, seed: int) -> Json:
     """Share of reference regions found, share of found ones at the right level, extra per study.
 
@@ -81,12 +104,12 @@ def detection(rows: Sequence[Row], resamples: int, seed: int) -> Json:
       resamples: of the bootstrap.
       seed: of the bootstrap.
     """
-    if not rows:
-        return {}
-    names = ("reference_discs", "found_discs", "extra_discs", "right_level")
-    counts = np.array([[float_or_nan(r[k]) for k in names] for r in rows], np.float32)
-    estimates = patient_bootstrap(_detection, counts, [r["patient"] for r in rows], resamples, seed)
-    return _ordered(estimates)
+    columns = {
+        "disc_detection_sensitivity": ("found_discs", "reference_discs"),
+        "extra_discs_per_study": ("extra_discs", "studies"),
+        "level_accuracy": ("right_level", "found_discs"),
+    }
+    return ratios([{**r, "studies": 1} for r in rows], columns, resamples, seed)
 
 
 def ordinal(
@@ -123,7 +146,7 @@ def ordinal(
     data = _labels(reference, predicted)
     data["probabilities"] = np.asarray(probabilities, np.float32)
     estimates = patient_bootstrap(statistic, data, list(patients), resamples, seed)
-    return _ordered(estimates)
+    return in_reading_order(estimates)
 
 
 def labels_only(
@@ -139,7 +162,7 @@ def labels_only(
     statistic = _Labels(tuple(int(g) for g in groups), name)
     data = _labels(reference, predicted)
     estimates = patient_bootstrap(statistic, data, list(patients), resamples, seed)
-    return _ordered(estimates)
+    return in_reading_order(estimates)
 
 
 def difference(
@@ -159,7 +182,7 @@ def difference(
     statistic = _Labels(tuple(int(g) for g in groups), name)
     ours, theirs = _labels(reference, predicted), _labels(reference, other)
     estimates = paired_patient_bootstrap(statistic, ours, theirs, list(patients), resamples, seed)
-    return _ordered(estimates)
+    return in_reading_order(estimates)
 
 
 def tables(
@@ -278,13 +301,9 @@ def _column_means(values: jax.Array, weights: jax.Array) -> jax.Array:
     return jax.vmap(mean_over_cases, (1, None))(values, weights)
 
 
-def _detection(counts: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
-    reference, found, extra, right = (weights[:, None] * counts).sum(0)
-    return {
-        "disc_detection_sensitivity": found / reference,
-        "extra_discs_per_study": extra / weights.sum(),
-        "level_accuracy": right / found,
-    }
+def _ratios_of_sums(pairs: jax.Array, weights: jax.Array) -> jax.Array:
+    sums = (weights[:, None, None] * pairs).sum(0)
+    return sums[:, 0] / sums[:, 1]
 
 
 def _group(probabilities: Any, groups: Any, count: int) -> Any:
@@ -344,8 +363,8 @@ _ORDER = (
 )
 
 
-def _ordered(estimates: dict[str, Estimate]) -> Json:
-    """JSON in reading order: a bootstrap returns its figures by the alphabet."""
+def in_reading_order(estimates: Mapping[str, Estimate]) -> Json:
+    """JSON in the order in which figures are read; a bootstrap returns them by the alphabet."""
 
     def place(name: str) -> tuple[int, str]:
         kind = next((i for i, start in enumerate(_ORDER) if name.startswith(start)), len(_ORDER))

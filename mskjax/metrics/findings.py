@@ -199,7 +199,7 @@ def _row(finding: Finding) -> list[str | float | None]:
     )
     remark = "1/2 added to each cell for the odds ratio" if finding.corrected else finding.why
     return [
-        finding.name,
+        finding.name.replace("_", " "),
         *(_share(n, total) for n, total in zip(finding.counts, finding.totals, strict=True)),
         _rounded(finding.odds_ratio),
         interval,

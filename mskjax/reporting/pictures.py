@@ -119,6 +119,7 @@ def overlay(
     title: Sequence[str] = (),
     *,
     annotations: Sequence[Note] = (),
+    further: Sequence[Panel] = (),
     phantom: bool = False,
 ) -> bytes:
     """Draws image | reference standard | prediction: the `sheet` of a segmentation.
@@ -130,7 +131,8 @@ def overlay(
       spacing: pixel pitch along rows (down) and columns (across), mm, positive.
       labels: label -> (name, colour); other labels are not drawn.
       title: lines above the panels.
-      annotations: (row, column, text) in pixels of ``image``, written on the last panel.
+      annotations: (row, column, text) in pixels of ``image``, written on the last of these panels.
+      further: panels that follow.
       phantom: burn the word PHANTOM into every panel.
 
     Returns:
@@ -143,7 +145,7 @@ def overlay(
     panels = [Panel("Image", image, spacing)]
     panels += [Panel(name, image, spacing, mask) for name, mask in masks if mask is not None]
     panels[-1] = dataclasses.replace(panels[-1], annotations=tuple(annotations))
-    return sheet(panels, title, labels=labels, phantom=phantom)
+    return sheet([*panels, *further], title, labels=labels, phantom=phantom)
 
 
 def _checked(panel: Panel) -> np.ndarray:

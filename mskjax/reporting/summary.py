@@ -60,6 +60,7 @@ def summarise(workdir: Path) -> dict[str, Any]:
     audit = _json(workdir / "cohort.json")
     module = systems.load(config.system)
     system: System = module.build(config, ())
+    stages = [stage.name for stage in system.stages]
     rows = read_rows(workdir / "cases.csv")
     kept = sorted({patient for patient, _ in audit["index"]})
     divided = load(workdir / "splits.json", kept, audit["fingerprint"], config.data.split)
@@ -100,7 +101,7 @@ def summarise(workdir: Path) -> dict[str, Any]:
         **figures,
         "published": [p.as_json() for p in system.published],
         "external": {},
-        "cost": _cost(workdir, config, folds),
+        "cost": _cost(workdir, stages, folds),
         "environment": _json(workdir / "environment.json"),
         "command": _command(config),
         "splits": {
@@ -112,9 +113,9 @@ def summarise(workdir: Path) -> dict[str, Any]:
         },
         "class_counts": _class_counts(audit, rows),
         "flow": _flow(audit, rows),
-        "architecture": _architecture(workdir, config),
+        "architecture": _architecture(workdir, stages),
         "recipe": _json(workdir / "config.json"),
-        "curves": _curves(workdir, config, folds),
+        "curves": _curves(workdir, stages, folds),
         "pictures": _pictures(workdir, system, rows),
         "rules": list(system.rules),
         "limits": _limits(system, audit, divided.kind, config.data.shuffle_labels),
@@ -159,10 +160,8 @@ def _limits(system: System, audit: dict[str, Any], kind: str, shuffled: bool) ->
     return limits
 
 
-def _cost(workdir: Path, config: StudyConfig, folds: Sequence[int]) -> dict[str, Any]:
-    parts = [
-        _json(workdir / f"fold_{k}" / stage / "cost.json") for k in folds for stage in config.stages
-    ]
+def _cost(workdir: Path, stages: Sequence[str], folds: Sequence[int]) -> dict[str, Any]:
+    parts = [_json(workdir / f"fold_{k}" / stage / "cost.json") for k in folds for stage in stages]
     wall = sum(p["wall_s"] for p in parts)
     return {
         "wall_s": wall,
@@ -176,7 +175,7 @@ def _cost(workdir: Path, config: StudyConfig, folds: Sequence[int]) -> dict[str,
                     _json(workdir / f"fold_{k}" / stage / "cost.json")["wall_s"] for k in folds
                 ),
             }
-            for stage in config.stages
+            for stage in stages
         },
     }
 
@@ -228,19 +227,19 @@ def _flow(audit: dict[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _architecture(workdir: Path, config: StudyConfig) -> list[dict[str, Any]]:
+def _architecture(workdir: Path, stages: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {"stage": stage, **_json(workdir / "fold_0" / stage / "architecture.json")}
-        for stage in config.stages
+        for stage in stages
     ]
 
 
 def _curves(
-    workdir: Path, config: StudyConfig, folds: Sequence[int]
+    workdir: Path, stages: Sequence[str], folds: Sequence[int]
 ) -> dict[str, dict[str, list[dict[str, float]]]]:
     """Rows of metrics.jsonl by stage and fold; train and validation rows of a step are joined."""
     curves: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for stage in config.stages:
+    for stage in stages:
         for fold in folds:
             by_step: dict[float, dict[str, float]] = defaultdict(dict)
             for row in read_curve(workdir / f"fold_{fold}" / stage / "metrics.jsonl"):

@@ -113,6 +113,13 @@ class ImageGradingOptions:
     def __post_init__(self) -> None:
         if self.margin < 0:
             raise UserError(f"margin is {self.margin}; it must not be negative.")
+        least = {"vgg19": 32, "resnet50": 1}[self.model.name]  # VGG halves the map five times
+        if min(self.crop) < least:
+            raise UserError(
+                f"crop is {self.crop}; {self.model.name} needs at least {least} rows and columns."
+            )
+        if len(set(self.heads)) < len(self.heads):
+            raise UserError(f"heads is {self.heads}; each may be named once.")
 
 
 @dataclasses.dataclass(frozen=True)

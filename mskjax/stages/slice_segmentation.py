@@ -110,13 +110,16 @@ class SliceSegmentation(Stage):
         label = np.argmax(classes, 0).astype(np.uint8)
         canvas = (len(label), *self.canvas)
         return {
-            "image": self._on_canvas(self._scaled(study))[known],
+            "image": self._images(study)[known],
             "label": geometry.crop_or_pad(label, (0, 0, 0), canvas)[known],
         }
 
     def inference_examples(self, study: Study) -> Examples:
         """As `training_examples`, without labels."""
-        return {"image": self._on_canvas(self._scaled(study))}
+        return {"image": self._images(study)}
+
+    def _images(self, study: Study) -> np.ndarray:
+        return on_canvas(scaled(study, self.channels, self.options.spacing_mm), self.canvas)
 
     def decode(self, study: Study, outputs: dict[str, np.ndarray]) -> np.ndarray:
         """Probabilities (S, rows, cols, classes) of one study -> (S, H, W) uint8 mask.
@@ -125,11 +128,11 @@ class SliceSegmentation(Stage):
         smooth as the native pixels allow.
         """
         native = study[self.channels[0]].shape
-        scaled = self._scaled(study)[0]
-        _, rows, cols = scaled.data.shape
+        first = scaled(study, self.channels[:1], self.options.spacing_mm)[0]
+        _, rows, cols = first.data.shape
         probabilities = np.moveaxis(outputs["probabilities"], -1, 0)[:, :, :rows, :cols]
         return geometry.labels_to_native(
-            probabilities.astype(np.float32), scaled.affine, native, study["affine"]
+            probabilities.astype(np.float32), first.affine, native, study["affine"]
         )
 
     def mean_loss(self, study: Study, outputs: dict[str, np.ndarray]) -> float:
@@ -175,25 +178,31 @@ class SliceSegmentation(Stage):
         """Softmax; half precision halves what crosses to the host and keeps 3 decimals."""
         return {"probabilities": jax.nn.softmax(outputs).astype(jnp.float16)}
 
-    def _scaled(self, study: Study) -> list[Volume]:
-        """Each channel at network spacing, zero mean and unit deviation after clipping outliers."""
-        step = self.options.spacing_mm
-        scaled = []
-        for name in self.channels:
-            volume = Volume(np.asarray(study[name], np.float32), study["affine"])
-            volume = geometry.resample(volume, (None, step, step), order=1)
-            # The brightest 0.5 % is surface fat near the coil: clipped, or it sets the scale.
-            image = intensity.percentile(volume.data, 0.5, 99.5)
-            scaled.append(volume.with_data(intensity.z_score(image)))
-        return scaled
 
-    def _on_canvas(self, volumes: Sequence[Volume]) -> np.ndarray:
-        slices, rows, cols = volumes[0].data.shape
-        canvas = (slices, max(self.canvas[0], rows), max(self.canvas[1], cols))
-        padded = [
-            geometry.crop_or_pad(v.data, (0, 0, 0), canvas, float(v.data.min())) for v in volumes
-        ]
-        return np.stack(padded, -1).astype(np.float32)
+def scaled(study: Study, channels: Sequence[str], spacing_mm: float) -> list[Volume]:
+    """Volumes of a study at network spacing, zero mean and unit deviation after clipping outliers.
+
+    Args:
+      study: canonical.
+      channels: names of its volumes.
+      spacing_mm: in-plane pixel size; slices keep their native pitch.
+    """
+    found = []
+    for name in channels:
+        volume = Volume(np.asarray(study[name], np.float32), study["affine"])
+        volume = geometry.resample(volume, (None, spacing_mm, spacing_mm), order=1)
+        # The brightest 0.5 % is surface fat near the coil: clipped, or it sets the scale.
+        image = intensity.percentile(volume.data, 0.5, 99.5)
+        found.append(volume.with_data(intensity.z_score(image)))
+    return found
+
+
+def on_canvas(volumes: Sequence[Volume], size: tuple[int, int]) -> np.ndarray:
+    """(S, rows, cols, channels) float32 of at least `size`, padded with each volume's minimum."""
+    slices, rows, cols = volumes[0].data.shape
+    shape = (slices, max(size[0], rows), max(size[1], cols))
+    padded = [geometry.crop_or_pad(v.data, (0, 0, 0), shape, float(v.data.min())) for v in volumes]
+    return np.stack(padded, -1).astype(np.float32)
 
 
 def canvas(

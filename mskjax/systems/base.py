@@ -39,12 +39,14 @@ class System(abc.ABC):
       title: for the report.
       stages: in the order in which they are trained.
       labels: features of a study that hold its grades; a control run shuffles them.
+      recuts: whether the stages after the first are cut anew for each fold, see `adapted`.
     """
 
     name: str
     title: str
     stages: tuple[Stage, ...]
     labels: tuple[str, ...]
+    recuts: bool = False
     published: tuple[Published, ...]
     rules: tuple[str, ...]  # scoring rules, printed in the report
     limits: tuple[str, ...]
@@ -70,6 +72,22 @@ class System(abc.ABC):
         Returns:
           One reading per study, the system's own type.
         """
+
+    def adapted(
+        self, studies: Sequence[Study], train: Sequence[int], predict: Predict
+    ) -> tuple["System", Sequence[Study]]:
+        """A fold's own system and studies, once its first stage is trained.
+
+        For what the later stages need of a fold: intensities fitted on its training patients, and
+        regions of studies that have no reference region, found by its own first stage.  Networks
+        stay the same.
+
+        Args:
+          studies: all of the cohort.
+          train: numbers of the studies of the fold's training patients.
+          predict: runs the fold's first stage.
+        """
+        return self, studies
 
     @abc.abstractmethod
     def fit_baselines(self, studies: Sequence[Study]) -> Any:

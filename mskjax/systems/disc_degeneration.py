@@ -86,12 +86,16 @@ class Reading:
       discs: the discs found, from the lowest upwards.
       labels: (S, H, W) int, level of each disc voxel.
       probabilities: head -> (discs, classes) float32.
+      crops: (discs, rows, cols) float32, the middle slice of what the grader saw.
+      attention: (discs, h, w) in [0, 1], Grad-CAM of the Pfirrmann grade in that slice.
     """
 
     mask: np.ndarray
     discs: Sequence[Region]
     labels: np.ndarray
     probabilities: dict[str, np.ndarray]
+    crops: np.ndarray | None = None
+    attention: np.ndarray | None = None
 
 
 class DiscDegeneration(System):
@@ -178,10 +182,20 @@ class DiscDegeneration(System):
             for s, m, (discs, _) in zip(studies, masks, found, strict=True)
         ]
         graded = predict_parts(predict, self.grade.name, crops)
-        return [
-            Reading(mask, discs, labels, probabilities)
-            for mask, (discs, labels), probabilities in zip(masks, found, graded, strict=True)
-        ]
+        readings = []
+        for mask, (discs, labels), crop, outputs in zip(masks, found, crops, graded, strict=True):
+            image, heat = crop["image"], outputs.get("attention")
+            readings.append(
+                Reading(
+                    mask,
+                    discs,
+                    labels,
+                    {name: p for name, p in outputs.items() if name != "attention"},
+                    image[:, image.shape[1] // 2, ..., 0],
+                    None if heat is None else heat[:, heat.shape[1] // 2],
+                )
+            )
+        return readings
 
     def _find(self, studies: Sequence[Study], predict: Predict) -> list[np.ndarray]:
         inputs = [self.find.inference_examples(s) for s in studies]
@@ -276,7 +290,7 @@ class DiscDegeneration(System):
         _, columns = graded_discs(study)
         grades = dict(zip(columns["level"], columns["pfirrmann"], strict=True))
         pairs = regions.match_regions(predicted.labels, study["disc_levels"])[0]
-        notes = []
+        notes, errors = [], {}
         for level, grade in grades.items():
             where = np.argwhere(study["disc_levels"][s] == level)
             if not len(where):
@@ -285,7 +299,8 @@ class DiscDegeneration(System):
             ours = "missed"
             if number is not None:
                 index = [d.level for d in predicted.discs].index(number)
-                ours = ROMAN[median_grade(predicted.probabilities["pfirrmann"][index]) - 1]
+                call = median_grade(predicted.probabilities["pfirrmann"][index])
+                ours, errors[index] = ROMAN[call - 1], abs(call - int(grade))
             # Behind the disc, over the canal: the disc itself stays visible.
             row, column = where[:, 0].mean(), where[:, 1].max() + np.ptp(where[:, 1]) / 2
             notes.append((float(row), float(column), f"{ROMAN[grade - 1]} / {ours}"))
@@ -298,6 +313,7 @@ class DiscDegeneration(System):
             labels=COLOURS,
             title=[study["study_id"], "Pfirrmann: reference / predicted"],
             annotations=notes,
+            further=_attention(predicted, errors),
             phantom=phantom,
         )
 
@@ -434,6 +450,22 @@ def _predicted_discs(mask: np.ndarray, study: Study) -> tuple[list[Region], np.n
     for disc in discs:
         labels[disc.slices][disc.mask] = disc.level
     return discs, labels
+
+
+def _attention(reading: Reading, errors: dict[int, int]) -> list[pictures.Panel]:
+    """Grad-CAM of the two discs whose grades are farthest off."""
+    if reading.crops is None or reading.attention is None:
+        return []
+    worst = sorted(errors, key=lambda index: -errors[index])[:2]
+    return [
+        pictures.Panel(
+            f"Grad-CAM, disc {reading.discs[i].level}",
+            reading.crops[i],
+            (1.0, 1.0),
+            heat=reading.attention[i],
+        )
+        for i in worst
+    ]
 
 
 def _oracle_columns(oracle: Reading, level: int) -> Row:

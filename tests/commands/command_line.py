@@ -38,10 +38,65 @@ SMALL = {
 }
 
 
+# A user's cohort of a dozen tiny images; the U-Nets learn enough to find what is bright.
+SMALL_RECIPE = {
+    "learning_rate": 0.02,
+    "warmup_steps": 2,
+    "ema_decay": 0.0,
+    "validate_every": 100,
+    "checkpoint_every": 10,
+    "log_every": 10,
+    "batch_size": 8,
+}
+SMALL_COHORT = {
+    "fatty_infiltration": {
+        "resamples": 50,
+        "devices": 1,
+        "data.folds": 2,
+        "stages.regions.spacing_mm": 2.0,
+        "stages.regions.patch": "(16,16)",
+        "stages.regions.model.widths": "(4,8)",
+        "stages.regions.model.dtype": "float32",
+        "stages.regions.train.steps": 30,
+        "stages.grades.crop": "(32,32)",
+        "stages.grades.model.width": 2,
+        "stages.grades.model.blocks": "(1,1,1,1,1)",
+        "stages.grades.model.hidden": 4,
+        "stages.grades.model.pool": "(1,1)",
+        "stages.grades.model.dtype": "float32",
+        "stages.grades.train.steps": 4,
+    },
+    "vertebral_fracture": {
+        "resamples": 50,
+        "devices": 1,
+        "data.folds": 2,
+        "stages.segments.spacing_mm": 2.0,
+        "stages.segments.patch": "(16,16)",
+        "stages.segments.model.widths": "(4,8)",
+        "stages.segments.model.dtype": "float32",
+        "stages.segments.train.steps": 30,
+        "stages.grades.crop": "(32,32)",
+        "stages.grades.model.width": 2,
+        "stages.grades.model.blocks": "(1,1,1,1)",
+        "stages.grades.model.dtype": "float32",
+        "stages.grades.train.steps": 4,
+    },
+}
+
+
 def study(workdir, data_dir, *flags, **changes):
     """Arguments of ``mskjax.main``; keywords change fields, ``__`` stands for a dot."""
     fields = SMALL | {k.replace("__", "."): v for k, v in changes.items()}
     return _arguments("", workdir, data_dir, fields, flags)
+
+
+def cohort_study(system, workdir, data_dir, raw, *flags, **changes):
+    """As `study`, for the variant ``cohort`` of another system."""
+    stages = ("regions" if system == "fatty_infiltration" else "segments", "grades")
+    recipes = {f"stages.{s}.train.{k}": v for s in stages for k, v in SMALL_RECIPE.items()}
+    fields = recipes | SMALL_COHORT[system] | {"data.manual_dir": raw}
+    fields |= {k.replace("__", "."): v for k, v in changes.items()}
+    return _arguments(":cohort", workdir, data_dir, fields, flags, f"experiments/{system}.py")
 
 
 def real_study(variant, workdir, data_dir, raw, *flags, **changes):
@@ -56,9 +111,9 @@ def real_study(variant, workdir, data_dir, raw, *flags, **changes):
     return _arguments(f":{variant}", workdir, data_dir, fields, flags)
 
 
-def _arguments(variant, workdir, data_dir, fields, flags):
+def _arguments(variant, workdir, data_dir, fields, flags, experiment=EXPERIMENT):
     return [
-        f"--config={EXPERIMENT}{variant}",
+        f"--config={experiment}{variant}",
         f"--workdir={workdir}",
         f"--config.data.data_dir={data_dir}",
         *(f"--config.{name}={value}" for name, value in fields.items()),

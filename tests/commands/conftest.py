@@ -1,3 +1,5 @@
+import contextlib
+import io
 import os
 from types import SimpleNamespace
 
@@ -36,5 +38,21 @@ def main_here(monkeypatch):
         for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
             monkeypatch.setenv(name, os.environ[name])
         return main(list(arguments))
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def finish():
+    """As `main_here`, for fixtures of a whole module: runs to the end, returns what was said."""
+
+    def call(arguments, command=main):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(io.StringIO()) as out,
+        ):
+            patch.chdir(ROOT)
+            assert command(list(arguments)) == 0
+        return out.getvalue()
 
     return call

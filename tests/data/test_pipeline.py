@@ -75,3 +75,9 @@ def test_balanced_order_draws_classes_equally_and_leaves_no_example_out():
     order = pipeline.balanced_order(classes)
     np.testing.assert_array_equal(np.bincount(classes[order]), [9, 9, 9])
     assert set(order) == set(range(15))
+
+
+def test_balanced_order_takes_examples_without_a_class_once():
+    order = pipeline.balanced_order(np.array([0, -1, 0, 0, 1, -1]))
+    assert order.tolist() == [0, 1, 2, 3, 4, 4, 4, 5]
+    assert pipeline.balanced_order(np.array([-1, -1])).tolist() == [0, 1]

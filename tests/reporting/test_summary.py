@@ -21,7 +21,8 @@ ROWS = [
 
 class OneGrade(System):
     name, title, labels = "one_grade", "One grade a study", ("grade",)
-    stages, published, rules, limits = (), (), (), ("One seed.",)
+    published, rules, limits = (), (), ("One seed.",)
+    stages = (types.SimpleNamespace(name="grades"),)
 
     def _unused(self, *arguments):
         raise AssertionError("a report needs rows of cases.csv alone")

@@ -1,0 +1,286 @@
+"""A user's own fractures, from two series on two grids to the readers' tables of the report."""
+
+import csv
+import json
+import signal
+import time
+from types import SimpleNamespace
+
+import jsonschema
+import numpy as np
+import pytest
+from builders import mini_spine
+from commands.command_line import ROOT, cohort_study, complaint, start, unfinished
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from mskjax import prepare
+
+pytestmark = pytest.mark.slow
+
+SYSTEM = "vertebral_fracture"
+# Study -> label; u has none.
+LABELS = {name: "malignant" if name in "bdfh" else "benign" for name in "abcdefgh"} | {"u": ""}
+T1_SHAPE, T2_SHAPE = (5, 24, 20), (6, 32, 28)
+COLUMNS = ["patient_id", "study_id", "t1", "t2", "label", "slice", "row0", "col0", "row1", "col1"]
+COLUMNS += ["level", "sex"]
+# Calls of two readers in the order of LABELS: m, b, or a hole; the resident read again with aid.
+SENIOR, RESIDENT, AIDED = "bmbmbmbbb", "mmb bm bb", "bmb b  b "
+WORDS = {"m": "malignant", "b": "benign", " ": ""}
+
+
+def canonical(steps, origin):
+    """Affine of axes L, I, P with the given steps and first voxel, RAS mm."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[-1.0, 0, 0], [0, 0, -1], [0, -1, 0]]) * steps
+    affine[:3, 3] = origin
+    return affine
+
+
+T1_AFFINE = canonical((4.0, 2.0, 2.0), (10.0, 20.0, 30.0))
+T2_AFFINE = canonical((4.2, 1.7, 1.6), (11.0, 22.0, 31.0))
+
+
+def box_of(number):
+    """Row0, col0, row1, col1 on T1's grid."""
+    row, col = np.random.default_rng((number, 1)).integers((5, 4), (11, 8)).tolist()
+    return row, col, row + 8, col + 8
+
+
+def sequence(number, shape, affine, bright):
+    """Noise, and the segment in slices 1 to 3 of T1, on the grid of either sequence."""
+    noise = np.random.default_rng((number, shape[0])).normal(100, 10, shape)
+    world = affine[:3, :3] @ np.indices(shape).reshape(3, -1) + affine[:3, 3:]
+    at = np.linalg.solve(T1_AFFINE[:3, :3], world - T1_AFFINE[:3, 3:])
+    row0, col0, row1, col1 = box_of(number)
+    low, high = np.array([[0.5, row0 - 0.5, col0 - 0.5], [3.5, row1 - 0.5, col1 - 0.5]])[..., None]
+    inside = ((at > low) & (at < high)).all(0).reshape(shape)
+    return (noise + bright * inside).astype(np.int16)
+
+
+def own_cohort(root):
+    """NIfTI and MetaImage, readers with holes, findings that are not recorded of all."""
+    rows = []
+    for number, (name, label) in enumerate(LABELS.items()):
+        t1 = sequence(number, T1_SHAPE, T1_AFFINE, 300)
+        t2 = sequence(number, T2_SHAPE, T2_AFFINE, 600 if label == "malignant" else 400)
+        mini_spine.write_nifti(root / f"{name}_t1.nii", t1, T1_AFFINE)
+        mini_spine.write_mha(root / f"{name}_t2.mha", t2, T2_AFFINE)
+        row = [f"p{name}", name, f"{name}_t1.nii", f"{name}_t2.mha", label, 2, *box_of(number)]
+        rows.append([*row, "L1", "FM"[number % 2]])
+    mini_spine.write_csv(root / "studies.csv", COLUMNS, rows)
+    readings = [[name, "senior", WORDS[c], ""] for name, c in zip(LABELS, SENIOR, strict=True)]
+    readings += [
+        [name, "resident", WORDS[c], WORDS[aided]]
+        for name, c, aided in zip(LABELS, RESIDENT, AIDED, strict=True)
+        if c != " "
+    ]
+    mini_spine.write_csv(
+        root / "readers.csv", ["study_id", "reader", "call", "aided_call"], readings
+    )
+    findings = [[name, int(name in "bdf"), ("", 1)[k % 2]] for k, name in enumerate(LABELS)]
+    header = ["study_id", "epidural_mass", "fracture_line"]
+    mini_spine.write_csv(root / "findings.csv", header, findings)
+    return root
+
+
+def edit(path, name, **cells):
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    next(r for r in rows if r["study_id"] == name).update(cells)
+    mini_spine.write_csv(path, list(rows[0]), [list(r.values()) for r in rows])
+
+
+def rows_of(workdir, kind):
+    with (workdir / "cases.csv").open(newline="") as file:
+        return [r for r in csv.DictReader(file) if r["kind"] == kind]
+
+
+def report_of(workdir):
+    return json.loads((workdir / "report" / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory, finish):
+    """Raw files, packaged by ``mskjax.prepare``, and what it said."""
+    root = tmp_path_factory.mktemp("fracture")
+    raw, data_dir = own_cohort(root / "raw"), root / "data"
+    flags = [f"--cohort={SYSTEM}/cohort", f"--manual_dir={raw}", f"--data_dir={data_dir}"]
+    said = finish(flags, prepare.main)
+    return SimpleNamespace(raw=raw, data_dir=data_dir, said=said)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, cohort, finish):
+    """A finished run of two folds on the user's files."""
+    workdir = tmp_path_factory.mktemp("runs") / "fracture"
+    finish(cohort_study(SYSTEM, workdir, cohort.data_dir, cohort.raw))
+    return workdir
+
+
+def test_prepare_prints_what_it_packaged_and_what_is_missing(cohort):
+    assert "vertebral_fracture/cohort 1.0.0\n" in cohort.said
+    assert "patients     9" in cohort.said
+    assert "fracture  -1: 1  0: 4  1: 4" in cohort.said
+    assert "note: label: 1 of 9 studies have none" in cohort.said
+    assert "note: reader senior: 9 read of 9" in cohort.said
+    assert "note: reader resident: 7 read of 9, 5 with aid" in cohort.said
+    assert "note: finding fracture_line: recorded in 4 of 9" in cohort.said
+
+
+def test_report_holds_to_the_contract_and_says_real_data(workdir):
+    report = report_of(workdir)
+    schema = json.loads((ROOT / "tests/commands/report.schema.json").read_text())
+    jsonschema.validate(report, schema)
+    assert (report["system"], report["variant"]) == (SYSTEM, "cohort")
+    assert report["cohort"]["kind"] == "real"
+    page = (workdir / "report" / "report.html").read_text()
+    assert "REAL DATA" in page
+    assert "PHANTOM" not in page
+    assert 'src="http' not in page
+    assert "Readers and imaging findings" in page
+    assert all(name in page for name in ("senior", "resident", "epidural_mass", "fracture_line"))
+    assert not unfinished(workdir)
+
+
+def test_no_patient_is_on_both_sides(workdir):
+    content = json.loads((workdir / "splits.json").read_text())
+    assert content["patient_overlap"] == 0
+    tested = [p for fold in content["folds"] for p in fold["test"]]
+    assert sorted(tested) == sorted(f"p{name}" for name in LABELS)
+    for fold in content["folds"]:
+        assert not {*fold["train"], *fold["validation"]} & {*fold["test"]}
+
+
+def test_every_patient_is_scored_and_the_unlabelled_one_for_the_segment_only(workdir):
+    segments, cases = rows_of(workdir, "segment"), rows_of(workdir, "case")
+    assert sorted(r["study"] for r in segments) == sorted(LABELS)
+    expected = {k: str(int(v == "malignant")) for k, v in LABELS.items() if v}
+    assert {r["case"]: r["reference"] for r in cases} == expected
+    assert sum(r["found"] == "1" for r in cases) >= 6  # or little is shown here
+    for row in cases:
+        assert bool(row["p"]) == (row["found"] == "1")
+    report = report_of(workdir)
+    p = [float(r["oracle_p"]) for r in cases]
+    auroc = roc_auc_score([int(r["reference"]) for r in cases], p)
+    assert report["oracle_region"]["auroc"]["value"] == pytest.approx(auroc, abs=1e-5)
+    assert report["oracle_region"]["auroc"]["n"] == 8
+    found = np.mean([r["segment_found"] == "1" for r in segments])
+    assert report["stages"]["segments"]["segment_found"]["value"] == pytest.approx(found)
+
+
+def test_holes_of_readers_stay_holes_and_their_figures_count_what_they_read(workdir):
+    cases = {r["case"]: r for r in rows_of(workdir, "case")}
+    digit = {"m": "1", "b": "0", " ": ""}
+    for column, said in {
+        "reader_senior": SENIOR,
+        "reader_resident": RESIDENT,
+        "aided_resident": AIDED,
+    }.items():
+        expected = {k: digit[c] for k, c in zip(LABELS, said, strict=True) if k != "u"}
+        assert {k: r[column] for k, r in cases.items()} == expected, column
+    assert {k for k, r in cases.items() if r["finding_fracture_line"]} == set("bdfh")
+    tables = {t["title"]: t["rows"] for t in report_of(workdir)["tables"]}
+    figures = {row[0]: row[1:] for row in tables["Readers and model"]}
+    reference = [digit[LABELS[k][0]] for k in "abcdefgh"]
+    for name, said in (("senior", SENIOR), ("resident", RESIDENT)):
+        read = [(digit[c], r) for c, r in zip(said, reference, strict=False) if c != " "]
+        assert figures[name][0] == len(read)
+        share = np.mean([c == r for c, r in read])
+        assert figures[name][1]["value"] == pytest.approx(share), name
+    assert figures["Model, segment given by hand"][0] == 8
+    assert {row[0]: row[2] for row in tables["McNemar"]} == {"senior": 8, "resident": 6}
+    assert "Agreement" in tables
+    assert "Readers aided by the model's call" in tables
+    (mass, line) = tables["Imaging findings: benign and malignant"]
+    assert mass[:3] == ["epidural_mass", "0 of 4 (0 %)", "3 of 4 (75 %)"]
+    assert line[:2] == ["fracture_line", None]  # recorded of no benign fracture
+
+
+def test_pictures_show_both_sequences_and_where_the_grader_looked(workdir):
+    page = (workdir / "report" / "report.html").read_text()
+    assert page.count("data:image/png") >= len(LABELS)
+    found = [r for r in rows_of(workdir, "case") if r["found"] == "1"]
+    coloured = []
+    for row in found:
+        path = workdir / f"fold_{row['fold']}" / "pictures" / f"{row['study']}.png"
+        with Image.open(path) as picture:
+            shown = np.asarray(picture.convert("RGB")).astype(int)
+        last = shown[:, -shown.shape[1] // 2 :]  # T1 and T2 of the crop under the heat map
+        coloured.append((np.ptp(last, axis=-1) > 40).mean())
+    assert max(coloured) > 0.2  # some maps of this tiny network are empty
+
+
+def test_sigterm_in_the_second_stage_and_again_gives_the_same_table(
+    cohort, workdir, main_here, tmp_path
+):
+    arguments = cohort_study(SYSTEM, tmp_path, cohort.data_dir, cohort.raw)
+    process = start("mskjax.main", *arguments)
+    begun, end = tmp_path / "fold_0" / "grades" / "checkpoints", time.monotonic() + 120
+    while not begun.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert "fold_0 grades: saved at step" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "cases.csv").exists()
+    assert main_here(*arguments) == 0
+    assert (tmp_path / "cases.csv").read_bytes() == (workdir / "cases.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "cells", "line"),
+    [
+        ("studies", "a", {"t2": ""}, "studies.csv, row 1: study 'a' has no t2; fill in"),
+        ("studies", "b", {"t2": "gone.mha"}, "studies.csv, row 2: the t2 of study 'b'"),
+        ("studies", "c", {"row1": "25"}, "c: the box (rows"),
+        ("readers", "d", {"call": "unsure"}, "readers.csv, row 4: call is 'unsure'; it must be"),
+        ("studies", "e", {"t2": "far.mha"}, "e: "),
+    ],
+)
+@pytest.mark.parametrize("command", ["prepare", "main"])
+def test_wrong_files_are_listed_and_nothing_is_packaged(
+    main_here, tmp_path, capsys, command, table, name, cells, line
+):
+    raw, data, workdir = own_cohort(tmp_path / "raw"), tmp_path / "data", tmp_path / "run"
+    far = T2_AFFINE.copy()
+    far[1, 3] += 300
+    mini_spine.write_mha(raw / "far.mha", np.ones(T2_SHAPE, np.int16), far)
+    edit(raw / f"{table}.csv", name, **cells)
+    if command == "prepare":
+        flags = [f"--cohort={SYSTEM}/cohort", f"--manual_dir={raw}", f"--data_dir={data}"]
+        assert prepare.main(flags) == 2
+    else:
+        assert main_here(*cohort_study(SYSTEM, workdir, data, raw)) == 2
+    first, *faults = complaint(capsys.readouterr().err).splitlines()
+    assert "cannot be packaged" in first
+    assert len(faults) == 1
+    assert faults[0].strip().startswith(line)
+    assert "far" not in str(cells) or "do not overlap" in faults[0]
+    assert not [p for p in data.rglob("*") if p.is_file()]
+    assert not (workdir / "splits.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": "('A',)"}, "heads is ('A',); it must be ('malignant',)"),
+        ({"scored_slices": 2}, "scored_slices is 2; it must be odd"),
+        ({"model__norm": "none"}, "resnet50 needs 'batch' or 'group'"),
+        ({"model__pretrained": "none.pth"}, "none.pth: cannot be opened"),
+    ],
+)
+def test_wrong_graders_are_refused_before_any_work(
+    cohort, main_here, tmp_path, capsys, changes, message
+):
+    fields = {f"stages__grades__{k}": v for k, v in changes.items()}
+    workdir, data = tmp_path / "run", tmp_path / "data"
+    assert main_here(*cohort_study(SYSTEM, workdir, data, cohort.raw, **fields)) == 2
+    said = complaint(capsys.readouterr().err)
+    assert message in said
+    assert "\n" not in said
+    assert not data.exists()
+    assert not workdir.exists()

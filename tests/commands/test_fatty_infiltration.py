@@ -214,18 +214,6 @@ def test_five_grades_beside_task_b_on_a_network_without_normalisation(cohort, ma
     assert "norm" not in str(report["architecture"][1]["table"])
 
 
-def test_shuffled_labels_mark_the_report_as_a_control(cohort, main_here, tmp_path):
-    assert main_here(*one_division(cohort, tmp_path, data__shuffle_labels=True)) == 0
-    report = report_of(tmp_path)
-    assert report["protocol"]["control"] == "labels were shuffled between patients"
-    assert report["headline"].startswith("CONTROL RUN")
-    assert "--config.data.shuffle_labels=True" in report["command"]
-    assert "CONTROL RUN" in (tmp_path / "report" / "report.html").read_text()
-    own = {r["case"]: int(r["reference"]) for r in rows_of(tmp_path, "case")}
-    assert own != {k: GRADES.get(k) for k in own}
-    assert report["cohort"]["kind"] == "real"
-
-
 def vgg_file(path, widths=(2, 4, 8, 16, 16), hidden=4):
     """torchvision's VGG-BN with one convolution a block, random weights; classes of ImageNet."""
     rng, weights, channels = np.random.default_rng(0), {}, 3

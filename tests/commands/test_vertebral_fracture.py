@@ -2,15 +2,13 @@
 
 import csv
 import json
-import signal
-import time
 from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
 import pytest
 from builders import mini_spine
-from commands.command_line import ROOT, cohort_study, complaint, start, unfinished
+from commands.command_line import ROOT, cohort_study, complaint, unfinished
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -209,26 +207,6 @@ def test_pictures_show_both_sequences_and_where_the_grader_looked(workdir):
         last = shown[:, -shown.shape[1] // 2 :]  # T1 and T2 of the crop under the heat map
         coloured.append((np.ptp(last, axis=-1) > 40).mean())
     assert max(coloured) > 0.2  # some maps of this tiny network are empty
-
-
-def test_sigterm_in_the_second_stage_and_again_gives_the_same_table(
-    cohort, workdir, main_here, tmp_path
-):
-    arguments = cohort_study(SYSTEM, tmp_path, cohort.data_dir, cohort.raw)
-    process = start("mskjax.main", *arguments)
-    begun, end = tmp_path / "fold_0" / "grades" / "checkpoints", time.monotonic() + 120
-    while not begun.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 75, said
-    assert "fold_0 grades: saved at step" in said
-    assert "Traceback" not in said
-    assert not (tmp_path / "cases.csv").exists()
-    assert main_here(*arguments) == 0
-    assert (tmp_path / "cases.csv").read_bytes() == (workdir / "cases.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 The signs and the direction in which each tells benign from malignant are those of Jung et al.,
 "Discrimination of metastatic from acute osteoporotic compression spinal fractures with MR imaging",
 Radiographics 2003;23:179.  The shares below are assumed: no sign occurs in one class alone, because
-none does in a clinic.
+none does in a clinic, and together they tell the classes apart about as well as the published
+senior reader could (accuracy .98).  One segment is abnormal as a rule, as in the published cohort.
 """
 
 from collections.abc import Sequence
@@ -18,20 +19,20 @@ _LEVEL_SHARES = (0.03, 0.08, 0.13, 0.18, 0.27, 0.19, 0.12)
 
 # Share of benign and of malignant fractures with each sign; the rest follows from the geometry.
 _SHARES = {
-    "fracture_line": (0.80, 0.20),  # benign: of those that have not healed
+    "fracture_line": (0.85, 0.12),  # benign: of those that have not healed
     "fluid_sign": (0.30, 0.04),  # benign: of those that have not healed
     "retropulsed_fragment": (0.40, 0.08),
-    "convex_posterior_border": (0.12, 0.80),  # of those without a retropulsed fragment
-    "pedicle_involvement": (0.12, 0.75),
+    "convex_posterior_border": (0.08, 0.88),  # of those without a retropulsed fragment
+    "pedicle_involvement": (0.08, 0.82),
     "posterior_element_involvement": (0.05, 0.45),
     "paraspinal_mass": (0.08, 0.45),
     "epidural_mass": (0.04, 0.50),
     "endplate_fracture": (0.60, 0.25),
     "other_marrow_lesions": (0.06, 0.55),
-    "multiple_compression_fractures": (0.40, 0.22),
+    "multiple_compression_fractures": (0.16, 0.04),
 }
-_HEALED, _EXTENSIVE = 0.25, 0.30  # of the benign; the rest has a band of oedema
-_SUBTOTAL, _MIXED = 0.35, 0.40  # of the malignant
+_HEALED, _EXTENSIVE = 0.25, 0.20  # of the benign; the rest has a band of oedema
+_SUBTOTAL, _MIXED = 0.25, 0.40  # of the malignant
 
 COMPLETE_ABOVE = 0.95  # replaced share of the body that is called complete
 RETAINED_BELOW = 0.80  # replaced share below which retained marrow is seen

@@ -152,7 +152,7 @@ def test_grades_metadata_and_what_is_kept_for_one_stage_only(raw, tmp_path):
         ("d", "kept for segmentation only: it is not graded"),
         ("e", "it has neither mask nor grade"),
     }
-    assert cohort.audit["counts"] == {"goutallier": {"-1": 1, "0": 1, "3": 1, "4": 1}}
+    assert cohort.audit["counts"] == {"goutallier": {"0": 1, "3": 1, "4": 1}}
 
 
 def test_optional_columns_may_be_absent_and_others_are_noted(raw, tmp_path):

@@ -138,7 +138,7 @@ def test_labels_segments_and_metadata(raw, tmp_path):
     assert (b["slice"], b["box"].tolist()) == (3, [10, 5, 20, 17])  # where the mask is largest
     assert (a["level"], a["sex"], a["age"], b["level"]) == ("L1", "F", 71.0, "")
     assert np.isnan([b["age"], b["field_strength_t"]]).all()
-    assert cohort.audit["counts"] == {"fracture": {"-1": 1, "0": 1, "1": 1}}
+    assert cohort.audit["counts"] == {"fracture": {"0": 1, "1": 1}}
     edit(raw / "studies.csv", 1, slice="1")
     other = package(raw, tmp_path / "again").studies[1]
     assert (other["slice"], other["box"].tolist()) == (1, [10, 5, 14, 9])

@@ -104,7 +104,7 @@ def test_prepare_prints_what_it_packaged_and_what_it_left_out(cohort):
     assert "fatty_infiltration/cohort 1.0.0\n" in cohort.said
     assert "patients     12" in cohort.said
     assert "studies      13" in cohort.said
-    assert "goutallier  -1: 1  0: 2  1: 3  2: 3  3: 2  4: 2" in cohort.said
+    assert "goutallier  0: 2  1: 3  2: 3  3: 2  4: 2" in cohort.said
     assert "k: kept for segmentation only: it is not graded" in cohort.said
     assert "l: kept for grading only: it has no mask" in cohort.said
 

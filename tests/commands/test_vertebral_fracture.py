@@ -119,7 +119,7 @@ def workdir(tmp_path_factory, cohort, finish):
 def test_prepare_prints_what_it_packaged_and_what_is_missing(cohort):
     assert "vertebral_fracture/cohort 1.0.0\n" in cohort.said
     assert "patients     9" in cohort.said
-    assert "fracture  -1: 1  0: 4  1: 4" in cohort.said
+    assert "fracture  0: 4  1: 4" in cohort.said
     assert "note: label: 1 of 9 studies have none" in cohort.said
     assert "note: reader senior: 9 read of 9" in cohort.said
     assert "note: reader resident: 7 read of 9, 5 with aid" in cohort.said

@@ -43,7 +43,7 @@ from mskjax.training.stage import Study
 
 HEAD = Head("malignant", 2, column=LABEL)
 CLASSES = ("benign", "malignant")
-BY_HAND, DETECTED = "Model, segment given by hand", "Model, segment found by the first stage"
+BY_HAND, DETECTED = "Model, segment by hand", "Model, segment found"
 READER = ("reader", "call", "aided_call")  # fields of the study's tables
 FINDING = ("name", "present")
 REFERENCE_COLOUR, FOUND_COLOUR = (0, 158, 115), (230, 159, 0)
@@ -317,7 +317,9 @@ def _columns(rows: Sequence[Row], prefix: str) -> dict[str, np.ndarray]:
     """Name -> (N,) 0, 1 or -1 of the columns with a prefix; those that are empty are left out."""
     names = dict.fromkeys(k for row in rows for k in row if k.startswith(prefix))
     found = {
-        name.removeprefix(prefix): np.array([int(r.get(name) or -1) for r in rows])
+        name.removeprefix(prefix).replace("_", " "): np.array(
+            [int(r.get(name) or -1) for r in rows]
+        )
         for name in names
     }
     return {name: values for name, values in found.items() if (values >= 0).any()}

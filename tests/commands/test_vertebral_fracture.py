@@ -186,7 +186,7 @@ def test_holes_of_readers_stay_holes_and_their_figures_count_what_they_read(work
         assert figures[name][0] == len(read)
         share = np.mean([c == r for c, r in read])
         assert figures[name][1]["value"] == pytest.approx(share), name
-    assert figures["Model, segment given by hand"][0] == 8
+    assert figures["Model, segment by hand"][0] == 8
     assert {row[0]: row[2] for row in tables["McNemar"]} == {"senior": 8, "resident": 6}
     assert "Agreement" in tables
     assert "Readers aided by the model's call" in tables

@@ -191,8 +191,8 @@ def test_holes_of_readers_stay_holes_and_their_figures_count_what_they_read(work
     assert "Agreement" in tables
     assert "Readers aided by the model's call" in tables
     (mass, line) = tables["Imaging findings: benign and malignant"]
-    assert mass[:3] == ["epidural_mass", "0 of 4 (0 %)", "3 of 4 (75 %)"]
-    assert line[:2] == ["fracture_line", None]  # recorded of no benign fracture
+    assert mass[:3] == ["epidural mass", "0 of 4 (0 %)", "3 of 4 (75 %)"]
+    assert line[:2] == ["fracture line", None]  # recorded of no benign fracture
 
 
 def test_pictures_show_both_sequences_and_where_the_grader_looked(workdir):

@@ -197,6 +197,31 @@ def apply_to_mask(transform: SliceTransform, mask: jax.Array) -> jax.Array:
     return jnp.where(inside, mask[row, column], jnp.zeros((), mask.dtype))
 
 
+def apply_to_boxes(
+    transform: SliceTransform, boxes: jax.Array, shape: tuple[int, int]
+) -> jax.Array:
+    """Moves boxes with their image, by zoom and translation alone.
+
+    Args:
+      transform: of `sample_slice_transform`, with rotation 0 and without a flip.
+      boxes: (N, 4) row0, col0, row1, col1 in pixels, half-open; a box without area is padding.
+      shape: rows, columns of the image.
+
+    Returns:
+      (N, 4) float32 cut at the border; a box of which less than half remains has no area.
+    """
+    size = jnp.array((*shape, *shape), jnp.float32)
+    t = transform.in_plane
+    moved = (boxes - size / 2) * t.scale + size / 2 + jnp.tile(t.translation, 2) * size
+    cut = jnp.clip(moved, 0, size)
+
+    def area(box: jax.Array) -> jax.Array:
+        return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+
+    kept = (area(boxes) > 0) & (area(cut) >= 0.5 * area(moved))
+    return jnp.where(kept[:, None], cut, 0.0)
+
+
 def apply_to_crop(transform: CropTransform, crop: jax.Array) -> jax.Array:
     """Transforms a crop: slices are reordered, then moved in plane together, then scaled.
 

@@ -13,6 +13,7 @@ from mskjax.imaging import augment
 from mskjax.imaging.augment import (
     CropAugmentation,
     SliceAugmentation,
+    apply_to_boxes,
     apply_to_crop,
     apply_to_image,
     apply_to_mask,
@@ -28,6 +29,7 @@ STILL_CROP = sample_crop_transform(jax.random.key(0), NO_CROP)
 image_of = jax.jit(apply_to_image)
 mask_of = jax.jit(apply_to_mask)
 crop_of = jax.jit(apply_to_crop)
+boxes_of = jax.jit(apply_to_boxes, static_argnums=2)
 augment_crops = jax.jit(augment.augment_crops, static_argnums=2)
 
 
@@ -186,6 +188,35 @@ def test_intensities_do_not_depend_on_the_normalisation():
         image_of(transform, 300.0 * image - 40.0), 300.0 * image_of(transform, image) - 40.0,
         atol=0.05,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_boxes_move_with_what_they_surround(seed):
+    strengths = dataclasses.replace(NO_SLICE, scale=0.3, translation=0.15)
+    transform = sample_slice_transform(jax.random.key(seed), strengths)
+    box = np.array([18.0, 25.0, 34.0, 51.0])
+    image = np.zeros((60, 84, 1), np.float32)
+    image[18:34, 25:51] = 1
+    bright = np.asarray(image_of(transform, jnp.asarray(image)))[..., 0]
+    (own,) = np.asarray(boxes_of(transform, jnp.asarray(box[None], jnp.float32), (60, 84)))
+    assert np.abs(own - box).max() > 0.5
+    # Edges lie between pixels: bright pixels of each profile, partial ones in part.
+    for axis, (low, high) in enumerate(own.reshape(2, 2).T):
+        profile = bright.max(1 - axis)
+        middle = (profile * (np.arange(len(profile)) + 0.5)).sum() / profile.sum()
+        assert profile.sum() == pytest.approx(high - low, abs=0.35)
+        assert middle == pytest.approx((low + high) / 2, abs=0.2)
+
+
+def test_boxes_are_cut_at_the_border_and_lost_when_most_of_them_is_outside():
+    boxes = jnp.asarray(
+        [[2, 10, 12, 30], [0, 10, 8, 30], [14, 2, 18, 8], [0, 0, 0, 0]], jnp.float32
+    )
+    up = boxes_of(moved(translation=(-0.3, 0.0)), boxes, (20, 40))
+    np.testing.assert_allclose(
+        up, [[0, 10, 6, 30], [0, 0, 0, 0], [8, 2, 12, 8], [0, 0, 0, 0]], atol=1e-5
+    )
+    np.testing.assert_array_equal(boxes_of(STILL, boxes, (20, 40)), boxes)
 
 
 def test_bias_field_is_smooth_and_multiplies():

@@ -1,0 +1,197 @@
+"""A detector of boxes in slices: Faster R-CNN on one or more volumes of a study."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mskjax.config import TrainConfig
+from mskjax.data.pipeline import Examples
+from mskjax.errors import UserError
+from mskjax.imaging import augment
+from mskjax.models.blocks import Dtype, Norm, check_norm
+from mskjax.models.faster_rcnn import FasterRCNN, detection_loss
+from mskjax.stages.slice_segmentation import on_canvas, scaled
+from mskjax.training.stage import Stage, Study
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectorOptions:
+    """Size of the detector; see `models.faster_rcnn.FasterRCNN`."""
+
+    widths: tuple[int, ...] = (16, 32, 64, 64)
+    channels: int = 32
+    hidden: int = 128
+    norm: Norm = "group"
+    dtype: Dtype = "float32"
+    anchor_sizes: tuple[tuple[float, ...], ...] = ((16.0,), (26.0,))
+    anchor_ratios: tuple[float, ...] = (0.3, 0.5, 0.8)
+
+    def __post_init__(self) -> None:
+        check_norm(self.norm, *self.widths, self.channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxDetectionOptions:
+    """Options of the stage.
+
+    Attributes:
+      spacing_mm: in-plane pixel size of the network; slices keep their native pitch.
+      channels: the study's volumes that the network sees together.
+      model: the network.
+      train: the recipe.
+      confidence: detections below it are not handed on.
+      most_boxes: reference boxes of a slice; more are refused.
+      augmentation: strengths; boxes stay upright, so rotation and flip must be 0.
+    """
+
+    spacing_mm: float
+    channels: tuple[str, ...]
+    train: TrainConfig
+    model: DetectorOptions = dataclasses.field(default_factory=DetectorOptions)
+    confidence: float = 0.5
+    most_boxes: int = 16
+    augmentation: augment.SliceAugmentation = dataclasses.field(
+        default_factory=lambda: augment.SliceAugmentation(rotation=0.0, flip=0.0)
+    )
+
+    def __post_init__(self) -> None:
+        if self.augmentation.rotation or self.augmentation.flip:
+            raise UserError("augmentation.rotation and flip must be 0: boxes stay upright.")
+        if not 0 <= self.confidence < 1:
+            raise UserError(f"confidence is {self.confidence}; it must be in [0, 1).")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Detections in the slice that shows most of them, unsure ones too.
+
+    Attributes:
+      slice: number.
+      boxes: (D, 4) float, row0, col0, row1, col1 half-open in native pixels.
+      scores: (D,) in [0, 1], descending.
+    """
+
+    slice: int
+    boxes: np.ndarray
+    scores: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxDetection(Stage):
+    """Finds boxes of one class, slice by slice.
+
+    Studies need ``affine``, the volumes of `BoxDetectionOptions.channels` on that grid and a table
+    ``boxes`` with ``boxed``, ``slice`` and ``box`` (row0, col0, row1, col1 in native pixels).
+
+    Attributes:
+      name: of the stage.
+      options: see `BoxDetectionOptions`.
+      canvas: rows, columns that hold every slice at network spacing.
+    """
+
+    name: str
+    options: BoxDetectionOptions
+    canvas: tuple[int, int]
+    inputs: tuple[str, ...] = ("image", "boxes", "labels")
+
+    @property
+    def train(self) -> TrainConfig:  # type: ignore[override]
+        """The recipe."""
+        return self.options.train
+
+    def model(self) -> nn.Module:
+        """Faster R-CNN with one class."""
+        m = self.options.model
+        return FasterRCNN(
+            classes=1,
+            widths=m.widths,
+            channels=m.channels,
+            hidden=m.hidden,
+            norm=m.norm,
+            anchor_sizes=m.anchor_sizes,
+            anchor_ratios=m.anchor_ratios,
+            detections=self.options.most_boxes,
+            dtype=jnp.dtype(m.dtype),
+        )
+
+    def training_examples(self, study: Study) -> Examples | None:
+        """The boxed slices: image, padded boxes (N, G, 4) in network pixels, labels (N, G)."""
+        table = study["boxes"]
+        boxed = np.asarray(table["boxed"]) > 0
+        numbers = np.unique(np.asarray(table["slice"])[boxed])
+        if not len(numbers):
+            return None
+        examples = self.inference_examples(study)
+        grid = scaled(study, self.options.channels[:1], self.options.spacing_mm)[0].affine
+        for number in numbers:
+            own = np.asarray(table["box"])[boxed & (np.asarray(table["slice"]) == number)]
+            if len(own) > self.options.most_boxes:
+                raise UserError(
+                    f"{study['study_id']}: slice {number} has {len(own)} boxes; raise most_boxes"
+                    f" ({self.options.most_boxes}) of stage {self.name}."
+                )
+            examples["boxes"][number, : len(own)] = on_grid(own, study["affine"], grid)
+            examples["labels"][number, : len(own)] = 1
+        return {name: values[numbers] for name, values in examples.items()}
+
+    def inference_examples(self, study: Study) -> Examples:
+        """All slices, without boxes."""
+        image = on_canvas(
+            scaled(study, self.options.channels, self.options.spacing_mm), self.canvas
+        )
+        room = (len(image), self.options.most_boxes)
+        return {
+            "image": image,
+            "boxes": np.zeros((*room, 4), np.float32),
+            "labels": np.zeros(room, np.int32),
+        }
+
+    def decode(self, study: Study, outputs: dict[str, np.ndarray]) -> Found:
+        """Detections of one study on its native grid.
+
+        A sagittal stack shows the discs in many slices; the one with the largest sum of scores is
+        taken, which is near the middle of the spine.
+        """
+        valid = outputs["valid"]
+        number = int(np.argmax((outputs["scores"] * valid).sum(1)))
+        grid = scaled(study, self.options.channels[:1], self.options.spacing_mm)[0].affine
+        boxes = on_grid(outputs["boxes"][number][valid[number]], grid, study["affine"])
+        rows, cols = study[self.options.channels[0]].shape[1:]
+        boxes = np.clip(boxes, 0, (rows, cols, rows, cols))
+        return Found(number, boxes, outputs["scores"][number][valid[number]])
+
+    def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Zoom and shift of image and boxes together, intensities, blur and noise of the image."""
+
+        def one(key: jax.Array, image: jax.Array, boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
+            transform = augment.sample_slice_transform(key, self.options.augmentation)
+            return (
+                augment.apply_to_image(transform, image),
+                augment.apply_to_boxes(transform, boxes, (image.shape[0], image.shape[1])),
+            )
+
+        image, boxes = jax.vmap(one)(keys, batch["image"], batch["boxes"])
+        return {**batch, "image": image, "boxes": boxes}
+
+    def loss(self, outputs: Any, batch: dict[str, jax.Array], balance: Any) -> jax.Array:
+        """Both stages of the detector, see `models.faster_rcnn.detection_loss`."""
+        return detection_loss(outputs)
+
+    def activate(self, outputs: Any) -> dict[str, jax.Array]:
+        """``boxes`` (B, D, 4) in network pixels, ``scores``, ``labels`` and ``valid`` (B, D)."""
+        return outputs.detections._asdict()
+
+
+def on_grid(boxes: np.ndarray, affine: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Boxes in pixels of one grid as boxes of another whose axes are parallel, (N, 4) float32.
+
+    Edges lie between pixel centres: edge ``e`` is the index ``e - 0.5``.
+    """
+    step = np.linalg.inv(target) @ affine
+    corners = np.asarray(boxes, np.float64).reshape(-1, 2, 2) - 0.5
+    scale, shift = np.diag(step)[1:3], step[1:3, 3]
+    return (corners * scale + shift + 0.5).reshape(-1, 4).astype(np.float32)

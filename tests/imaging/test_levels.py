@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mskjax.imaging.levels import assign_levels, tilts
+
+
+def spine(count, tilt=0.0, step=30.0):
+    """Centres of a straight spine from the lowest disc upwards; its discs' backs lie lower."""
+    down = np.array([np.cos(tilt), -np.sin(tilt)])
+    return np.array([300.0, 80.0]) - step * np.arange(count)[:, None] * down
+
+
+def test_discs_are_counted_from_the_lowest_upwards_in_whatever_order_they_come():
+    centres = spine(5)
+    order = np.array([3, 0, 4, 1, 2])
+    found = assign_levels(centres[order], np.ones(5))
+    np.testing.assert_array_equal(order[found.kept], [0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(found.levels, [1, 2, 3, 4, 5])
+    assert (found.gaps, found.twins, found.levels.dtype) == (0, 0, np.int32)
+
+
+@given(
+    steps=st.lists(st.floats(27.5, 32.5), min_size=5, max_size=8),
+    left_out=st.integers(1, 4),
+    tilt=st.floats(-0.5, 0.5),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_gap_skips_a_number_and_a_twin_takes_none(steps, left_out, tilt, seed):
+    down = np.array([np.cos(tilt), -np.sin(tilt)])
+    centres = 400 - np.concatenate([[0], np.cumsum(steps)])[:, None] * down
+    rng = np.random.default_rng(seed)
+    kept = np.delete(np.arange(len(centres)), left_out)
+    scores = np.full(len(kept), 0.9)
+    twin = centres[kept[1]] + rng.uniform(-3, 3, 2)
+    shown = np.concatenate([centres[kept], [twin]])
+    order = rng.permutation(len(shown))
+    found = assign_levels(shown[order], np.append(scores, 0.6)[order])
+    np.testing.assert_array_equal(order[found.kept], np.arange(len(kept)))
+    np.testing.assert_array_equal(found.levels, kept + 1)
+    assert (found.gaps, found.twins) == (1, 1)
+
+
+def test_of_twins_the_surer_one_stays():
+    centres = np.concatenate([spine(4), spine(4)[2:3] + 1])
+    for scores, chosen in (((0.5, 0.5, 0.5, 0.5, 0.8), 4), ((0.5, 0.5, 0.9, 0.5, 0.8), 2)):
+        found = assign_levels(centres, np.array(scores))
+        np.testing.assert_array_equal(found.kept, [0, 1, chosen, 3])
+        np.testing.assert_array_equal(found.levels, [1, 2, 3, 4])
+        assert found.twins == 1
+
+
+def test_two_missing_discs_skip_two_numbers():
+    found = assign_levels(spine(8)[[0, 1, 2, 5, 6, 7]], np.ones(6))
+    np.testing.assert_array_equal(found.levels, [1, 2, 3, 6, 7, 8])
+    assert found.gaps == 2
+
+
+def test_one_disc_is_the_lowest_and_none_has_no_level():
+    found = assign_levels(spine(1), np.ones(1))
+    assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.twins) == ([0], [1], 0, 0)
+    found = assign_levels(np.zeros((0, 2)), np.zeros(0))
+    assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.twins) == ([], [], 0, 0)
+
+
+@pytest.mark.parametrize("angle", [-0.6, -0.1, 0.0, 0.3, 1.0])
+def test_discs_of_a_straight_spine_lie_across_it(angle):
+    np.testing.assert_allclose(tilts(spine(4, angle)), np.full(4, angle), atol=1e-9)
+    # By hand: an upper disc in front of the lower one tips its neighbour's back downwards.
+    below, above = (130.0, 50.0), (100.0, 50.0 + 30 * np.tan(angle))
+    np.testing.assert_allclose(tilts(np.array([below, above])), angle, atol=1e-9)
+
+
+def test_an_inner_disc_takes_the_direction_of_its_neighbours_and_the_ends_their_own():
+    centres = np.array([[90.0, 0.0], [60.0, 10.0], [30.0, 0.0]])
+    end = np.arctan2(10, 30)
+    np.testing.assert_allclose(tilts(centres), [end, 0, -end])
+
+
+def test_a_disc_without_neighbours_is_level():
+    assert tilts(spine(1)).tolist() == [0]
+    assert tilts(np.zeros((0, 2))).tolist() == []

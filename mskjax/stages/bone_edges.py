@@ -1,0 +1,159 @@
+"""AlexNet refines the edge of bone: it classifies each pixel of a band around the edge."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mskjax.config import TrainConfig
+from mskjax.data.pipeline import Examples, take
+from mskjax.errors import UserError
+from mskjax.imaging import augment, patches
+from mskjax.stages.pixel_classification import (
+    BlockOptions,
+    PixelAlexNet,
+    PixelClassification,
+    at_centres,
+)
+from mskjax.stages.slice_segmentation import SliceSegmentation, on_canvas, scaled
+from mskjax.training.stage import Study
+
+PIXELS_AT_ONCE = 2**16  # bounds the memory of the examples of one study
+# A bit of the label that marks the band, so that augmentation moves both together.
+_BAND = 4
+
+Place = tuple[np.ndarray, ...]  # slices, rows, columns of pixels
+Classify = Callable[[Examples], dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoneEdgesOptions:
+    """Options of the stage.
+
+    Attributes:
+      spacing_mm, patch, train, augmentation: see `SliceSegmentationOptions`.
+      blocks: of AlexNet.
+      band_mm: the band reaches as far to each side of the edge, in the plane of the slice, and at
+        least to the pixels beside it.
+    """
+
+    spacing_mm: float
+    patch: tuple[int, int]
+    blocks: BlockOptions
+    train: TrainConfig
+    augmentation: augment.SliceAugmentation = dataclasses.field(
+        default_factory=augment.SliceAugmentation
+    )
+    band_mm: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not self.band_mm > 0:
+            raise UserError(f"config.stages.edges.band_mm is {self.band_mm}; it must be above 0.")
+
+
+@dataclasses.dataclass(frozen=True)
+class BoneEdges(PixelClassification):
+    """Trained on the band around the reference edge, applied to the band around any edge."""
+
+    options: BoneEdgesOptions
+
+    def model(self) -> PixelAlexNet:
+        """AlexNet with background and the structures as classes."""
+        return PixelAlexNet(self.options.blocks, self.classes_of_a_pixel)
+
+    def training_examples(self, study: Study) -> Examples | None:
+        """Slices with an edge; ``label`` has `_BAND` added in the band around it."""
+        # The pixels to draw are not known before the band is.
+        examples = SliceSegmentation.training_examples(self, study)
+        if examples is None:
+            return None
+        step = self.options.spacing_mm
+        band = self._band(examples["label"], (step, step))
+        chosen = np.flatnonzero(band.any((1, 2)))
+        if not len(chosen):
+            return None
+        label = examples["label"] | np.uint8(_BAND) * band
+        return self.with_centres(take({**examples, "label": label}, chosen))
+
+    def candidates(self, label: Any) -> Any:
+        """(1, H, W) bool, the band: its pixels are drawn evenly, or the edge would be biased."""
+        return super().candidates(label % _BAND).any(0)[None] & (label >= _BAND)
+
+    def loss(self, outputs: jax.Array, batch: dict[str, jax.Array], balance: object) -> jax.Array:
+        """Cross-entropy; a view that has lost its band costs nothing."""
+        return self._scored(outputs, batch)[0]
+
+    def monitor(self, outputs: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Share of the pixels that is right."""
+        return {"accuracy": self._scored(outputs, batch)[1]}
+
+    def activate(self, outputs: jax.Array) -> dict[str, jax.Array]:
+        """(B, N) class of each pixel, uint8."""
+        return {"class": jnp.argmax(outputs, -1).astype(jnp.uint8)}
+
+    def refine(self, study: Study, mask: np.ndarray, classify: Classify) -> np.ndarray:
+        """Gives each pixel near the edge of a mask the class that AlexNet sees there.
+
+        Args:
+          study: gives image and grid.
+          mask: (S, H, W) uint8 on the native grid.
+          classify: runs the network over examples.
+
+        Returns:
+          A new mask; pixels outside the band keep their label.
+        """
+        _, *pitch = np.linalg.norm(study["affine"][:3, :3], axis=0)
+        band = self._band(mask, pitch)
+        refined = mask.copy()
+        for examples, place, taken in self._band_examples(study, band):
+            refined[place] = classify(examples)["class"][taken]
+        return refined
+
+    def _band(self, mask: np.ndarray, pitch: Sequence[float]) -> np.ndarray:
+        return patches.band(mask, pitch, max(self.options.band_mm, *pitch))
+
+    def _band_examples(
+        self, study: Study, band: np.ndarray
+    ) -> Iterator[tuple[Examples, Place, np.ndarray]]:
+        """Examples of the band's pixels, some slices at a time.
+
+        Yields:
+          Examples; the pixels they stand for; (examples, points) bool, which of their centres
+          these are, in this order, the others being padding.
+        """
+        slices = np.flatnonzero(band.any((1, 2)))
+        if not len(slices):
+            return
+        volumes = scaled(study, self.channels, self.options.spacing_mm)
+        images = on_canvas(volumes, self.canvas)
+        step = np.linalg.inv(volumes[0].affine) @ study["affine"]
+        groups = min(len(slices), -(-int(band.sum()) // PIXELS_AT_ONCE))
+        for some in np.array_split(slices, groups):
+            places, centres, taken, shown = [], [], [], []
+            for number in some:
+                rows, cols = np.nonzero(band[number])
+                place = np.stack([np.full(len(rows), number), rows, cols])
+                own, real = self._in_examples((step[1:3, :3] @ place + step[1:3, 3:]).T)
+                places.append(place)
+                centres.append(own)
+                taken.append(real)
+                shown += [number] * len(own)
+            examples = {"image": images[shown], "centres": np.concatenate(centres)}
+            yield examples, tuple(np.concatenate(places, 1)), np.concatenate(taken)
+
+    def _in_examples(self, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 2) centres of one slice as (examples, points, 2) float32, and which are real."""
+        points = self.options.blocks.points
+        missing = -len(centres) % points
+        real = np.arange(len(centres) + missing) < len(centres)
+        padded = np.pad(centres.astype(np.float32), ((0, missing), (0, 0)))
+        return padded.reshape(-1, points, 2), real.reshape(-1, points)
+
+    def _scored(
+        self, outputs: jax.Array, batch: dict[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        label = at_centres(batch["label"], batch["centres"])
+        return self.classified(outputs, label % _BAND, label >= _BAND)

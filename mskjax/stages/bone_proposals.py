@@ -1,0 +1,240 @@
+"""Four networks propose bone, and a vote fixes where it lies.
+
+Three U-Nets, one for each structure and one for both as one, and a block-wise AlexNet are members
+of one network: one optimiser steps them on the sum of their losses.  They share no weight; the
+norm that clips the gradient is that of all four.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mskjax.data.pipeline import Examples
+from mskjax.errors import UserError
+from mskjax.imaging import geometry, patches, regions
+from mskjax.models import losses
+from mskjax.models.unet import UNet
+from mskjax.stages.pixel_classification import (
+    BlockOptions,
+    PixelAlexNet,
+    PixelClassification,
+    at_centres,
+)
+from mskjax.stages.slice_segmentation import SliceSegmentationOptions, UNetOptions, scaled
+from mskjax.training.stage import Study
+
+STRUCTURES = ("humerus", "scapula")
+UNETS = ("unet_humerus", "unet_scapula", "unet_both")
+ALEXNET = "alexnet"
+Rule = Literal["any", "majority", "all"]
+VOTES: Mapping[str, int] = {"any": 1, "majority": 2, "all": 3}  # of a structure's three voters
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoneProposalsOptions(SliceSegmentationOptions):
+    """Options of the stage; ``model`` is that of each U-Net.
+
+    Attributes:
+      blocks: of AlexNet.
+      stride: pixels between the pixels that AlexNet classifies in prediction; probabilities
+        between them are interpolated linearly.
+      vote: how many of a structure's three voters (its own U-Net, the U-Net of both, AlexNet)
+        must agree.
+      largest_component: whether only the largest connected part of each structure is kept.
+    """
+
+    blocks: BlockOptions
+    stride: int = 4
+    vote: Rule = "majority"
+    largest_component: bool = True
+
+    def __post_init__(self) -> None:
+        if self.stride < 1:
+            raise UserError(f"config.stages.proposals.stride is {self.stride}; it must be >= 1.")
+
+
+class Members(nn.Module):
+    """The four networks side by side.
+
+    Attributes:
+      unet: size of each U-Net.
+      blocks: size of AlexNet.
+    """
+
+    unet: UNetOptions
+    blocks: BlockOptions
+
+    @nn.compact
+    def __call__(self, image: jax.Array, centres: jax.Array, train: bool) -> dict[str, jax.Array]:
+        """Logits of each member.
+
+        Args:
+          image: (B, H, W, 1) float32 slices.
+          centres: (B, N, 2) float32 of the pixels that AlexNet classifies.
+          train: batch statistics and dropout.
+
+        Returns:
+          U-Net -> (B, H, W, 2), ``alexnet`` -> (B, N, 3), float32.
+        """
+        o = self.unet
+        outputs = {
+            name: UNet(2, o.widths, o.norm, jnp.dtype(o.dtype), name=name)(image, train)
+            for name in UNETS
+        }
+        alexnet = PixelAlexNet(self.blocks, len(STRUCTURES) + 1, name=ALEXNET)
+        return {**outputs, ALEXNET: alexnet(image, centres, train)}
+
+
+@dataclasses.dataclass(frozen=True)
+class BoneProposals(PixelClassification):
+    """See the module."""
+
+    options: BoneProposalsOptions
+
+    def model(self) -> Members:
+        """The four networks."""
+        return Members(self.options.model, self.options.blocks)
+
+    def inference_examples(self, study: Study) -> Examples:
+        """Whole slices, and as centres a lattice over each."""
+        examples = super().inference_examples(study)
+        slices, rows, cols, _ = examples["image"].shape
+        centres = patches.lattice((rows, cols), self.options.stride).reshape(1, -1, 2)
+        return {**examples, "centres": np.broadcast_to(centres, (slices, *centres.shape[1:]))}
+
+    def loss(self, outputs: Any, batch: dict[str, jax.Array], balance: Any) -> jax.Array:
+        """The sum over members: cross-entropy and soft Dice of U-Nets, cross-entropy of AlexNet.
+
+        AlexNet sees classes in equal shares, which would make it find bone everywhere.  Its logits
+        are therefore those of the true shares: the loss adds what `balance` says (Menon et al.,
+        ICLR 2021).
+        """
+        targets = _targets(batch["label"])
+        terms = [losses.segmentation_loss(outputs[name], targets[name]) for name in UNETS]
+        return sum(terms, self._alexnet(outputs[ALEXNET] + balance, batch)[0])
+
+    def balance(self, examples: Examples) -> np.ndarray:
+        """(classes,) log of a class's share of the drawn pixels over its share of all pixels."""
+        classes = range(self.classes_of_a_pixel)
+        shares = np.stack([(examples["label"] == c).mean((1, 2)) for c in classes], 1)
+        present = shares > 0
+        drawn = (present / present.sum(1, keepdims=True)).mean(0)
+        # A class that does not occur is drawn as often as it occurs.
+        return np.log((drawn + 1e-6) / (shares.mean(0) + 1e-6)).astype(np.float32)
+
+    def monitor(self, outputs: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Share of pixels that each member has right; AlexNet's of those drawn for it."""
+        found = {}
+        for name, target in _targets(batch["label"]).items():
+            right = jnp.argmax(outputs[name], -1) == target
+            found[f"accuracy_{name}"] = jnp.mean(right.astype(jnp.float32), (1, 2))
+        return {**found, f"accuracy_{ALEXNET}": self._alexnet(outputs[ALEXNET], batch)[1]}
+
+    def activate(self, outputs: Any) -> dict[str, jax.Array]:
+        """Probability of foreground (B, H, W) of each U-Net, (B, N, 2) of structures by AlexNet."""
+        p = {name: jax.nn.softmax(logits)[..., 1:] for name, logits in outputs.items()}
+        p |= {name: p[name][..., 0] for name in UNETS}
+        return {name: values.astype(jnp.float16) for name, values in p.items()}
+
+    def members(self, study: Study, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Probabilities of one study on its native grid.
+
+        Args:
+          study: gives the grid.
+          outputs: as `activate` names them, one row per slice.
+
+        Returns:
+          ``unet_humerus``, ``unet_scapula``, ``unet_both`` (S, H, W) and ``alexnet`` (2, S, H, W),
+          float32; 0 outside the slices.
+        """
+        image = scaled(study, self.channels, self.options.spacing_mm)[0]
+        slices, rows, cols = image.data.shape
+        native = study["image"].shape, study["affine"]
+
+        def bring(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
+            return geometry.resample_to(values.astype(np.float32), affine, *native)
+
+        found = {name: bring(outputs[name][:, :rows, :cols], image.affine) for name in UNETS}
+        size = (max(self.canvas[0], rows), max(self.canvas[1], cols))
+        grid = patches.lattice(size, self.options.stride).shape[:2]
+        coarse = patches.lattice_affine(image.affine, self.options.stride)
+        blocks = outputs[ALEXNET].reshape(slices, *grid, len(STRUCTURES))
+        found[ALEXNET] = np.stack([bring(p, coarse) for p in np.moveaxis(blocks, -1, 0)])
+        return found
+
+    def decode(self, study: Study, outputs: dict[str, np.ndarray]) -> np.ndarray:
+        """The vote, (S, H, W) uint8 on the native grid."""
+        return self.elect(self.members(study, outputs))
+
+    def elect(self, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The vote over the native probabilities of `members`, (S, H, W) uint8."""
+        mask = vote(probabilities, self.options.vote)
+        return largest_parts(mask) if self.options.largest_component else mask
+
+    def _alexnet(
+        self, logits: jax.Array, batch: dict[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        label = at_centres(batch["label"], batch["centres"])
+        return self.classified(logits, label, jnp.ones(label.shape, bool))
+
+
+def member_masks(probabilities: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What each member alone would say, uint8: 0, and 1 humerus, 2 scapula, or 1 bone.
+
+    A U-Net says yes above .5, AlexNet takes the likeliest class; ties go to background.
+    """
+    humerus, scapula = probabilities[ALEXNET]
+    background = 1 - humerus - scapula
+    structure = np.where(scapula > humerus, 2, 1)
+    masks = {
+        name: np.uint8(value) * (probabilities[name] > 0.5)
+        for name, value in zip(UNETS, (1, 2, 1), strict=True)
+    }
+    likeliest = np.where(np.maximum(humerus, scapula) > background, structure, 0)
+    return {**masks, ALEXNET: likeliest.astype(np.uint8)}
+
+
+def vote(probabilities: Mapping[str, np.ndarray], rule: str) -> np.ndarray:
+    """Elects each pixel's structure.
+
+    A structure's voters are its own U-Net, the U-Net of both as one and AlexNet.  Where both
+    structures win, the one whose voters have the higher mean probability is taken, the humerus
+    where they are equal.
+
+    Args:
+      probabilities: of `BoneProposals.members`, of any one shape.
+      rule: a key of `VOTES`.
+
+    Returns:
+      uint8 of that shape: 0 background, 1 humerus, 2 scapula.
+    """
+    masks = member_masks(probabilities)
+    wins, certainty = [], []
+    for label, name in enumerate(STRUCTURES, 1):
+        own = f"unet_{name}"
+        voices = (masks[own] == label, masks["unet_both"] == 1, masks[ALEXNET] == label)
+        wins.append(np.sum(voices, axis=0) >= VOTES[rule])
+        p = probabilities[own] + probabilities["unet_both"] + probabilities[ALEXNET][label - 1]
+        certainty.append(p)
+    humerus = wins[0] & (~wins[1] | (certainty[0] >= certainty[1]))
+    return np.where(humerus, 1, np.where(wins[1], 2, 0)).astype(np.uint8)
+
+
+def largest_parts(mask: np.ndarray) -> np.ndarray:
+    """The mask with the largest connected part of each structure alone."""
+    kept = np.zeros_like(mask)
+    for label in range(1, len(STRUCTURES) + 1):
+        if (mask == label).any():
+            kept[regions.components(mask == label)[0]] = label
+    return kept
+
+
+def _targets(label: Any) -> dict[str, jax.Array]:
+    """(B, H, W) int32, 0 or 1, for each U-Net."""
+    found = (label == 1, label == 2, label > 0)
+    return {name: f.astype(jnp.int32) for name, f in zip(UNETS, found, strict=True)}

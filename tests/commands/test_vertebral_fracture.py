@@ -137,7 +137,7 @@ def test_report_holds_to_the_contract_and_says_real_data(workdir):
     assert "PHANTOM" not in page
     assert 'src="http' not in page
     assert "Readers and imaging findings" in page
-    assert all(name in page for name in ("senior", "resident", "epidural_mass", "fracture_line"))
+    assert all(name in page for name in ("senior", "resident", "epidural mass", "fracture line"))
     assert not unfinished(workdir)
 
 

@@ -19,6 +19,7 @@ from mskjax.errors import UserError
 T = TypeVar("T")
 
 MODES = ("train", "evaluate", "report")  # the parts of a study, in order
+SPLITS = ("folds", "official", "folds_and_official", "by_case")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +32,11 @@ class DataConfig:
       data_dir: folder of packaged cohorts; relative paths are relative to the working directory.
       manual_dir: the user's raw files; not needed once the cohort is packaged.
       options: fields of the builder config to change (e.g. number of phantom patients).
-      split: ``folds`` (patient-grouped, stratified), ``official`` (the cohort's own division) or
-        ``by_case`` (cases of one patient on both sides; only to show what leakage does).
+      split: ``folds`` (patient-grouped, stratified), ``official`` (the cohort's own division),
+        ``folds_and_official`` (folds of its training part, then all of it against its held-out
+        part) or ``by_case`` (cases of one patient on both sides; only to show what leakage does).
       splits: a splits.json to use instead of making one.
-      folds: number of folds of ``folds``.
+      folds: number of folds of ``folds`` and ``folds_and_official``.
       validation_fraction: share of each fold's training patients that is kept from training, for
         the selection of checkpoints; 0 keeps none.
       shuffle_labels: control run: every study gets the labels of a study drawn at random, so that
@@ -131,7 +133,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "config", "resamples")
-        _one_of(self.data.split, ("folds", "official", "by_case"), "config.data.split")
+        _one_of(self.data.split, SPLITS, "config.data.split")
         if self.data.folds < 2:
             raise UserError(f"config.data.folds is {self.data.folds}; it must be at least 2.")
         if not 0 <= self.data.validation_fraction < 1:

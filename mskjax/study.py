@@ -289,6 +289,10 @@ def _divide(config: StudyConfig, cohort: Cohort, system: System) -> tuple[splits
     data = config.data
     if data.split == "official":
         return splits.official_fold(subsets, data.validation_fraction, config.seed)
+    if data.split == "folds_and_official":
+        return splits.folds_and_official(
+            subsets, strata, data.folds, data.validation_fraction, config.seed
+        )
     if data.split == "by_case":
         return splits.by_case_fold(cases, config.seed)
     return splits.grouped_folds(strata, data.folds, data.validation_fraction, config.seed)

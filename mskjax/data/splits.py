@@ -24,12 +24,15 @@ class Fold:
       train, validation, test: patient ids.
       cases: for the leaky case-wise division only, case id -> ``train`` | ``validation`` |
         ``test``; None for divisions by patient.
+      held_out: whether its test patients are in no other fold; its figures stand apart from those
+        of cross-validation.
     """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
     cases: Mapping[str, str] | None = None
+    held_out: bool = False
 
     @property
     def overlap(self) -> int:
@@ -47,7 +50,7 @@ class Splits:
 
     Attributes:
       folds: one or more divisions.
-      kind: ``folds``, ``official``, ``supplied`` or ``by_case``.
+      kind: ``folds``, ``official``, ``folds_and_official``, ``supplied`` or ``by_case``.
       fingerprint: of the cohort that was divided.
     """
 
@@ -125,13 +128,41 @@ def official_fold(
     parts = Counter(subsets.values())
     if set(parts) != {"training", "validation"}:
         raise UserError(
-            "config.data.split=official needs every patient marked training or validation; found"
+            "the cohort's own division needs every patient marked training or validation; found"
             f" {dict(parts)}. Use config.data.split=folds."
         )
     rest = [p for p, s in subsets.items() if s == "training"]
     train, validation = _hold_out(rest, validation_fraction, (seed, 3))
     test = tuple(sorted(p for p, s in subsets.items() if s == "validation"))
     return (Fold(train, validation, test),)
+
+
+def folds_and_official(
+    subsets: Mapping[str, str],
+    strata: Mapping[str, int | None],
+    folds: int,
+    validation_fraction: float,
+    seed: int,
+) -> tuple[Fold, ...]:
+    """Cross-validation of the cohort's training part, then all of it against the held-out part.
+
+    Args:
+      subsets: see `official_fold`.
+      strata: see `grouped_folds`.
+      folds: k.
+      validation_fraction: see `grouped_folds`.
+      seed: of the shuffles.
+
+    Returns:
+      k folds of the training part, and one that is held out.
+
+    Raises:
+      UserError: as `official_fold` and `grouped_folds`.
+    """
+    (official,) = official_fold(subsets, validation_fraction, seed)
+    inner = {p: s for p, s in strata.items() if subsets[p] == "training"}
+    crossed = grouped_folds(inner, folds, validation_fraction, seed)
+    return (*crossed, dataclasses.replace(official, held_out=True))
 
 
 def by_case_fold(cases: Mapping[str, str], seed: int) -> tuple[Fold, ...]:
@@ -169,7 +200,11 @@ def load(path: Path, patients: Sequence[str], fingerprint: str, kind: str) -> Sp
         content = json.loads(path.read_text())
         folds = tuple(
             Fold(
-                tuple(f["train"]), tuple(f.get("validation", ())), tuple(f["test"]), f.get("cases")
+                tuple(f["train"]),
+                tuple(f.get("validation", ())),
+                tuple(f["test"]),
+                f.get("cases"),
+                bool(f.get("held_out", False)),
             )
             for f in content["folds"]
         )

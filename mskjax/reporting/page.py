@@ -32,6 +32,7 @@ SECTIONS = {
     "calibration": "Calibration",
     "folds": "Values of each fold",
     "subgroups": "Subgroups",
+    "held_out": "Held-out patients",
     "external": "External test",
     "pictures": "Pictures",
     "curves": "Learning curves",
@@ -66,8 +67,8 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
     Args:
       report: the contents of report.json: the fields of its contract, and optionally title,
         headline, command, created, flow, class_counts, splits, confusion, calibration, folds,
-        subgroups, architecture, recipe, curves, checklist, rules, limits, external, model_card,
-        and those that systems add:
+        subgroups, architecture, recipe, curves, checklist, rules, limits, held_out, external,
+        model_card, and those that systems add:
 
         - tables, ``[{"id": str, "title": str, "note": str, "columns": [str], "rows": [[cell]]}]``
           with cell = text, number, None or estimate, under the heading tables_title; a column
@@ -117,6 +118,7 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "created": report.get("created"),
         "contents": _contents(report),
         "results": _side_by_side(report),
+        "held_out": _side_by_side(report["held_out"]) if report.get("held_out") else [],
         "baselines": _beside_baselines(report),
         "tables": [_table(table) for table in report.get("tables") or []],
         "published": _beside_published(report),

@@ -1,5 +1,6 @@
 """Divisions a user can choose instead of the study's own folds."""
 
+import csv
 import json
 
 import pytest
@@ -53,27 +54,39 @@ def test_the_official_division_of_a_cohort_without_one_is_refused(
     finished, main_here, tmp_path, capsys
 ):
     assert main_here(*study(tmp_path, finished.data_dir, data__split="official")) == 2
-    assert "config.data.split=official needs every patient marked" in complaint(
+    assert "the cohort's own division needs every patient marked" in complaint(
         capsys.readouterr().err
     )
 
 
-def test_the_official_division_is_followed(main_here, tmp_path):
+def test_the_official_division_after_folds_of_its_training_part(main_here, tmp_path):
     subsets = {"a": "training", "b": "validation", "c": "training", "d": "validation"}
     own_cohort(tmp_path / "raw", "abcd", subsets)
     workdir = tmp_path / "run"
     arguments = real_study(
-        "cohort", workdir, tmp_path / "data", tmp_path / "raw", data__split="official",
+        "cohort", workdir, tmp_path / "data", tmp_path / "raw", data__split="folds_and_official",
         data__validation_fraction=0.0,
     )  # fmt: skip
     assert main_here(*arguments) == 0
-    (fold,) = divided(workdir)["folds"]
+    *crossed, fold = divided(workdir)["folds"]
     assert (fold["train"], fold["validation"], fold["test"]) == (["pa", "pc"], [], ["pb", "pd"])
+    assert sorted(f["test"][0] for f in crossed) == ["pa", "pc"]
     report = report_of(workdir)
-    assert report["protocol"]["split"] == "official"
+    assert report["protocol"]["split"] == "folds_and_official"
+    assert report["protocol"]["folds"] == 2
     assert report["cohort"]["kind"] == "real"
     assert report["end_to_end"]["accuracy"]["n"] == 8
-    assert "PHANTOM" not in (workdir / "report" / "report.html").read_text()
+    assert report["held_out"]["end_to_end"]["accuracy"]["n"] == 8
+    rows = list(csv.DictReader((workdir / "cases.csv").open()))
+    assert {r["fold"] for r in rows if r["patient"] in ("pb", "pd")} == {"2"}
+    page = (workdir / "report" / "report.html").read_text()
+    assert "Patients whom no fold above has seen" in page
+    assert "PHANTOM" not in page
+    # The official division alone is the last of these folds.
+    alone = [a.replace("folds_and_official", "official") for a in arguments]
+    alone = [a.replace(str(workdir), str(tmp_path / "alone")) for a in alone]
+    assert main_here(*alone, "--mode=train") == 0
+    assert divided(tmp_path / "alone")["folds"] == [fold | {"held_out": False}]
 
 
 def test_division_by_case_is_labelled_as_leaking(finished, main_here, tmp_path):

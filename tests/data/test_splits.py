@@ -53,8 +53,23 @@ def test_official_division_tests_on_the_cohorts_validation_part():
     assert fold.test == ("v0", "v1")
     assert len(fold.validation) == 2
     assert set(fold.validation) < set(subsets) - {"v0", "v1"}
-    with pytest.raises(UserError, match="split=official needs"):
+    with pytest.raises(UserError, match="own division needs"):
         splits.official_fold({"a": "training"}, 0.2, 0)
+
+
+def test_folds_and_official_keeps_the_held_out_part_apart(tmp_path):
+    subsets = {f"t{i}": "training" for i in range(5)} | {f"v{i}": "validation" for i in range(3)}
+    *crossed, last = splits.folds_and_official(subsets, dict.fromkeys(subsets), 5, 0.0, 0)
+    assert [len(f.test) for f in crossed] == [1] * 5
+    assert sorted(p for f in crossed for p in f.test) == [f"t{i}" for i in range(5)]
+    assert not any(f.held_out for f in crossed)
+    assert last.held_out
+    assert (len(last.train), last.test) == (5, ("v0", "v1", "v2"))
+    splits.save(tmp_path / "s.json", splits.Splits((*crossed, last), "folds_and_official", "f"))
+    loaded = splits.load(tmp_path / "s.json", sorted(subsets), "f", "folds_and_official")
+    assert loaded.folds == (*crossed, last)
+    with pytest.raises(UserError, match="own division needs"):
+        splits.folds_and_official(dict.fromkeys(subsets, "training"), {}, 5, 0.0, 0)
 
 
 def test_by_case_division_leaks_and_says_so(tmp_path):

@@ -83,7 +83,7 @@ def _phantom() -> ConfigDict:
                         "anchor_sizes": ((10.0,), (16.0,)),
                         "anchor_ratios": (0.3, 0.5, 0.8),
                     },
-                    "augmentation": {"rotation": 0.0, "flip": 0.0},
+                    "augmentation": {"rotation": 15.0, "flip": 0.0},
                     "train": {
                         "steps": 200,
                         "batch_size": 8,

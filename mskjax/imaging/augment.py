@@ -198,22 +198,42 @@ def apply_to_mask(transform: SliceTransform, mask: jax.Array) -> jax.Array:
 
 
 def apply_to_boxes(
-    transform: SliceTransform, boxes: jax.Array, shape: tuple[int, int]
+    transform: SliceTransform, boxes: jax.Array, tilts: jax.Array, shape: tuple[int, int]
 ) -> jax.Array:
-    """Moves boxes with their image, by zoom and translation alone.
+    """Moves boxes with their image; a box stays upright and fits what it holds again.
+
+    What turns inside a box is taken to be an ellipse whose long axis has the given tilt, so a flat
+    structure that is turned upright gets a tall box.
 
     Args:
-      transform: of `sample_slice_transform`, with rotation 0 and without a flip.
+      transform: of `sample_slice_transform`, without a flip.
       boxes: (N, 4) row0, col0, row1, col1 in pixels, half-open; a box without area is padding.
+      tilts: (N,) radians, positive where the right end of the long axis is the lower one.
       shape: rows, columns of the image.
 
     Returns:
       (N, 4) float32 cut at the border; a box of which less than half remains has no area.
     """
-    size = jnp.array((*shape, *shape), jnp.float32)
+    size = jnp.array(shape, jnp.float32)
     t = transform.in_plane
-    moved = (boxes - size / 2) * t.scale + size / 2 + jnp.tile(t.translation, 2) * size
-    cut = jnp.clip(moved, 0, size)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    down, right = jnp.moveaxis((low + high) / 2 - size / 2, 1, 0)
+    cosine, sine = jnp.cos(t.rotation), jnp.sin(t.rotation)
+    centre = jnp.stack([cosine * down - sine * right, cosine * right + sine * down], 1)
+    centre = centre * t.scale + size / 2 + t.translation * size
+    # Squared sides of the box round an ellipse are a sum and a difference of its squared axes:
+    # width^2 = S + D cos(2 tilt), height^2 = S - D cos(2 tilt).
+    height, width = jnp.moveaxis(high - low, 1, 0)
+    before, after = jnp.cos(2 * tilts), jnp.cos(2 * (tilts - t.rotation))
+    # At a tilt of 45 degrees the sides say nothing about the axes.
+    steep = jnp.where(before < 0, -1.0, 1.0) * jnp.maximum(jnp.abs(before), 0.25)
+    most = 0.95 * (width**2 + height**2) / 2
+    change = jnp.clip((width**2 - height**2) / 2 / steep, -most, most) * (after - before)
+    sides = jnp.stack([height**2 - change, width**2 + change], 1)
+    sides = jnp.sqrt(jnp.maximum(sides, 0.04 * jnp.minimum(height, width)[:, None] ** 2))
+    sides = jnp.where(t.rotation == 0, high - low, sides) * t.scale
+    moved = jnp.concatenate([centre - sides / 2, centre + sides / 2], 1)
+    cut = jnp.clip(moved, 0, jnp.tile(size, 2))
 
     def area(box: jax.Array) -> jax.Array:
         return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])

@@ -4,9 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Discs of one spine lie a vertebra apart, and neighbours differ by less than a third.
-_GAP = 1.6  # a step of more than this many median steps skips a disc
+# Neighbouring discs lie a vertebra apart, and neighbouring vertebrae differ by less than a third.
+_GAP = 1.6  # a step of more than this many typical steps skips a disc
 _TWIN = 0.4  # of less than this many is the same disc found twice
+_FAR = 3.6  # of more than this many leads to something else
+_LEAN = np.deg2rad(75)  # of a step against the vertical, at most
+_BEND = np.deg2rad(60)  # of a step against the one below, at most; spinous processes need more
+_USUAL = np.deg2rad(25)  # bend that any spine makes
+_BENDING = 0.5  # score that one radian more costs: of like rows the straighter one is taken
+_SKIPPING = 0.4  # score that a skipped level costs: an unsure disc is better than a gap
+_SAME_MM = 5.0  # centres nearer than this are of one disc
 
 
 @dataclass(frozen=True)
@@ -17,38 +24,82 @@ class Levels:
       kept: (K,) int, numbers of the discs that are kept, from the lowest upwards.
       levels: (K,) int32, 1 for the lowest; a gap skips numbers.
       gaps: levels that are skipped.
-      twins: discs that are left out because another one lies in their place.
+      left_out: sure detections that are not kept: a disc found twice, or nothing in the row.
     """
 
     kept: np.ndarray
     levels: np.ndarray
     gaps: int
-    twins: int
+    left_out: int
 
 
-def assign_levels(centres_mm: np.ndarray, scores: np.ndarray) -> Levels:
+def assign_levels(centres_mm: np.ndarray, scores: np.ndarray, confidence: float) -> Levels:
     """Counts discs from the lowest upwards; gaps are reported, not closed.
+
+    Of all rows of detections whose steps go upwards, are of a disc's length and bend no more than a
+    spine does, the spine is the one with the largest sum of what scores exceed `confidence` by,
+    less a price for bends and for skipped levels.  So an unsure detection counts where it fills a
+    gap between sure ones, and nowhere else.
 
     Args:
       centres_mm: (N, 2) rows (downwards) and columns (backwards) of the discs' centres.
-      scores: (N,) confidence; of two discs in one place the surer one is kept.
+      scores: (N,) in [0, 1], of unsure detections too.
+      confidence: score at which a detection is sure.
     """
     centres = np.asarray(centres_mm, np.float64).reshape(-1, 2)
+    gains = np.asarray(scores, np.float64) - confidence
+    if not (gains >= 0).any():
+        return Levels(np.zeros(0, int), np.zeros(0, np.int32), 0, 0)
     order = np.argsort(-centres[:, 0], kind="stable")
-    steps = np.linalg.norm(np.diff(centres[order], axis=0), axis=1)
-    typical = float(np.median(steps)) if len(steps) else 0.0
-    kept: list[int] = []
-    for number in order.tolist():
-        twin = kept and np.linalg.norm(centres[number] - centres[kept[-1]]) < _TWIN * typical
-        if not twin:
-            kept.append(number)
-        elif scores[number] > scores[kept[-1]]:
-            kept[-1] = number
+    kept = order[_best_row(centres[order], gains[order])]
     between = np.linalg.norm(np.diff(centres[kept], axis=0), axis=1)
     typical = float(np.median(between)) if len(between) else 1.0
     jumps = np.where(between > _GAP * typical, np.rint(between / typical), 1).astype(np.int32)
     levels = np.cumsum(np.concatenate([[1], jumps])).astype(np.int32)[: len(kept)]
-    return Levels(np.array(kept, int), levels, int((jumps - 1).sum()), len(centres) - len(kept))
+    left_out = int((np.delete(gains, kept) >= 0).sum())
+    return Levels(kept.astype(int), levels, int((jumps - 1).sum()), left_out)
+
+
+def _best_row(centres: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """Numbers, from the lowest upwards, of the surest row that a spine could make.
+
+    Dynamic programming over the last two discs of a row.
+    """
+    count = len(centres)
+    if count < 2:
+        return np.arange(count)
+    step = centres[None] - centres[:, None]  # from, to
+    length = np.linalg.norm(step, axis=-1)
+    angle = np.arctan2(step[..., 1], -step[..., 0])  # 0 straight up
+    upwards = np.triu(np.ones((count, count), bool), 1) & (np.abs(angle) <= _LEAN)
+    # A disc's next one upwards is the nearest; the median forgives gaps and strays.
+    next_up = np.where(upwards & (length > _SAME_MM), length, np.inf).min(1)
+    known = next_up[np.isfinite(next_up)]
+    if not len(known):
+        return np.array([int(np.argmax(gains))])
+    typical = float(np.median(known))
+    allowed = upwards & (length >= _TWIN * typical) & (length <= _FAR * typical)
+    skipped = np.where(length > _GAP * typical, np.rint(length / typical) - 1, 0)
+    gained = gains[None] - _SKIPPING * skipped  # by a step, from, to
+
+    best = np.where(allowed, gains[:, None] + gained, -np.inf)  # of rows that end with i, j
+    before = np.full((count, count), -1)
+    for i in range(count):  # sorted: whatever ends with i is known by now
+        for j in np.flatnonzero(allowed[i]):
+            bend = np.abs(angle[i, j] - angle[:, i])
+            price = _BENDING * np.maximum(bend - _USUAL, 0)
+            longer = np.where(bend <= _BEND, best[:, i] + gained[i, j] - price, -np.inf)
+            k = int(np.argmax(longer))
+            if longer[k] > best[i, j]:
+                best[i, j], before[i, j] = longer[k], k
+    if best.max(initial=-np.inf) <= gains.max():
+        return np.array([int(np.argmax(gains))])
+    i, j = (int(v) for v in np.unravel_index(int(np.argmax(best)), best.shape))
+    row = [j, i]
+    while (k := int(before[i, j])) >= 0:
+        row.append(k)
+        i, j = k, i
+    return np.array(row[::-1])
 
 
 def tilts(centres_mm: np.ndarray) -> np.ndarray:

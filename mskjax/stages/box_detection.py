@@ -12,6 +12,7 @@ from mskjax.config import TrainConfig
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.imaging import augment
+from mskjax.imaging.levels import tilts
 from mskjax.models.blocks import Dtype, Norm, check_norm
 from mskjax.models.faster_rcnn import FasterRCNN, detection_loss
 from mskjax.stages.slice_segmentation import on_canvas, scaled
@@ -43,9 +44,9 @@ class BoxDetectionOptions:
       channels: the study's volumes that the network sees together.
       model: the network.
       train: the recipe.
-      confidence: detections below it are not handed on.
+      confidence: score at which a detection is sure; figures count those from it on.
       most_boxes: reference boxes of a slice; more are refused.
-      augmentation: strengths; boxes stay upright, so rotation and flip must be 0.
+      augmentation: strengths; flip must be 0, for the front of the body is always on the left.
     """
 
     spacing_mm: float
@@ -55,12 +56,12 @@ class BoxDetectionOptions:
     confidence: float = 0.5
     most_boxes: int = 16
     augmentation: augment.SliceAugmentation = dataclasses.field(
-        default_factory=lambda: augment.SliceAugmentation(rotation=0.0, flip=0.0)
+        default_factory=augment.SliceAugmentation
     )
 
     def __post_init__(self) -> None:
-        if self.augmentation.rotation or self.augmentation.flip:
-            raise UserError("augmentation.rotation and flip must be 0: boxes stay upright.")
+        if self.augmentation.flip:
+            raise UserError("augmentation.flip must be 0: the front is always on the left.")
         if not 0 <= self.confidence < 1:
             raise UserError(f"confidence is {self.confidence}; it must be in [0, 1).")
 
@@ -119,13 +120,19 @@ class BoxDetection(Stage):
         )
 
     def training_examples(self, study: Study) -> Examples | None:
-        """The boxed slices: image, padded boxes (N, G, 4) in network pixels, labels (N, G)."""
+        """The boxed slices.
+
+        Returns:
+          image; padded boxes (N, G, 4) in network pixels, from the lowest upwards; their labels and
+          tilts (N, G), see `levels.tilts`.
+        """
         table = study["boxes"]
         boxed = np.asarray(table["boxed"]) > 0
         numbers = np.unique(np.asarray(table["slice"])[boxed])
         if not len(numbers):
             return None
         examples = self.inference_examples(study)
+        examples["tilts"] = np.zeros(examples["labels"].shape, np.float32)
         grid = scaled(study, self.options.channels[:1], self.options.spacing_mm)[0].affine
         for number in numbers:
             own = np.asarray(table["box"])[boxed & (np.asarray(table["slice"]) == number)]
@@ -134,7 +141,11 @@ class BoxDetection(Stage):
                     f"{study['study_id']}: slice {number} has {len(own)} boxes; raise most_boxes"
                     f" ({self.options.most_boxes}) of stage {self.name}."
                 )
-            examples["boxes"][number, : len(own)] = on_grid(own, study["affine"], grid)
+            boxes = on_grid(own, study["affine"], grid)
+            boxes = boxes[np.argsort(-(boxes[:, 0] + boxes[:, 2]), kind="stable")]
+            examples["boxes"][number, : len(own)] = boxes
+            # The network's pixels are square.
+            examples["tilts"][number, : len(own)] = tilts((boxes[:, :2] + boxes[:, 2:]) / 2)
             examples["labels"][number, : len(own)] = 1
         return {name: values[numbers] for name, values in examples.items()}
 
@@ -165,16 +176,18 @@ class BoxDetection(Stage):
         return Found(number, boxes, outputs["scores"][number][valid[number]])
 
     def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Zoom and shift of image and boxes together, intensities, blur and noise of the image."""
+        """Motion of image and boxes together, intensities, blur and noise of the image."""
 
-        def one(key: jax.Array, image: jax.Array, boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def one(
+            key: jax.Array, image: jax.Array, boxes: jax.Array, tilt: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
             transform = augment.sample_slice_transform(key, self.options.augmentation)
             return (
                 augment.apply_to_image(transform, image),
-                augment.apply_to_boxes(transform, boxes, (image.shape[0], image.shape[1])),
+                augment.apply_to_boxes(transform, boxes, tilt, (image.shape[0], image.shape[1])),
             )
 
-        image, boxes = jax.vmap(one)(keys, batch["image"], batch["boxes"])
+        image, boxes = jax.vmap(one)(keys, batch["image"], batch["boxes"], batch["tilts"])
         return {**batch, "image": image, "boxes": boxes}
 
     def loss(self, outputs: Any, batch: dict[str, jax.Array], balance: Any) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mskjax.data.pipeline import Examples
+from mskjax.errors import UserError
 from mskjax.imaging import intensity, levels, regions
 from mskjax.imaging.intensity import Landmarks
 from mskjax.stages.crop_grading import CropGrading
@@ -72,12 +73,26 @@ class PairedDiscGrading(CropGrading):
     normalisation: Normalisation = "z_score_volume"
     landmarks: tuple[Landmarks, Landmarks] | None = None
 
-    def fitted(self, studies: Sequence[Study]) -> "PairedDiscGrading":
-        """The stage with landmarks learnt from training studies, where it needs them."""
+    def fitted(self, studies: Sequence[Study], train: Sequence[int]) -> "PairedDiscGrading":
+        """The stage with landmarks learnt from training studies, where it needs them.
+
+        Args:
+          studies: of the cohort.
+          train: numbers of those to learn from.
+
+        Raises:
+          UserError: none of them has a T1.
+        """
         if self.normalisation != "landmarks":
             return self
+        own = [i for i in train if studies[i]["has_t1"]]
+        if not own:
+            raise UserError(
+                "no training patient has a T1 whose landmarks could be learnt; leave landmarks out"
+                " of config.options.normalisations."
+            )
         learnt = [
-            Landmarks.fit(s[name] for s in studies if name == "t2" or s["has_t1"])
+            Landmarks.fit(studies[i][name] for i in (own if name == "t1" else train))
             for name in SEQUENCES
         ]
         return dataclasses.replace(self, landmarks=(learnt[0], learnt[1]))

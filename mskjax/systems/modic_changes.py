@@ -79,15 +79,29 @@ class Reading:
       discs: from the lowest upwards, with levels.
       found: all detections, unsure ones too; None on reference boxes.
       gaps: levels that are skipped.
-      twins: detections left out because another one lies in their place.
+      left_out: detections that are not in the row of discs.
       probabilities: normalisation -> head -> (discs, classes) float32.
     """
 
     discs: Sequence[Disc]
     found: Found | None
     gaps: int
-    twins: int
+    left_out: int
     probabilities: dict[str, dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Boxed(Sequence[Study]):
+    """Studies with other tables of boxes; images are read when they are asked for."""
+
+    studies: Sequence[Study]
+    tables: Sequence[dict[str, np.ndarray]]
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def __getitem__(self, number: Any) -> Any:
+        return {**self.studies[number], "boxes": self.tables[number]}
 
 
 class ModicChanges(System):
@@ -100,8 +114,9 @@ class ModicChanges(System):
     rules = (
         "Discs of held-out patients are graded on the boxes that the same fold's own detector"
         " found; oracle_region repeats the figures on the reference boxes, where there are any.",
-        "Levels are counted from the lowest detection upwards; a step of more than 1.6 median"
-        " steps skips numbers, a detection nearer than .4 to another one is left out.",
+        "Of the detections the surest row is kept that goes upwards as a spine does, with unsure"
+        " ones where they fill a gap between sure ones; levels are counted from its lowest, and a"
+        " step of more than 1.6 median steps skips numbers.",
         f"A detection belongs to a boxed reference disc at IoU {MATCH_IOU:g} or more, to a graded"
         " disc without a reference box by its level.  A disc without one is an error: it is right"
         " in no class and disagrees as much as two grades can.",
@@ -155,28 +170,26 @@ class ModicChanges(System):
         self, studies: Sequence[Study], train: Sequence[int], predict: Predict
     ) -> tuple[System, Sequence[Study]]:
         """Normalisations fitted on training patients; boxes for discs that have none."""
-        fitted = [g.fitted([studies[i] for i in train]) for g in self.graders]
-        filled = [
-            self._filled(study, predict) for study in (studies[i] for i in range(len(studies)))
-        ]
-        return ModicChanges(self.options, self.find, fitted), filled
+        fitted = [g.fitted(studies, train) for g in self.graders]
+        tables = [self._filled(studies[i], predict) for i in range(len(studies))]
+        return ModicChanges(self.options, self.find, fitted), _Boxed(studies, tables)
 
-    def _filled(self, study: Study, predict: Predict) -> Study:
-        """A study whose unboxed discs have the boxes that the detector found, if all were."""
-        table = study["boxes"]
+    def _filled(self, study: Study, predict: Predict) -> dict[str, np.ndarray]:
+        """The table of boxes; unboxed discs have those that the detector found, if all were."""
+        table: dict[str, np.ndarray] = study["boxes"]
         levels = np.asarray(table["level"])
         missing = np.flatnonzero(np.asarray(table["boxed"]) == 0)
         if not len(missing):
-            return study
+            return table
         discs = self._find([study], predict)[0].discs
         by_level = {d.level: d for d in discs}
         if len(discs) != len(levels) or set(by_level) != set(levels.tolist()):
-            return study
+            return table
         new = {k: np.array(v) for k, v in table.items()}
         for row in missing:
             disc = by_level[int(levels[row])]
             new["boxed"][row], new["slice"][row], new["box"][row] = 1, disc.slice, disc.box
-        return {**study, "boxes": new}
+        return new
 
     def _find(self, studies: Sequence[Study], predict: Predict) -> list[Reading]:
         inputs = [self.find.inference_examples(s) for s in studies]
@@ -188,15 +201,14 @@ class ModicChanges(System):
             discs = [
                 Disc(0, found.slice, _box(box), float(score))
                 for box, score in zip(found.boxes, found.scores, strict=True)
-                if score >= self.find.options.confidence
             ]
             centres = np.array([d.centre(spacing) for d in discs]).reshape(-1, 2)
-            order = assign_levels(centres, np.array([d.score for d in discs]))
+            order = assign_levels(centres, found.scores, self.find.options.confidence)
             numbered = [
                 dataclasses.replace(discs[i], level=int(level))
                 for i, level in zip(order.kept, order.levels, strict=True)
             ]
-            readings.append(Reading(numbered, found, order.gaps, order.twins, {}))
+            readings.append(Reading(numbered, found, order.gaps, order.left_out, {}))
         return readings
 
     def read(self, studies: Sequence[Study], predict: Predict, regions: str) -> list[Reading]:
@@ -255,7 +267,7 @@ class ModicChanges(System):
                     "levels_found": len(matched),
                     "levels_right": sum(d.level == level for level, d in matched),
                     "gaps": predicted.gaps,
-                    "twins": predicted.twins,
+                    "left_out": predicted.left_out,
                 }
             )
         by_reference = {r.level: d for r, d in zip(reference, partner, strict=True) if r.level}
@@ -389,7 +401,7 @@ class ModicChanges(System):
         shares = estimates.ratios(
             levels, {"level_accuracy": ("levels_right", "levels_found")}, **settings
         )
-        return figures | shares | estimates.means(levels, ("gaps", "twins"), **settings)
+        return figures | shares | estimates.means(levels, ("gaps", "left_out"), **settings)
 
 
 def check(config: StudyConfig) -> None:

@@ -29,7 +29,7 @@ STILL_CROP = sample_crop_transform(jax.random.key(0), NO_CROP)
 image_of = jax.jit(apply_to_image)
 mask_of = jax.jit(apply_to_mask)
 crop_of = jax.jit(apply_to_crop)
-boxes_of = jax.jit(apply_to_boxes, static_argnums=2)
+boxes_of = jax.jit(apply_to_boxes, static_argnums=3)
 augment_crops = jax.jit(augment.augment_crops, static_argnums=2)
 
 
@@ -198,7 +198,8 @@ def test_boxes_move_with_what_they_surround(seed):
     image = np.zeros((60, 84, 1), np.float32)
     image[18:34, 25:51] = 1
     bright = np.asarray(image_of(transform, jnp.asarray(image)))[..., 0]
-    (own,) = np.asarray(boxes_of(transform, jnp.asarray(box[None], jnp.float32), (60, 84)))
+    boxes, level = jnp.asarray(box[None], jnp.float32), jnp.zeros(1, jnp.float32)
+    (own,) = np.asarray(boxes_of(transform, boxes, level, (60, 84)))
     assert np.abs(own - box).max() > 0.5
     # Edges lie between pixels: bright pixels of each profile, partial ones in part.
     for axis, (low, high) in enumerate(own.reshape(2, 2).T):
@@ -212,11 +213,52 @@ def test_boxes_are_cut_at_the_border_and_lost_when_most_of_them_is_outside():
     boxes = jnp.asarray(
         [[2, 10, 12, 30], [0, 10, 8, 30], [14, 2, 18, 8], [0, 0, 0, 0]], jnp.float32
     )
-    up = boxes_of(moved(translation=(-0.3, 0.0)), boxes, (20, 40))
+    tilts = jnp.asarray([0.0, 0.3, 0.8, 0.0], jnp.float32)
+    up = boxes_of(moved(translation=(-0.3, 0.0)), boxes, tilts, (20, 40))
     np.testing.assert_allclose(
         up, [[0, 10, 6, 30], [0, 0, 0, 0], [8, 2, 12, 8], [0, 0, 0, 0]], atol=1e-5
     )
-    np.testing.assert_array_equal(boxes_of(STILL, boxes, (20, 40)), boxes)
+    np.testing.assert_array_equal(boxes_of(STILL, boxes, tilts, (20, 40)), boxes)
+
+
+def ellipse_box(tilt, centre, axes=(30.0, 9.0)):
+    """The box round an ellipse with these half axes, from its outline."""
+    round_it = np.linspace(0, 2 * np.pi, 5000)
+    along, across = axes[0] * np.cos(round_it), axes[1] * np.sin(round_it)
+    rows = centre[0] + along * np.sin(tilt) + across * np.cos(tilt)
+    cols = centre[1] + along * np.cos(tilt) - across * np.sin(tilt)
+    return np.array([rows.min(), cols.min(), rows.max(), cols.max()])
+
+
+@pytest.mark.parametrize("tilt", [-60, -20, 0, 10, 35, 70])
+@pytest.mark.parametrize("turn", [-25, 12])
+def test_boxes_fit_ellipses_that_have_been_turned(tilt, turn):
+    tilt, turn = np.deg2rad([tilt, turn])
+    box = ellipse_box(tilt, (110, 90))
+    transform = moved(rotation=turn, scale=1.2, translation=(0.05, -0.1))
+    boxes, tilts = (jnp.asarray([v], jnp.float32) for v in (box, tilt))
+    (own,) = np.asarray(boxes_of(transform, boxes, tilts, (200, 240)))
+    down, right = 110 - 100, 90 - 120
+    centre = (
+        100 + 1.2 * (np.cos(turn) * down - np.sin(turn) * right) + 0.05 * 200,
+        120 + 1.2 * (np.cos(turn) * right + np.sin(turn) * down) - 0.1 * 240,
+    )
+    expected = ellipse_box(tilt - turn, centre, axes=(36.0, 10.8))
+    np.testing.assert_allclose(own, expected, atol=0.1)
+
+
+def test_a_turned_box_follows_the_image():
+    row, col = np.mgrid[:200, :240] - np.array([110, 90])[:, None, None]
+    along, across = 0.6 * row + 0.8 * col, 0.8 * row - 0.6 * col
+    image = ((along / 30) ** 2 + (across / 9) ** 2 <= 1).astype(np.float32)[..., None]
+    tilt = np.arctan2(0.6, 0.8)
+    boxes, tilts = (jnp.asarray([v], jnp.float32) for v in (ellipse_box(tilt, (110, 90)), tilt))
+    transform = moved(rotation=-0.4)
+    (own,) = np.asarray(boxes_of(transform, boxes, tilts, (200, 240)))
+    bright = np.asarray(image_of(transform, jnp.asarray(image)))[..., 0] > 0.5
+    rows, cols = np.nonzero(bright.any(1))[0], np.nonzero(bright.any(0))[0]
+    seen = [rows[0], cols[0], rows[-1] + 1, cols[-1] + 1]
+    np.testing.assert_allclose(own, seen, atol=1.5)
 
 
 def test_bias_field_is_smooth_and_multiplies():

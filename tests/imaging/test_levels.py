@@ -15,10 +15,10 @@ def spine(count, tilt=0.0, step=30.0):
 def test_discs_are_counted_from_the_lowest_upwards_in_whatever_order_they_come():
     centres = spine(5)
     order = np.array([3, 0, 4, 1, 2])
-    found = assign_levels(centres[order], np.ones(5))
+    found = assign_levels(centres[order], np.ones(5), 0.3)
     np.testing.assert_array_equal(order[found.kept], [0, 1, 2, 3, 4])
     np.testing.assert_array_equal(found.levels, [1, 2, 3, 4, 5])
-    assert (found.gaps, found.twins, found.levels.dtype) == (0, 0, np.int32)
+    assert (found.gaps, found.left_out, found.levels.dtype) == (0, 0, np.int32)
 
 
 @given(
@@ -37,32 +37,59 @@ def test_a_gap_skips_a_number_and_a_twin_takes_none(steps, left_out, tilt, seed)
     twin = centres[kept[1]] + rng.uniform(-3, 3, 2)
     shown = np.concatenate([centres[kept], [twin]])
     order = rng.permutation(len(shown))
-    found = assign_levels(shown[order], np.append(scores, 0.6)[order])
+    found = assign_levels(shown[order], np.append(scores, 0.6)[order], 0.3)
     np.testing.assert_array_equal(order[found.kept], np.arange(len(kept)))
     np.testing.assert_array_equal(found.levels, kept + 1)
-    assert (found.gaps, found.twins) == (1, 1)
+    assert (found.gaps, found.left_out) == (1, 1)
 
 
 def test_of_twins_the_surer_one_stays():
     centres = np.concatenate([spine(4), spine(4)[2:3] + 1])
     for scores, chosen in (((0.5, 0.5, 0.5, 0.5, 0.8), 4), ((0.5, 0.5, 0.9, 0.5, 0.8), 2)):
-        found = assign_levels(centres, np.array(scores))
+        found = assign_levels(centres, np.array(scores), 0.3)
         np.testing.assert_array_equal(found.kept, [0, 1, chosen, 3])
         np.testing.assert_array_equal(found.levels, [1, 2, 3, 4])
-        assert found.twins == 1
+        assert found.left_out == 1
 
 
 def test_two_missing_discs_skip_two_numbers():
-    found = assign_levels(spine(8)[[0, 1, 2, 5, 6, 7]], np.ones(6))
+    found = assign_levels(spine(8)[[0, 1, 2, 5, 6, 7]], np.ones(6), 0.3)
     np.testing.assert_array_equal(found.levels, [1, 2, 3, 6, 7, 8])
     assert found.gaps == 2
 
 
+def test_what_lies_behind_the_spine_is_left_out():
+    # Spinous processes: half a level lower than the discs, a disc's width behind them.
+    centres, scores = spine(8, 0.2), np.full(8, 0.7)
+    behind = centres[3:6] + [12, 45]
+    shown, order = np.concatenate([behind, centres]), np.argsort(np.arange(11) % 3, kind="stable")
+    sure = np.concatenate([np.full(3, 0.8), scores])
+    found = assign_levels(shown[order], sure[order], 0.3)
+    np.testing.assert_array_equal(order[found.kept], 3 + np.arange(8))
+    assert (found.levels.tolist(), found.left_out) == (list(range(1, 9)), 3)
+
+
+def test_an_unsure_disc_counts_where_it_fills_a_gap_and_nowhere_else():
+    sure = np.array([0.1, 0.9, 0.9, 0.06, 0.9, 0.9, 0.2])
+    found = assign_levels(spine(7), sure, 0.3)
+    assert found.kept.tolist() == [1, 2, 3, 4, 5]
+    assert (found.levels.tolist(), found.gaps, found.left_out) == ([1, 2, 3, 4, 5], 0, 0)
+    assert assign_levels(spine(7), np.full(7, 0.2), 0.3).kept.tolist() == []
+
+
+def test_a_lordosis_is_one_row():
+    angles = np.deg2rad([50, 30, 12, 0, -8, -12, -15])
+    steps = 32 * np.stack([-np.cos(angles), np.sin(angles)], 1)
+    centres = np.array([260.0, 60.0]) + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, 0)])
+    found = assign_levels(centres, np.linspace(0.4, 1, 8), 0.3)
+    assert (found.levels.tolist(), found.left_out) == (list(range(1, 9)), 0)
+
+
 def test_one_disc_is_the_lowest_and_none_has_no_level():
-    found = assign_levels(spine(1), np.ones(1))
-    assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.twins) == ([0], [1], 0, 0)
-    found = assign_levels(np.zeros((0, 2)), np.zeros(0))
-    assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.twins) == ([], [], 0, 0)
+    found = assign_levels(spine(1), np.ones(1), 0.3)
+    assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.left_out) == ([0], [1], 0, 0)
+    found = assign_levels(np.zeros((0, 2)), np.zeros(0), 0.3)
+    assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.left_out) == ([], [], 0, 0)
 
 
 @pytest.mark.parametrize("angle", [-0.6, -0.1, 0.0, 0.3, 1.0])

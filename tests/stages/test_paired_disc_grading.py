@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mskjax.config import TrainConfig
+from mskjax.errors import UserError
 from mskjax.imaging import intensity
 from mskjax.imaging.intensity import Landmarks
 from mskjax.stages import paired_disc_grading as pg
@@ -113,7 +114,7 @@ def test_marrow_without_neighbours_is_the_median_above_zero():
 
 def test_landmarks_are_those_of_the_training_studies_alone():
     train, other = [study(1), study(2, has_t1=False)], study(3)
-    fitted = stage("landmarks").fitted(train)
+    fitted = stage("landmarks").fitted(train, range(len(train)))
     assert fitted.landmarks == (
         Landmarks.fit([train[0]["t1"]]),
         Landmarks.fit([s["t2"] for s in train]),
@@ -126,15 +127,21 @@ def test_landmarks_are_those_of_the_training_studies_alone():
         stage("landmarks").cut(other, DISCS)
 
 
+def test_landmarks_need_a_training_patient_with_t1():
+    studies = [study(1, has_t1=False), study(2)]
+    with pytest.raises(UserError, match="no training patient has a T1"):
+        stage("landmarks").fitted(studies, [0])
+
+
 def test_other_normalisations_have_nothing_to_fit():
     for name in pg.NORMALISATIONS:
         made = stage(name)
-        assert (made.fitted([study()]) is made) == (name != "landmarks")
+        assert (made.fitted([study()], [0]) is made) == (name != "landmarks")
 
 
 @pytest.mark.parametrize("name", pg.NORMALISATIONS)
 def test_a_missing_t1_is_zero_and_changes_nothing_of_t2(name):
-    made = stage(name).fitted([study(1)])
+    made = stage(name).fitted([study(1)], [0])
     with_t1, without = (made.cut(study(has_t1=h), DISCS)["image"] for h in (True, False))
     assert not without[..., 0].any()
     assert with_t1[..., 0].any()

@@ -154,7 +154,7 @@ def test_gaps_and_twins_are_counted():
     boxes = [(row, 10, row + 4, 26) for row in rows]
     predict = fake([(boxes, [0.9, 0.8, 0.9, 0.9, 0.9, 0.7])])
     (got,) = system().read([study()], predict, "predicted")
-    assert (got.twins, got.gaps) == (1, 1)
+    assert (got.left_out, got.gaps) == (1, 1)
     assert [(d.level, round(d.box[0])) for d in got.discs] == [
         (1, 60),
         (2, 50),
@@ -215,14 +215,15 @@ def test_boxes_of_a_fold_are_filled_only_where_all_discs_are_found():
     moved = [shifted(b, 1) for b in BOXES]
     predict = fake([(moved, [0.9] * 3), (moved[:2], [0.9] * 2)])
     fitted, filled = system().adapted([boxed, complete, short], [0], predict)
-    assert filled[0] is boxed
+    assert filled[0]["boxes"] is boxed["boxes"]
     table = filled[1]["boxes"]
     assert table["boxed"].tolist() == [1, 1, 1]
     assert table["slice"].tolist() == [1, 1, 1]
     # A reference box stays what it was, and so does the study that was handed in.
     np.testing.assert_allclose(table["box"], [*moved[:2], BOXES[2]], atol=1e-3)
     assert complete["boxes"]["boxed"].tolist() == [0, 0, 1]
-    assert filled[2] is short
+    assert filled[2]["boxes"] is short["boxes"]
+    assert len(filled) == 3
     assert fitted.graders[0].training_examples(filled[1])["case"].tolist() == [
         "s1/1",
         "s1/2",
@@ -348,7 +349,7 @@ def test_the_detector_is_reported_by_overlap_and_by_level(report):
     assert figures["ap50"]["value"] == pytest.approx((total - 1) / total, abs=1e-5)
     assert figures["mean_iou"]["value"] == pytest.approx(1)
     assert figures["level_accuracy"]["value"] == 1
-    assert (figures["gaps"]["value"], figures["twins"]["value"]) == (0, 0)
+    assert (figures["gaps"]["value"], figures["left_out"]["value"]) == (0, 0)
     assert report["stages"]["grades_z_score_volume"] is report["oracle_region"]
     assert set(report["stages"]) == {"boxes", *(f"grades_{n}" for n in NORMALISATIONS)}
 

@@ -72,7 +72,7 @@ def _phantom() -> ConfigDict:
                 "boxes": {
                     "spacing_mm": 2.0,
                     "channels": ("t2",),
-                    "confidence": 0.5,
+                    "confidence": 0.2,
                     "most_boxes": 16,
                     "model": {
                         "widths": (16, 32, 32),
@@ -141,25 +141,27 @@ def _spider_midsagittal(config: ConfigDict) -> None:
     boxes.model.widths = (16, 32, 64, 64)
     boxes.model.hidden = 128
     boxes.model.anchor_sizes = ((16.0,), (26.0,))
-    boxes.train.steps = 800
+    boxes.model.anchor_ratios = (0.3, 0.55, 1.0)  # the lowest disc is steep
+    boxes.train.steps = 1500
     boxes.train.learning_rate = 1e-3
-    boxes.train.validate_every = 200
-    boxes.train.checkpoint_every = 200
+    boxes.train.validate_every = 300
+    boxes.train.checkpoint_every = 300
     boxes.train.ema_decay = 0.99
-    grades.crop = (1, 56, 72)
-    grades.extent = 1.4
+    grades.crop = (1, 64, 80)
+    grades.extent = 2.2
     grades.model.width = 16
+    grades.model.dropout = 0.3
     # Type 1 has four discs, type 3 six: only presence can be trained.
     grades.heads = ("presence", "pfirrmann")
     grades.emd_weight = 1.0
     grades.train.balance = "none"
-    grades.train.steps = 400
+    grades.train.steps = 600
     grades.train.batch_size = 24
     grades.train.learning_rate = 1e-3
-    grades.train.weight_decay = 5e-2
+    grades.train.weight_decay = 0.1
     grades.train.warmup_steps = 20
-    grades.train.validate_every = 200
-    grades.train.checkpoint_every = 200
+    grades.train.validate_every = 300
+    grades.train.checkpoint_every = 300
     grades.train.ema_decay = 0.98
 
 

@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from mskjax.errors import UserError
@@ -170,6 +170,32 @@ def check_subset(row: Row, subsets: dict[str, str]) -> None:
             f"patient {patient!r} is in subset {subsets[patient]!r} and {subset!r}; a patient must"
             " be on one side."
         )
+
+
+def check_same(row: Row, column: str, known: dict[tuple[str, str], str]) -> None:
+    """Whether all studies of a patient say the same; sex, but not subset, may be left out of some.
+
+    Args:
+      row: with patient_id; the column may be missing.
+      column: of the patient's.
+      known: takes what the patient's first study says.
+
+    Raises:
+      UserError: two studies differ.
+    """
+    patient, value = row["patient_id"], row.get(column, "")
+    if not patient or (column == "sex" and not value):
+        return
+    first = known.setdefault((patient, column), value)
+    if first != value:
+        raise UserError(
+            f"patient {patient!r} has {column} {first!r} and {value!r}; a patient has one."
+        )
+
+
+def among(*allowed: str) -> Callable[[Row, str], str]:
+    """`choice` with its words given beforehand."""
+    return lambda row, column: choice(row, column, allowed)
 
 
 def known_study(row: Row, studies: Collection[str]) -> str:

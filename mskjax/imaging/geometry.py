@@ -4,8 +4,9 @@ One rule holds at borders everywhere: an image reaches half a voxel past its out
 centres and is constant there; farther out lies ``cval``.
 """
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nibabel as nib
@@ -16,6 +17,8 @@ from mskjax.errors import UserError
 from mskjax.imaging.volume import Volume
 
 SAGITTAL = ("L", "I", "P")
+# Display axes by the patient axis that the slices are closest to.
+_DISPLAY_AXES: Mapping[str, str] = {"S": "IPL", "A": "PIL", "R": "LIP"}
 # Slices of a Y-view may be this far, in degrees, from the left-right axis towards the front, and up
 # or down.
 MOST_OBLIQUE, MOST_TILTED = 70, 45
@@ -109,6 +112,38 @@ def through_plane(volume: Volume) -> int:
     """The axis of the slices: the one of length 1 if there is just one, else `slice_axis`."""
     single = [axis for axis, size in enumerate(volume.data.shape) if size == 1]
     return single[0] if len(single) == 1 else slice_axis(volume)
+
+
+def display_axes(volume: Volume) -> Volume:
+    """Turns a series to the display axes of its plane; no voxel value is changed.
+
+    Each array axis is given one patient axis, such that the cosines are the largest in sum.  The
+    one given to the slices names the plane, so an oblique coronal series is coronal as long as it
+    is turned by less than 45 degrees.
+
+    Args:
+      volume: a series, stored in any order.
+
+    Returns:
+      The same voxels at the same places.  Axis 0 is the slices, axes 1 and 2 are rows and columns
+      as a viewer shows them.  Axial: head to feet, front to back, right to left.  Coronal: front
+      to back, head to feet, right to left.  Sagittal: right to left, head to feet, front to back.
+    """
+    cosines = volume.affine[:3, :3] / volume.spacing
+    world = max(
+        itertools.permutations(range(3)),
+        key=lambda order: sum(abs(cosines[w, axis]) for axis, w in enumerate(order)),
+    )
+    codes = _DISPLAY_AXES["RAS"[world[through_plane(volume)]]]
+    orientation = np.empty((3, 2))
+    for axis, w in enumerate(world):
+        target = next(k for k, code in enumerate(codes) if code in ("LR", "PA", "IS")[w])
+        # L, P and I are where R, A and S, the axes of the affine, decrease.
+        orientation[axis] = target, 1 if cosines[w, axis] < 0 else -1
+    data = nib.orientations.apply_orientation(volume.data, orientation)
+    affine = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.data.shape)
+    meta = {**volume.meta, "slice_axis": 0}
+    return Volume(np.ascontiguousarray(data), affine, meta)
 
 
 def one_slice(volume: Volume, index: int) -> Volume:

@@ -85,7 +85,7 @@ def _best_row(centres: np.ndarray, gains: np.ndarray) -> np.ndarray:
     best = np.where(allowed, gains[:, None] + gained, -np.inf)  # of rows that end with i, j
     before = np.full((count, count), -1)
     for i in range(count):  # sorted: whatever ends with i is known by now
-        for j in np.flatnonzero(allowed[i]):
+        for j in np.flatnonzero(allowed[i]).tolist():
             bend = np.abs(angle[i, j] - angle[:, i])
             price = _BENDING * np.maximum(bend - _USUAL, 0)
             longer = np.where(bend <= _BEND, best[:, i] + gained[i, j] - price, -np.inf)

@@ -93,6 +93,12 @@ def summarise(
     )
     if len(methods) > 1:
         report["tables"].append(_table(grading, methods, data, figures, patients, settings))
+    there = ours["predicted"] < len(grading.classes)
+    if there.any() and not there.all():
+        part = {k: v[there] for k, v in ours.items()}
+        own = [p for p, kept in zip(patients, there, strict=True) if kept]
+        alone = patient_bootstrap(statistic, part, own, **settings)
+        report["tables"].append(_table_of_misses(grading, figures[methods[0]], alone))
 
 
 def subgroup_figures(
@@ -130,22 +136,10 @@ def _table(
 ) -> Json:
     """A row per method, with the differences to the standard one."""
     standard = STANDARD if STANDARD in methods else methods[0]
-    if grading.ordinal:
-        shown = {
-            "quadratic_weighted_kappa": "Quadratic weighted kappa",
-            "within_one_grade": "Within one grade",
-            "balanced_accuracy": "Balanced accuracy",
-        }
-        compared = ["quadratic_weighted_kappa"]
-    else:
-        shown = {f"sensitivity_{k}": f"Sensitivity, {k}" for k in grading.classes}
-        shown |= {
-            "balanced_accuracy": "Balanced accuracy",
-            "f1": "F1, macro",
-            "f1_weighted": "F1, weighted",
-            "cohen_kappa": "Kappa",
-        }
-        compared = ["balanced_accuracy", "cohen_kappa"]
+    shown = _headings(grading)
+    compared = (
+        ["quadratic_weighted_kappa"] if grading.ordinal else ["balanced_accuracy", "cohen_kappa"]
+    )
     statistic = _Labels(grading.classes, grading.ordinal)
     titles = [f"{shown[name]}, minus {_words(standard)}" for name in compared]
     rows: list[list[Any]] = []
@@ -165,6 +159,37 @@ def _table(
         " same resamples.  An interval that holds 0 does not tell the two apart.",
         "columns": ["Normalisation", *shown.values(), *titles],
         "rows": rows,
+    }
+
+
+def _table_of_misses(grading: Grading, all_of_them: Any, found: Any) -> Json:
+    """All cases beside those whose region was found."""
+    shown = _headings(grading)
+    return {
+        "title": f"What missed regions cost: {grading.name}",
+        "note": "The second row answers how well a region is graded once it is found; the first is"
+        " what a patient gets.",
+        "columns": ["Cases", "n", *shown.values()],
+        "rows": [
+            [title, figures["accuracy"].n, *(figures[name].as_json() for name in shown)]
+            for title, figures in (("all, a missed one is wrong", all_of_them), ("found", found))
+        ],
+    }
+
+
+def _headings(grading: Grading) -> dict[str, str]:
+    """Figures that tables show -> their headings."""
+    if grading.ordinal:
+        return {
+            "quadratic_weighted_kappa": "Quadratic weighted kappa",
+            "within_one_grade": "Within one grade",
+            "balanced_accuracy": "Balanced accuracy",
+        }
+    return {f"sensitivity_{k}": f"Sensitivity, {k}" for k in grading.classes} | {
+        "balanced_accuracy": "Balanced accuracy",
+        "f1": "F1, macro",
+        "f1_weighted": "F1, weighted",
+        "cohen_kappa": "Kappa",
     }
 
 

@@ -121,7 +121,7 @@ class ModicChanges(System):
         " disc without a reference box by its level.  A disc without one is an error: it is right"
         " in no class and disagrees as much as two grades can.",
         "Training patients without reference boxes are graded on boxes that the fold's detector,"
-        " which has not seen them, finds; they are used where as many discs are found as graded.",
+        " which has not seen them, finds; they are used where every graded level is found.",
         "mean_iou and share_iou_over_70 are of pairs at IoU .5 and the configured confidence;"
         " AP counts all detections above the detector's floor.",
         "The predicted Pfirrmann grade is the median of the predicted distribution, the Modic type"
@@ -175,15 +175,16 @@ class ModicChanges(System):
         return ModicChanges(self.options, self.find, fitted), _Boxed(studies, tables)
 
     def _filled(self, study: Study, predict: Predict) -> dict[str, np.ndarray]:
-        """The table of boxes; unboxed discs have those that the detector found, if all were."""
+        """The table of boxes; unboxed discs get what the detector found, if it found all."""
         table: dict[str, np.ndarray] = study["boxes"]
         levels = np.asarray(table["level"])
         missing = np.flatnonzero(np.asarray(table["boxed"]) == 0)
         if not len(missing):
             return table
-        discs = self._find([study], predict)[0].discs
-        by_level = {d.level: d for d in discs}
-        if len(discs) != len(levels) or set(by_level) != set(levels.tolist()):
+        reading = self._find([study], predict)[0]
+        by_level = {d.level: d for d in reading.discs}
+        # More discs than were graded are common at the upper end of the image and do no harm.
+        if reading.gaps or not set(levels.tolist()) <= set(by_level):
             return table
         new = {k: np.array(v) for k, v in table.items()}
         for row in missing:

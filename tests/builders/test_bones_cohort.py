@@ -12,8 +12,8 @@ from PIL import Image
 
 from mskjax.data.cohorts import prepare_cohort
 from mskjax.errors import BadCases, UserError
+from mskjax.imaging.geometry import display_axes
 from mskjax.imaging.volume import Volume
-from tfds_builders.shoulder_bones.sources import canonical
 
 COLUMNS = [
     "patient_id", "study_id", "image", "mask", "humerus", "scapula", "side", "sex", "age",
@@ -182,7 +182,7 @@ def test_optional_columns_may_be_absent_and_others_are_noted(raw, tmp_path):
         (1, {"scapula": "gone.mha"}, "studies.csv, row 2", "scapula is"),
         (0, {"image": "a.png"}, "studies.csv, row 1", "a PNG is one slice without a place"),
         (0, {"side": "L"}, "studies.csv, row 1", "side is 'L'; it must be left, right or empty"),
-        (0, {"sex": "woman"}, "studies.csv, row 1", "sex is 'woman'; it must be F, M or empty"),
+        (0, {"sex": "woman"}, "studies.csv, row 1", "sex is 'woman'; it must be M, F or empty"),
         (0, {"age": "old"}, "studies.csv, row 1", "age is 'old'; it must be a number, 0 to 130"),
         (0, {"field_strength_t": "64"}, "studies.csv, row 1", "it must be a number, 0 to 30"),
         (0, {"subset": "test"}, "studies.csv, row 1", "subset is 'test'; it must be training"),
@@ -275,7 +275,7 @@ def test_every_storage_order_of_an_oblique_series_is_turned(plane, turn):
     expected = series(plane, turn)
     for order in itertools.permutations(range(3)):
         for flips in itertools.product([False, True], repeat=3):
-            found = canonical(stored(expected, order, flips))
+            found = display_axes(stored(expected, order, flips))
             np.testing.assert_array_equal(found.data, expected.data)
             np.testing.assert_allclose(found.affine, expected.affine, atol=1e-9)
 
@@ -283,7 +283,7 @@ def test_every_storage_order_of_an_oblique_series_is_turned(plane, turn):
 @pytest.mark.parametrize("plane", PLANES)
 def test_axes_point_where_they_should_and_meta_follows(plane):
     volume = stored(series(plane), (1, 2, 0), (True, False, True))
-    found = canonical(Volume(volume.data, volume.affine, {"manufacturer": "Acme"}))
+    found = display_axes(Volume(volume.data, volume.affine, {"manufacturer": "Acme"}))
     assert "".join(nib.aff2axcodes(found.affine)) == PLANES[plane][1]
     assert found.meta == {"manufacturer": "Acme", "slice_axis": 0}
 
@@ -292,7 +292,7 @@ def test_axes_point_where_they_should_and_meta_follows(plane):
 def test_without_a_coarse_axis_the_header_names_the_slices(axis):
     data = np.zeros((8, 9, 10))
     volume = Volume(data, np.eye(4), {"slice_axis": axis})
-    found = canonical(volume)
+    found = display_axes(volume)
     assert "".join(nib.aff2axcodes(found.affine)) == ("LIP", "PIL", "IPL")[axis]
     assert len(found.data) == data.shape[axis]
 
@@ -300,4 +300,4 @@ def test_without_a_coarse_axis_the_header_names_the_slices(axis):
 def test_one_slice_is_its_own_axis_even_where_it_is_thin():
     single = series("coronal", (0, 5, 30), shape=(1, 12, 10), spacing=(0.2, 0.6, 0.5))
     for order in itertools.permutations(range(3)):
-        np.testing.assert_array_equal(canonical(stored(single, order)).data, single.data)
+        np.testing.assert_array_equal(display_axes(stored(single, order)).data, single.data)

@@ -61,7 +61,7 @@ def test_two_missing_discs_skip_two_numbers():
 def test_what_lies_behind_the_spine_is_left_out():
     # Spinous processes: half a level lower than the discs, a disc's width behind them.
     centres, scores = spine(8, 0.2), np.full(8, 0.7)
-    behind = centres[3:6] + [12, 45]
+    behind = centres[3:6] + np.array([12, 45])
     shown, order = np.concatenate([behind, centres]), np.argsort(np.arange(11) % 3, kind="stable")
     sure = np.concatenate([np.full(3, 0.8), scores])
     found = assign_levels(shown[order], sure[order], 0.3)
@@ -87,9 +87,19 @@ def test_a_lordosis_is_one_row():
 
 def test_one_disc_is_the_lowest_and_none_has_no_level():
     found = assign_levels(spine(1), np.ones(1), 0.3)
-    assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.left_out) == ([0], [1], 0, 0)
+    assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.left_out) == (
+        [0],
+        [1],
+        0,
+        0,
+    )
     found = assign_levels(np.zeros((0, 2)), np.zeros(0), 0.3)
-    assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.left_out) == ([], [], 0, 0)
+    assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.left_out) == (
+        [],
+        [],
+        0,
+        0,
+    )
 
 
 @pytest.mark.parametrize("angle", [-0.6, -0.1, 0.0, 0.3, 1.0])

@@ -159,7 +159,8 @@ def test_two_classes_have_an_auroc():
     for place, scores in (("end_to_end", p), ("oracle_region", oracle[:, 1])):
         correct = sk.roc_auc_score(reference, scores)
         assert value(report[place], "auroc") == pytest.approx(correct, abs=1e-5)
-    assert report["tables"] == []  # one method is compared with nothing
+    (only,) = report["tables"]  # one method is compared with nothing
+    assert only["title"].startswith("What missed regions cost")
 
 
 def test_baselines_and_the_difference_to_them(nominal):
@@ -190,7 +191,7 @@ def test_missed_rows_have_a_column_of_the_confusion(nominal):
 
 def test_the_table_of_methods_compares_each_with_the_standard_one(nominal, ordinal):
     for report, reference, methods, *_ in (nominal, ordinal):
-        (found,) = report["tables"]
+        found, _ = report["tables"]
         assert [row[0] for row in found["rows"]] == ["none", "z score volume"]
         assert {len(row) for row in found["rows"]} == {len(found["columns"])}
         cells = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
@@ -212,6 +213,19 @@ def test_the_table_of_methods_compares_each_with_the_standard_one(nominal, ordin
             difference = cells[0][name]["value"] - cells[1][name]["value"]
             assert cells[0][title]["value"] == pytest.approx(difference, abs=1e-5)
             assert cells[1][title] == "–"
+
+
+def test_found_regions_alone_stand_beside_all_of_them(nominal, ordinal):
+    for report, reference, methods, *_ in (nominal, ordinal):
+        found = report["tables"][1]
+        cells = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
+        assert [c["n"] for c in cells] == [len(reference), len(reference) - len(MISSED)]
+        assert all(c["Balanced accuracy"]["n"] == c["n"] for c in cells)
+        kept = np.delete(np.arange(len(reference)), MISSED)
+        ours = predicted_labels(methods["none"], report is ordinal[0])
+        expected = sk.balanced_accuracy_score(reference[kept], ours[kept])
+        assert cells[1]["Balanced accuracy"]["value"] == pytest.approx(expected, abs=1e-5)
+        assert cells[1]["Balanced accuracy"]["value"] > cells[0]["Balanced accuracy"]["value"]
 
 
 def test_a_method_differs_from_its_copy_by_nothing():

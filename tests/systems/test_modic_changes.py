@@ -357,7 +357,9 @@ def test_the_detector_is_reported_by_overlap_and_by_level(report):
 def test_normalisations_stand_in_a_table_per_head(report):
     assert [t["title"] for t in report["tables"]] == [
         "Normalisations: modic",
+        "What missed regions cost: modic",
         "Normalisations: pfirrmann",
+        "What missed regions cost: pfirrmann",
     ]
     assert [row[0] for row in report["tables"][0]["rows"]] == ["z score volume", "none"]
     assert set(report["confusion"]) == {"modic", "pfirrmann"}

@@ -15,8 +15,9 @@ from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
 from tfds_builders.tables import (
     SUBSETS,
     Row,
+    among,
     check_ids,
-    choice,
+    check_same,
     metadata,
     number,
     read_known,
@@ -82,7 +83,7 @@ class CohortSource(Source):
                 check_ids(row, seen)
             for column in ("sex", "subset"):
                 with self.ledger.collecting(where):
-                    _check_same(row, column, known)
+                    check_same(row, column, known)
             files = self._files(where, row)
             for column, check in _CHECKS.items():
                 with self.ledger.collecting(where):
@@ -138,18 +139,6 @@ def _slice_of(volume: Volume, given: int | None, path: Path) -> int:
     return given or 0
 
 
-def _check_same(row: Row, column: str, known: dict[tuple[str, str], str]) -> None:
-    """All studies of a patient say the same; sex, but not subset, may be left out of some."""
-    patient, value = row["patient_id"], row.get(column, "")
-    if not patient or (column == "sex" and not value):
-        return
-    first = known.setdefault((patient, column), value)
-    if first != value:
-        raise UserError(
-            f"patient {patient!r} has {column} {first!r} and {value!r}; a patient has one."
-        )
-
-
 def _grade(row: Row, column: str) -> int:
     return whole(row, column, 0, GRADES - 1) if row[column] else MISSING
 
@@ -165,18 +154,14 @@ def _pixel(row: Row, column: str) -> float:
     return value
 
 
-def _among(*allowed: str) -> Callable[[Row, str], str]:
-    return lambda row, column: choice(row, column, allowed)
-
-
 # Each is called for its faults, all of which are said before an image is opened.
 _CHECKS: Mapping[str, Callable[[Row, str], Any]] = {
     "grade": _grade,
     "slice": _index,
     "pixel_mm": _pixel,
-    "side": _among("left", "right"),
-    "sex": _among("F", "M"),
+    "side": among("left", "right"),
+    "sex": among("F", "M"),
     "age": lambda row, column: number(row, column, 0, 130),
     "field_strength_t": lambda row, column: number(row, column, 0, 30),
-    "subset": _among(*SUBSETS),
+    "subset": among(*SUBSETS),
 }

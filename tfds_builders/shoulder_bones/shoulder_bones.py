@@ -1,68 +1,39 @@
 """Humerus and scapula in MR series of the shoulder."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.common import CohortBuilder, CohortConfig
+from tfds_builders.common import CohortBuilder, own_config, phantom_config, volume_feature
 from tfds_builders.raw import Example
-from tfds_builders.shoulder_bones.sources import (
-    STRUCTURES,
-    CohortSource,
-    NoOptions,
-    PhantomOptions,
-    PhantomSource,
-)
+from tfds_builders.shoulder_bones.sources import STRUCTURES, PhantomOptions, PhantomSource
+from tfds_builders.shoulder_bones.sources_cohort import CohortSource
+
+_README = "tfds_builders/shoulder_bones/README.md describes the layout."
 
 
 class ShoulderBones(CohortBuilder):
     """One series of one shoulder with its bones."""
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
-        CohortConfig(
-            name="phantom",
-            description="Generated shoulders with known humerus and scapula",
-            kind="phantom",
-            licence="Apache-2.0",
-            citation="mskjax (generated)",
-            options=PhantomOptions(),
-            source=PhantomSource,
+        phantom_config(
+            "Generated shoulders with known humerus and scapula", PhantomOptions(), PhantomSource
         ),
-        CohortConfig(
-            name="cohort",
-            description="The user's own series",
-            kind="real",
-            licence="the user's own",
-            citation="the user's own",
-            options=NoOptions(),
-            source=CohortSource,
-            obtain=(
-                "write studies.csv; tfds_builders/shoulder_bones/README.md describes the layout."
-            ),
-        ),
+        own_config(CohortSource, f"write studies.csv; {_README}"),
     ]
 
-    def features(self) -> tfds.features.FeaturesDict:
+    def features(self) -> Mapping[str, Any]:
         """See README.md for the meaning of each feature."""
-        text, real = tfds.features.Text(), tfds.features.Scalar(np.float32)
-        return tfds.features.FeaturesDict(
-            {
-                "patient_id": text,
-                "study_id": text,
-                "image": _volume(np.float32),
-                "mask": _volume(np.uint8),
-                "has_mask": tfds.features.Scalar(np.bool_),
-                "affine": tfds.features.Tensor(shape=(4, 4), dtype=np.float64),
-                "side": text,
-                "sequence": text,
-                "sex": text,
-                "age": real,
-                "manufacturer": text,
-                "field_strength_t": real,
-                "subset": text,
-            }
-        )
+        text = tfds.features.Text()
+        return {
+            "image": volume_feature(np.float32),
+            "mask": volume_feature(np.uint8),
+            "has_mask": tfds.features.Scalar(np.bool_),
+            "side": text,
+            "sequence": text,
+        }
 
     def graded(self, example: Example) -> Sequence[Mapping[str, int]]:
         """One case a structure that the mask shows, counted by its label."""
@@ -71,8 +42,3 @@ class ShoulderBones(CohortBuilder):
             for label in STRUCTURES.values()
             if np.any(example["mask"] == label)
         ]
-
-
-def _volume(dtype: type) -> tfds.features.Tensor:
-    # zlib: an unencoded tensor may have one unknown dimension only.
-    return tfds.features.Tensor(shape=(None, None, None), dtype=dtype, encoding="zlib")

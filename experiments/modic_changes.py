@@ -185,7 +185,7 @@ def _published_size(config: ConfigDict) -> None:
     boxes.train.ema_decay = 0.999
     boxes.train.select = "best"
     grades.crop = (9, 112, 144)
-    grades.extent = 1.4
+    grades.extent = 2.2
     grades.model.width = 64
     grades.model.blocks = (3, 4, 6, 3)
     grades.model.dtype = "bfloat16"

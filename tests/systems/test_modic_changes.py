@@ -422,5 +422,5 @@ def test_bad_options_are_refused(changes, message):
 @pytest.mark.parametrize("variant", ["spider_midsagittal", "spider", "cohort"])
 def test_every_variant_of_the_experiment_can_be_built(variant):
     declared = system(variant)
-    assert declared.graders[0].options.extent == 1.4
+    assert declared.graders[0].options.extent == 2.2
     assert declared.heads[1] == "pfirrmann"

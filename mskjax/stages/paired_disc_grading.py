@@ -73,6 +73,10 @@ class PairedDiscGrading(CropGrading):
     normalisation: Normalisation = "z_score_volume"
     landmarks: tuple[Landmarks, Landmarks] | None = None
 
+    def traced(self) -> "PairedDiscGrading":
+        """Normalisations differ in what the host cuts, not in the network."""
+        return dataclasses.replace(self, name="", normalisation="none", landmarks=None)
+
     def fitted(self, studies: Sequence[Study], train: Sequence[int]) -> "PairedDiscGrading":
         """The stage with landmarks learnt from training studies, where it needs them.
 

@@ -1,4 +1,4 @@
-"""The compiled programs of one stage, made once and used by all folds."""
+"""The compiled programs of a stage, made once and used by all folds and by stages like it."""
 
 import functools
 import time
@@ -31,23 +31,11 @@ class Program:
 
     def __init__(self, stage: Stage, mesh: Mesh):
         self.stage, self.mesh, self.compile_s = stage, mesh, 0.0
-        whole, parts = replicated(mesh), sharded(mesh)
-        self._init = jax.jit(functools.partial(initial_state, stage), out_shardings=whole)
-        self._train = jax.jit(
-            functools.partial(train_step, stage),
-            in_shardings=(whole, parts, whole, whole),
-            out_shardings=(whole, whole),
-        )
-        self._validate = jax.jit(
-            self._validation, in_shardings=(whole, parts, whole, whole), out_shardings=whole
-        )
-        # Predictions are gathered: every process then holds all of them.
-        self._predict = jax.jit(self._prediction, in_shardings=(whole, parts), out_shardings=whole)
-        self._compiled: dict[Any, Any] = {}
+        self._compiled = _compiled(stage.traced(), mesh)
 
     def init(self, batch: Batch, key: jax.Array) -> TrainState:
         """State before the first step, with random weights."""
-        return self._init(self._training_view(batch), key)
+        return self._compiled.init(self._training_view(batch), key)
 
     def start_from(self, state: TrainState, variables: Any) -> TrainState:
         """The state before the first step with other weights of the same shapes."""
@@ -59,28 +47,52 @@ class Program:
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """One step; the first call for a shape compiles and is timed."""
         shapes = tuple((k, v.shape, v.dtype) for k, v in sorted(batch.items()))
-        if shapes not in self._compiled:
+        steps = self._compiled.steps
+        if shapes not in steps:
             start = time.monotonic()
-            lowered = self._train.lower(state, batch, balance, key)
-            self._compiled[shapes] = lowered.compile()
+            steps[shapes] = self._compiled.train.lower(state, batch, balance, key).compile()
             self.compile_s += time.monotonic() - start
-        return self._compiled[shapes](state, batch, balance, key)
+        return steps[shapes](state, batch, balance, key)
 
     def validate(
         self, variables: Any, batch: Batch, balance: Any, totals: dict[str, MaskedMean]
     ) -> dict[str, MaskedMean]:
         """Adds a padded batch to the running means of loss and monitors."""
-        return self._validate(variables, batch, balance, totals)
+        return self._compiled.validate(variables, batch, balance, totals)
 
     def predict(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
         """Activated outputs of a padded batch, padding included."""
-        return self._predict(variables, batch)
+        return self._compiled.predict(variables, batch)
 
     def _training_view(self, batch: Batch) -> Batch:
         """Shapes after augmentation: a stage may train on patches of what it predicts on."""
         keys = jax.random.split(jax.random.key(0), len(batch["index"]))
         shapes = jax.eval_shape(self.stage.augment, keys, batch)
         return {k: jnp.zeros(v.shape, v.dtype) for k, v in shapes.items()}
+
+
+class _Compiled:
+    """The jitted functions of equal stages.
+
+    Attributes:
+      steps: shapes of a batch -> compiled training step.
+    """
+
+    def __init__(self, stage: Stage, mesh: Mesh):
+        self.stage = stage
+        self.steps: dict[Any, Any] = {}
+        whole, parts = replicated(mesh), sharded(mesh)
+        self.init = jax.jit(functools.partial(initial_state, stage), out_shardings=whole)
+        self.train = jax.jit(
+            functools.partial(train_step, stage),
+            in_shardings=(whole, parts, whole, whole),
+            out_shardings=(whole, whole),
+        )
+        self.validate = jax.jit(
+            self._validation, in_shardings=(whole, parts, whole, whole), out_shardings=whole
+        )
+        # Predictions are gathered: every process then holds all of them.
+        self.predict = jax.jit(self._prediction, in_shardings=(whole, parts), out_shardings=whole)
 
     def _inputs(self, batch: Batch) -> list[jax.Array]:
         return [batch[name] for name in self.stage.inputs]
@@ -100,3 +112,6 @@ class Program:
     def _prediction(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
         outputs = self.stage.activate(self._outputs(variables, batch))
         return outputs | self.stage.explain(variables, self._inputs(batch))
+
+
+_compiled = functools.lru_cache(maxsize=8)(_Compiled)  # those of the largest system

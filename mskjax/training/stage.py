@@ -29,6 +29,13 @@ class Stage(abc.ABC):
     def model(self) -> nn.Module:
         """The network: ``__call__(*inputs, train: bool)``."""
 
+    def traced(self) -> "Stage":
+        """The stage as far as methods on batches depend on it: equal ones share what is compiled.
+
+        A stage overrides this if some of its fields concern the host alone.
+        """
+        return self
+
     @abc.abstractmethod
     def training_examples(self, study: Study) -> Examples | None:
         """Inputs and targets from the *reference* regions of one study; None if it has none.

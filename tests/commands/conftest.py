@@ -1,4 +1,5 @@
 import contextlib
+import fcntl
 import io
 import os
 from types import SimpleNamespace
@@ -22,12 +23,23 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, data_dir):
-    """A finished run, made by ``python -m mskjax.main`` in a process of its own."""
-    workdir = tmp_path_factory.mktemp("runs") / "finished"
-    process = command_line.run("mskjax.main", *study(workdir, data_dir))
-    assert process.returncode == 0, process.stderr
-    return SimpleNamespace(workdir=workdir, data_dir=data_dir, said=process.stdout)
+def finished(tmp_path_factory, worker_id):
+    """A finished run, made by ``python -m mskjax.main`` in a process of its own.
+
+    Workers of pytest-xdist share it: the first one makes it and the others wait.  Tests that change
+    anything work on a copy.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = (root if worker_id == "master" else root.parent) / "finished"
+    root.mkdir(exist_ok=True)
+    said = root / "said"
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            process = command_line.run("mskjax.main", *study(root / "run", root / "data"))
+            assert process.returncode == 0, process.stderr
+            said.write_text(process.stdout)
+    return SimpleNamespace(workdir=root / "run", data_dir=root / "data", said=said.read_text())
 
 
 @pytest.fixture

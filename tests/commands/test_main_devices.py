@@ -1,4 +1,8 @@
-"""The same study on 1, 2 and 8 devices: the same results to 1e-5."""
+"""The same study on 1, 2 and 8 devices: the same results to 1e-5.
+
+Every program that is trained or applied is compiled anew for a number of devices, so evaluation is
+held against two devices and training against eight; `training.test_loop` trains on two as well.
+"""
 
 import csv
 import shutil
@@ -38,27 +42,26 @@ def test_evaluation_agrees(finished, main_here, tmp_path):
     shutil.rmtree(workdir / "report")
     for made in [workdir / "cases.csv", *workdir.glob("fold_*/cases.csv")]:
         made.unlink()
-    assert main_here(*study(workdir, finished.data_dir, devices=8)) == 0
+    assert main_here(*study(workdir, finished.data_dir, devices=2)) == 0
     assert max(differences(table(workdir), table(finished.workdir)).values()) <= 1e-5
 
 
 def test_training_agrees(data_dir, main_here, tmp_path):
-    # Few and small steps: sums of 1, 2 and 8 parts are rounded differently, and where a gradient
+    # Few and small steps: sums of 1 and 8 parts are rounded differently, and where a gradient
     # is all but zero Adam makes a whole step of that rounding.
     recipe = {"steps": 3, "learning_rate": 1e-4, "log_every": 1}
     few = {f"stages__{s}__train__{k}": v for s in ("regions", "grades") for k, v in recipe.items()}
-    runs = {devices: tmp_path / str(devices) for devices in (1, 2, 8)}
+    runs = {devices: tmp_path / str(devices) for devices in (1, 8)}
     for devices, workdir in runs.items():
         arguments = study(workdir, data_dir, "--mode=train,evaluate", devices=devices, **few)
         assert main_here(*arguments) == 0
-    for devices in (2, 8):
-        found = differences(table(runs[devices]), table(runs[1]))
-        continuous = [v for column, v in found.items() if column.startswith("oracle_p_")]
-        assert len(continuous) == 5
-        assert max(continuous) <= 1e-5
-        # A rounding can change the label of a voxel between two equal classes, not of many.
-        assert max(found[metric] for metric in ("dice", "iou", "pixel_accuracy")) <= 1e-3
-        for curve in runs[1].glob("fold_*/*/metrics.jsonl"):
-            ours = read_rows(runs[devices] / curve.relative_to(runs[1]))
-            assert losses(ours) == pytest.approx(losses(read_rows(curve)), rel=1e-5)
-            assert len(losses(ours)) == 4  # 3 steps and a validation
+    found = differences(table(runs[8]), table(runs[1]))
+    continuous = [v for column, v in found.items() if column.startswith("oracle_p_")]
+    assert len(continuous) == 5
+    assert max(continuous) <= 1e-5
+    # A rounding can change the label of a voxel between two equal classes, not of many.
+    assert max(found[metric] for metric in ("dice", "iou", "pixel_accuracy")) <= 1e-3
+    for curve in runs[1].glob("fold_*/*/metrics.jsonl"):
+        ours = read_rows(runs[8] / curve.relative_to(runs[1]))
+        assert losses(ours) == pytest.approx(losses(read_rows(curve)), rel=1e-5)
+        assert len(losses(ours)) == 4  # 3 steps and a validation

@@ -127,6 +127,12 @@ def test_landmarks_are_those_of_the_training_studies_alone():
         stage("landmarks").cut(other, DISCS)
 
 
+def test_normalisations_share_one_network():
+    made = [stage(name).fitted([study(1)], [0]) for name in pg.NORMALISATIONS]
+    assert {m.traced() for m in made} == {made[0].traced()}
+    assert made[0].traced() != dataclasses.replace(made[0], heads=(pg.HEADS["presence"],)).traced()
+
+
 def test_landmarks_need_a_training_patient_with_t1():
     studies = [study(1, has_t1=False), study(2)]
     with pytest.raises(UserError, match="no training patient has a T1"):

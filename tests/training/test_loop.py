@@ -55,6 +55,16 @@ class StopAt:
         return self.left <= 0
 
 
+def test_equal_stages_compile_once(tmp_path):
+    changes = {"steps": 2, "learning_rate": 0.0123}  # of no other test
+    first, _ = run(tmp_path / "a", **changes)
+    again, _ = run(tmp_path / "b", **changes)
+    cost = [json.loads((tmp_path / k / "cost.json").read_text())["compile_s"] for k in "ab"]
+    assert cost[0] > 0
+    assert cost[1] == 0
+    assert again.stage == first.stage
+
+
 def test_learns_and_writes_what_it_promises(tmp_path):
     program, result = run(tmp_path, steps=60)
     scores = validate(program, result.variables, toy_examples(50, 2), ())

@@ -64,7 +64,7 @@ def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> Non
     write_json(workdir / "cohort.json", cohort.audit)
     system = system_module.build(config, cohort.studies)
     if config.data.shuffle_labels:
-        cohort = with_shuffled(cohort, system.labels, config.seed)
+        cohort = with_shuffled(cohort, system.relabelled, config.seed)
     divided = make_splits(config, cohort, system, workdir / "splits.json")
     say(
         f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"

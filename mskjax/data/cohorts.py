@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import json
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ import tensorflow_datasets as tfds
 import tfds_builders
 from mskjax.errors import UserError
 from tfds_builders.common import AUDIT, SPLIT, CohortBuilder
+
+Study = Mapping[str, Any]
+Relabelled = Callable[[Study, Study], Study]
 
 
 class Studies(Sequence):
@@ -57,7 +60,7 @@ class Cohort:
     """
 
     audit: Mapping[str, Any]
-    studies: Sequence[Mapping[str, Any]]
+    studies: Sequence[Study]
     index: Sequence[tuple[str, str]]
 
     @functools.cached_property
@@ -69,27 +72,26 @@ class Cohort:
 class _Shuffled(Sequence):
     """Studies with the labels of others."""
 
-    def __init__(self, studies: Sequence[Mapping[str, Any]], labels: Sequence[str], seed: int):
-        self._studies, self._labels = studies, labels
+    def __init__(self, studies: Sequence[Study], relabelled: Relabelled, seed: int):
+        self._studies, self._relabelled = studies, relabelled
         self._donors = np.random.default_rng((seed, 5)).permutation(len(studies))
 
     def __len__(self) -> int:
         return len(self._studies)
 
     def __getitem__(self, i: Any) -> Any:
-        donor = self._studies[int(self._donors[i])]
-        return {**self._studies[i], **{name: donor[name] for name in self._labels}}
+        return self._relabelled(self._studies[i], self._studies[int(self._donors[i])])
 
 
-def with_shuffled(cohort: Cohort, labels: Sequence[str], seed: int) -> Cohort:
-    """The cohort as a control: the named features of each study are those of another one.
+def with_shuffled(cohort: Cohort, relabelled: Relabelled, seed: int) -> Cohort:
+    """The cohort as a control: each study has the labels of another one.
 
     Args:
       cohort: stays as it is.
-      labels: features to exchange, e.g. ``grade``.
+      relabelled: makes, of a study and its donor, the study with the donor's labels.
       seed: of the permutation of studies.
     """
-    return dataclasses.replace(cohort, studies=_Shuffled(cohort.studies, labels, seed))
+    return dataclasses.replace(cohort, studies=_Shuffled(cohort.studies, relabelled, seed))
 
 
 def builder_class(name: str) -> type[CohortBuilder]:

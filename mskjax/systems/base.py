@@ -59,6 +59,10 @@ class System(abc.ABC):
     def cases(self, study: Study) -> list[str]:
         """Ids of the graded cases of a study, ``study_id/...``."""
 
+    def relabelled(self, study: Study, donor: Study) -> Study:
+        """The study with the labels of another one, for a control run."""
+        return {**study, **{name: donor[name] for name in self.labels}}
+
     @abc.abstractmethod
     def read(self, studies: Sequence[Study], predict: Predict, regions: str) -> list[Any]:
         """Applies the stages to studies.

@@ -8,6 +8,7 @@ as a second task, and the tilt of a crop, which follows from the neighbouring di
 """
 
 import dataclasses
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -109,7 +110,7 @@ class ModicChanges(System):
 
     name = "modic_changes"
     title = "Modic changes: Faster R-CNN and a 3-D CNN on paired T1 and T2"
-    labels = ("boxes",)
+    labels = ("modic", "pfirrmann")  # columns of boxes
     recuts = True
     rules = (
         "Discs of held-out patients are graded on the boxes that the same fold's own detector"
@@ -165,6 +166,20 @@ class ModicChanges(System):
     def cases(self, study: Study) -> list[str]:
         """One case per graded disc."""
         return [case_id(study, level) for level in _graded(study)]
+
+    def relabelled(self, study: Study, donor: Study) -> Study:
+        """The boxes stay; each graded disc gets the grades of one of the donor's, at any level."""
+        table, other = study["boxes"], donor["boxes"]
+        rng = np.random.default_rng(zlib.crc32(study["study_id"].encode()))
+        own, theirs = (
+            np.flatnonzero(np.any([np.asarray(t[c]) >= 0 for c in self.labels], 0))
+            for t in (table, other)
+        )
+        drawn = np.resize(rng.permutation(theirs), len(own)) if len(theirs) else None
+        new = {name: np.array(values) for name, values in table.items()}
+        for name in self.labels:
+            new[name][own] = -1 if drawn is None else np.asarray(other[name])[drawn]
+        return {**study, "boxes": new}
 
     def adapted(
         self, studies: Sequence[Study], train: Sequence[int], predict: Predict

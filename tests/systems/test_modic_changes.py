@@ -231,6 +231,21 @@ def test_boxes_of_a_fold_are_filled_only_where_all_discs_are_found():
     ]
 
 
+def test_a_control_run_exchanges_grades_and_leaves_boxes():
+    own, donor = study(0, modic=(0, 0, -1), pfirrmann=(1, 1, -1)), study(1, pfirrmann=(5, 4, 3))
+    table = system().relabelled(own, donor)["boxes"]
+    for column in ("level", "boxed", "slice", "box"):
+        np.testing.assert_array_equal(table[column], own["boxes"][column])
+    assert (table["modic"][2], table["pfirrmann"][2]) == (-1, -1)  # not graded, so not exchanged
+    theirs = set(zip(donor["boxes"]["modic"], donor["boxes"]["pfirrmann"], strict=True))
+    drawn = set(zip(table["modic"][:2], table["pfirrmann"][:2], strict=True))
+    assert drawn <= theirs
+    assert len(drawn) == 2
+    assert own["boxes"]["pfirrmann"].tolist() == [1, 1, -1]
+    without = study(2, modic=(-1, -1, -1), pfirrmann=(-1, -1, -1))
+    assert system().relabelled(own, without)["boxes"]["modic"].tolist() == [-1, -1, -1]
+
+
 def test_landmarks_of_a_fold_are_those_of_its_training_patients():
     studies = [study(0), study(1), study(2)]
     declared = system(normalisations=("landmarks", "none"))

@@ -15,6 +15,8 @@ import pytest
 from mskjax import study
 from mskjax.config import StudyConfig, claim_workdir, parse
 
+pytestmark = pytest.mark.long
+
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 # Small enough to take seconds: coarse pixels, few channels, few steps.
 SMALL = {

@@ -57,24 +57,24 @@ def _phantom() -> ConfigDict:
             "stages": {
                 "proposals": {
                     "spacing_mm": 1.6,
-                    "patch": (96, 96),
+                    "patch": (80, 80),
                     "model": {"widths": (8, 16, 32, 64), "norm": "batch", "dtype": "float32"},
                     "blocks": {
                         "size": 25,  # pixels: 40 mm
-                        "points": 32,
+                        "points": 24,
                         "at_once": 1024,
-                        "width": 16,
+                        "width": 12,
                         "stem": (3, 1, 1),
                         "hidden": 64,
                         "dropout": 0.2,
                         "dtype": "float32",
                     },
-                    "stride": 2,
+                    "stride": 3,
                     "vote": "majority",  # or "any", "all"
-                    "largest_component": True,
+                    "smallest_part": 0.05,
                     "augmentation": {"flip": 0.5},  # left shoulders look like mirrored right ones
                     "train": {
-                        "steps": 400,
+                        "steps": 300,
                         "batch_size": 8,
                         "learning_rate": 5e-3,
                         "warmup_steps": 10,
@@ -104,7 +104,7 @@ def _phantom() -> ConfigDict:
                     "band_mm": 3.0,
                     "augmentation": {"flip": 0.5},  # left shoulders look like mirrored right ones
                     "train": {
-                        "steps": 800,
+                        "steps": 500,
                         "batch_size": 8,
                         "learning_rate": 3e-3,
                         "warmup_steps": 20,

@@ -64,6 +64,20 @@ def components(mask: np.ndarray, min_voxels: int = 0) -> list[np.ndarray]:
     return [labels == index + 1 for index in order if sizes[index] >= min_voxels]
 
 
+def large_components(mask: np.ndarray, share: float) -> list[np.ndarray]:
+    """Connected components of at least a share of the largest one's voxels, the largest first.
+
+    Args:
+      mask: as in `components`; may be empty.
+      share: in [0, 1]; at 1 the largest alone is left, one of them where several are as large.
+    """
+    found = components(mask)
+    if not found:
+        return []
+    least = share * found[0].sum()
+    return [c for i, c in enumerate(found) if i == 0 or (share < 1 and c.sum() >= least)]
+
+
 def disc_regions(disc_mask: np.ndarray, affine: np.ndarray) -> tuple[list[Region], int]:
     """Finds and measures the discs of a mask, from the lowest upwards.
 

@@ -45,17 +45,24 @@ class BoneProposalsOptions(SliceSegmentationOptions):
         between them are interpolated linearly.
       vote: how many of a structure's three voters (its own U-Net, the U-Net of both, AlexNet)
         must agree.
-      largest_component: whether only the largest connected part of each structure is kept.
+      smallest_part: connected parts of a structure below this share of its largest part are
+        dropped; 0 keeps all, 1 the largest alone.  A scapula may well be in several parts: its thin
+        plate breaks where it is thinner than a pixel.
     """
 
     blocks: BlockOptions
     stride: int = 4
     vote: Rule = "majority"
-    largest_component: bool = True
+    smallest_part: float = 0.05
 
     def __post_init__(self) -> None:
         if self.stride < 1:
             raise UserError(f"config.stages.proposals.stride is {self.stride}; it must be >= 1.")
+        if not 0 <= self.smallest_part <= 1:
+            raise UserError(
+                f"config.stages.proposals.smallest_part is {self.smallest_part}; it must be in"
+                " [0, 1]."
+            )
 
 
 class Members(nn.Module):
@@ -173,8 +180,7 @@ class BoneProposals(PixelClassification):
 
     def elect(self, probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
         """The vote over the native probabilities of `members`, (S, H, W) uint8."""
-        mask = vote(probabilities, self.options.vote)
-        return largest_parts(mask) if self.options.largest_component else mask
+        return without_crumbs(vote(probabilities, self.options.vote), self.options.smallest_part)
 
     def _alexnet(
         self, logits: jax.Array, batch: dict[str, jax.Array]
@@ -225,12 +231,17 @@ def vote(probabilities: Mapping[str, np.ndarray], rule: str) -> np.ndarray:
     return np.where(humerus, 1, np.where(wins[1], 2, 0)).astype(np.uint8)
 
 
-def largest_parts(mask: np.ndarray) -> np.ndarray:
-    """The mask with the largest connected part of each structure alone."""
+def without_crumbs(mask: np.ndarray, smallest_part: float) -> np.ndarray:
+    """The mask without parts of a structure below a share of its largest part.
+
+    Args:
+      mask: (S, H, W) uint8: 0 background, 1 humerus, 2 scapula.
+      smallest_part: in [0, 1]; see `BoneProposalsOptions`.
+    """
     kept = np.zeros_like(mask)
     for label in range(1, len(STRUCTURES) + 1):
-        if (mask == label).any():
-            kept[regions.components(mask == label)[0]] = label
+        for part in regions.large_components(mask == label, smallest_part):
+            kept[part] = label
     return kept
 
 

@@ -30,8 +30,8 @@ from mskjax.stages.bone_proposals import (
     UNETS,
     BoneProposals,
     BoneProposalsOptions,
-    largest_parts,
     member_masks,
+    without_crumbs,
 )
 from mskjax.stages.slice_segmentation import canvas
 from mskjax.systems.base import Predict, Published, System, predict_parts
@@ -100,8 +100,8 @@ class ShoulderBones(System):
         "A structure is elected by its own U-Net, the U-Net of both as one and AlexNet, by the rule"
         " in the recipe; a pixel that both structures win goes to the one whose voters have the"
         " higher mean probability.",
-        "The networks alone are scored as they are; vote and refined edge keep the largest"
-        " connected part of each structure unless the recipe says otherwise.",
+        "The networks alone are scored as they are; vote and refined edge lose the parts of a"
+        " structure that are small beside its largest one, by the rule in the recipe.",
         "AlexNet classifies every pixel of a band around the elected edge, and pixels outside it"
         " keep the vote.  It was trained on the band around the reference edge.",
         "oracle_region gives AlexNet the band around the reference edge, and the reference"
@@ -233,7 +233,7 @@ class ShoulderBones(System):
 
     def _refined(self, study: Study, mask: np.ndarray, predict: Predict) -> np.ndarray:
         refined = self.refine.refine(study, mask, lambda e: predict(self.refine.name, e))
-        return largest_parts(refined) if self.propose.options.largest_component else refined
+        return without_crumbs(refined, self.propose.options.smallest_part)
 
 
 def check(config: StudyConfig) -> None:

@@ -98,14 +98,17 @@ def test_members_alone_say_yes_above_a_half_and_alexnet_takes_the_likeliest():
     }
 
 
-def test_only_the_largest_part_of_each_structure_is_kept():
+@pytest.mark.parametrize(
+    ("share", "counts"), [(1.0, [54 - 13, 9, 4]), (0.5, [54 - 17, 9, 8]), (0.0, [54 - 18, 10, 8])]
+)
+def test_small_parts_of_each_structure_are_dropped(share, counts):
     mask = np.zeros((1, 6, 9), np.uint8)
     mask[0, 0:3, 0:3], mask[0, 5, 0] = 1, 1
-    mask[0, 1:3, 6:9], mask[0, 5, 8] = 2, 2
-    kept = bp.largest_parts(mask)
-    assert np.bincount(kept.ravel()).tolist() == [54 - 15, 9, 6]
-    assert not bp.largest_parts(np.zeros((1, 3, 3), np.uint8)).any()
-    assert not (bp.largest_parts(mask * (mask == 2)) == 1).any()
+    mask[0, 0:2, 7:9], mask[0, 4:6, 7:9] = 2, 2  # two parts of one size
+    kept = bp.without_crumbs(mask, share)
+    assert np.bincount(kept.ravel()).tolist() == counts
+    assert not bp.without_crumbs(np.zeros((1, 3, 3), np.uint8), share).any()
+    assert not (bp.without_crumbs(mask * (mask == 2), share) == 1).any()
 
 
 def test_training_examples_are_whole_slices_with_pixels_of_every_class():
@@ -232,10 +235,12 @@ def test_decoding_elects_and_cleans():
         "alexnet": np.zeros((3, 72, 2), np.float16),
     }
     np.testing.assert_array_equal(made.decode(study(), outputs), yes)
-    raw = stage(canvas=(32, 36), largest_component=False).decode(study(), outputs)
+    raw = stage(canvas=(32, 36), smallest_part=0.0).decode(study(), outputs)
     np.testing.assert_array_equal(raw, speck)
 
 
-def test_a_stride_below_one_is_refused():
+def test_a_stride_below_one_and_a_share_above_it_are_refused():
     with pytest.raises(UserError, match="stride"):
         stage(stride=0)
+    with pytest.raises(UserError, match="smallest_part is 1.5"):
+        stage(smallest_part=1.5)

@@ -30,16 +30,16 @@ def finished(tmp_path_factory, worker_id):
     anything work on a copy.
     """
     root = tmp_path_factory.getbasetemp()
-    root = (root if worker_id == "master" else root.parent) / "finished"
+    root = (root if worker_id == "master" else root.parent) / "shared"
     root.mkdir(exist_ok=True)
     said = root / "said"
     with (root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not said.exists():
-            process = command_line.run("mskjax.main", *study(root / "run", root / "data"))
+            process = command_line.run("mskjax.main", *study(root / "finished", root / "data"))
             assert process.returncode == 0, process.stderr
             said.write_text(process.stdout)
-    return SimpleNamespace(workdir=root / "run", data_dir=root / "data", said=said.read_text())
+    return SimpleNamespace(workdir=root / "finished", data_dir=root / "data", said=said.read_text())
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import jsonschema
 import pytest
 from commands.command_line import ROOT, complaint, unfinished
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 FIELDS = {
     "resamples": 50,
     "devices": 1,
+    "data.options.patients": 8,
     "data.split": "folds_and_official",
     "data.folds": 2,
     "stages.proposals.spacing_mm": 5.0,

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from mskjax import prepare
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SYSTEM = "fatty_infiltration"
 # Patient -> Goutallier grade; two of each class of every task, for two folds.

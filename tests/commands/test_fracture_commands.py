@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from mskjax import prepare
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SYSTEM = "vertebral_fracture"
 # Study -> label; u has none.

@@ -46,6 +46,7 @@ def test_evaluation_agrees(finished, main_here, tmp_path):
     assert max(differences(table(workdir), table(finished.workdir)).values()) <= 1e-5
 
 
+@pytest.mark.long
 def test_training_agrees(data_dir, main_here, tmp_path):
     # Few and small steps: sums of 1 and 8 parts are rounded differently, and where a gradient
     # is all but zero Adam makes a whole step of that rounding.

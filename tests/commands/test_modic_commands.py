@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from commands.command_line import ROOT, complaint, unfinished
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 FIELDS = {
     "resamples": 50,
@@ -16,6 +16,7 @@ FIELDS = {
     "options.normalisations": "('z_score_volume','landmarks','none')",
     "stages.boxes.spacing_mm": 3.0,
     "stages.boxes.confidence": 0.0,  # the detector hardly learns: whatever it finds is taken
+    "stages.boxes.model.norm": "batch",
     "stages.boxes.model.widths": "(4,8,8)",
     "stages.boxes.model.channels": 8,
     "stages.boxes.model.hidden": 8,

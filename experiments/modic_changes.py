@@ -151,8 +151,16 @@ def _spider_midsagittal(config: ConfigDict) -> None:
     grades.extent = 2.2
     grades.model.width = 16
     grades.model.dropout = 0.3
-    # Type 1 has four discs, type 3 six: only presence can be trained.
-    grades.heads = ("presence", "pfirrmann")
+    # Type 1 has four discs, type 3 six: only presence can be trained.  The others are learnt
+    # beside the two that are reported.
+    grades.heads = (
+        "presence",
+        "pfirrmann",
+        "narrowing",
+        "bulging",
+        "upper_endplate",
+        "lower_endplate",
+    )
     grades.emd_weight = 1.0
     grades.train.balance = "none"
     grades.train.steps = 600

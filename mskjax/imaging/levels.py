@@ -33,17 +33,21 @@ class Levels:
     left_out: int
 
 
-def assign_levels(centres_mm: np.ndarray, scores: np.ndarray, confidence: float) -> Levels:
+def assign_levels(
+    centres_mm: np.ndarray, scores: np.ndarray, lowest: np.ndarray, confidence: float
+) -> Levels:
     """Counts discs from the lowest upwards; gaps are reported, not closed.
 
     Of all rows of detections whose steps go upwards, are of a disc's length and bend no more than a
     spine does, the spine is the one with the largest sum of what scores exceed `confidence` by,
-    less a price for bends and for skipped levels.  So an unsure detection counts where it fills a
-    gap between sure ones, and nowhere else.
+    less a price for bends and for skipped levels, and for not beginning with the disc that looks
+    like the lowest.  So an unsure detection counts where it fills a gap between sure ones or is the
+    lowest disc, and nowhere else; and what lies below the lowest disc is left out.
 
     Args:
       centres_mm: (N, 2) rows (downwards) and columns (backwards) of the discs' centres.
       scores: (N,) in [0, 1], of unsure detections too.
+      lowest: (N,) in [0, 1], how much a detection looks like the lowest disc.
       confidence: score at which a detection is sure.
     """
     centres = np.asarray(centres_mm, np.float64).reshape(-1, 2)
@@ -51,7 +55,9 @@ def assign_levels(centres_mm: np.ndarray, scores: np.ndarray, confidence: float)
     if not (gains >= 0).any():
         return Levels(np.zeros(0, int), np.zeros(0, np.int32), 0, 0)
     order = np.argsort(-centres[:, 0], kind="stable")
-    kept = order[_best_row(centres[order], gains[order])]
+    first = gains + np.asarray(lowest, np.float64)
+    later = gains - np.asarray(lowest, np.float64)
+    kept = order[_best_row(centres[order], first[order], later[order])]
     between = np.linalg.norm(np.diff(centres[kept], axis=0), axis=1)
     typical = float(np.median(between)) if len(between) else 1.0
     jumps = np.where(between > _GAP * typical, np.rint(between / typical), 1).astype(np.int32)
@@ -60,10 +66,15 @@ def assign_levels(centres_mm: np.ndarray, scores: np.ndarray, confidence: float)
     return Levels(kept.astype(int), levels, int((jumps - 1).sum()), left_out)
 
 
-def _best_row(centres: np.ndarray, gains: np.ndarray) -> np.ndarray:
+def _best_row(centres: np.ndarray, first: np.ndarray, later: np.ndarray) -> np.ndarray:
     """Numbers, from the lowest upwards, of the surest row that a spine could make.
 
     Dynamic programming over the last two discs of a row.
+
+    Args:
+      centres: (N, 2), from the lowest upwards.
+      first: (N,) what a disc adds to a row that begins with it.
+      later: (N,) what it adds to a row that it continues.
     """
     count = len(centres)
     if count < 2:
@@ -76,13 +87,13 @@ def _best_row(centres: np.ndarray, gains: np.ndarray) -> np.ndarray:
     next_up = np.where(upwards & (length > _SAME_MM), length, np.inf).min(1)
     known = next_up[np.isfinite(next_up)]
     if not len(known):
-        return np.array([int(np.argmax(gains))])
+        return np.array([int(np.argmax(first))])
     typical = float(np.median(known))
     allowed = upwards & (length >= _TWIN * typical) & (length <= _FAR * typical)
     skipped = np.where(length > _GAP * typical, np.rint(length / typical) - 1, 0)
-    gained = gains[None] - _SKIPPING * skipped  # by a step, from, to
+    gained = later[None] - _SKIPPING * skipped  # by a step, from, to
 
-    best = np.where(allowed, gains[:, None] + gained, -np.inf)  # of rows that end with i, j
+    best = np.where(allowed, first[:, None] + gained, -np.inf)  # of rows that end with i, j
     before = np.full((count, count), -1)
     for i in range(count):  # sorted: whatever ends with i is known by now
         for j in np.flatnonzero(allowed[i]).tolist():
@@ -92,8 +103,8 @@ def _best_row(centres: np.ndarray, gains: np.ndarray) -> np.ndarray:
             k = int(np.argmax(longer))
             if longer[k] > best[i, j]:
                 best[i, j], before[i, j] = longer[k], k
-    if best.max(initial=-np.inf) <= gains.max():
-        return np.array([int(np.argmax(gains))])
+    if best.max(initial=-np.inf) <= first.max():
+        return np.array([int(np.argmax(first))])
     i, j = (int(v) for v in np.unravel_index(int(np.argmax(best)), best.shape))
     row = [j, i]
     while (k := int(before[i, j])) >= 0:

@@ -50,14 +50,16 @@ class Detections(NamedTuple):
 
     Attributes:
       boxes: (B, D, 4) float32 pixels.
-      scores: (B, D) float32 probability of the class.
+      scores: (B, D) float32 probability of the class, or of any class (`FasterRCNN.exclusive`).
       labels: (B, D) int32 class, 1..classes.
+      probabilities: (B, D, classes) float32 of each class.
       valid: (B, D) bool.
     """
 
     boxes: jax.Array
     scores: jax.Array
     labels: jax.Array
+    probabilities: jax.Array
     valid: jax.Array
 
 
@@ -101,6 +103,8 @@ class FasterRCNN(nn.Module):
       proposal_iou: overlap above which proposals suppress each other.
       detection_iou: overlap above which detections of a class do.
       score_floor: detections below this probability are dropped.
+      exclusive: whether classes are kinds of one thing: a region is then one detection, scored by
+        the probability of any class, and all detections suppress each other.
     """
 
     classes: int
@@ -121,6 +125,7 @@ class FasterRCNN(nn.Module):
     proposal_iou: float = 0.7
     detection_iou: float = 0.5
     score_floor: float = 0.05
+    exclusive: bool = False
 
     @nn.compact
     def __call__(
@@ -233,19 +238,28 @@ class FasterRCNN(nn.Module):
         logits: jax.Array,
         deltas: jax.Array,
     ) -> Detections:
-        """Detections of an image: each region may be of each class."""
+        """Detections of an image: each region may be of each class, or is of one."""
         found = b.clip(b.decode(regions, deltas, ROI_WEIGHTS), *size)
         probabilities = jax.nn.softmax(logits)[:, 1:]
+        if self.exclusive:
+            values = probabilities.sum(1, keepdims=True)
+            labels = jnp.argmax(probabilities, 1).astype(jnp.int32) + 1
+            suppressing = jnp.ones_like(labels)
+        else:
+            values = probabilities
+            labels = jnp.tile(jnp.arange(1, self.classes + 1, dtype=jnp.int32), len(regions))
+            suppressing = labels
+        repeats = values.shape[1]
         eligible = present & (_sides(found) > 0)
-        eligible = eligible[:, None] & (probabilities >= self.score_floor)
-        scores = jnp.where(eligible, probabilities, -jnp.inf).reshape(-1)
-        found = jnp.repeat(found, self.classes, 0)
-        labels = jnp.tile(jnp.arange(1, self.classes + 1, dtype=jnp.int32), len(regions))
-        kept, valid = b.nms(found, scores, self.detection_iou, self.detections, labels)
+        eligible = eligible[:, None] & (values >= self.score_floor)
+        scores = jnp.where(eligible, values, -jnp.inf).reshape(-1)
+        found = jnp.repeat(found, repeats, 0)
+        kept, valid = b.nms(found, scores, self.detection_iou, self.detections, suppressing)
         return Detections(
             jnp.where(valid[:, None], found[kept], 0.0),
             jnp.where(valid, scores[kept], 0.0),
             jnp.where(valid, labels[kept], 0),
+            jnp.where(valid[:, None], jnp.repeat(probabilities, repeats, 0)[kept], 0.0),
             valid,
         )
 

@@ -18,6 +18,8 @@ from mskjax.models.faster_rcnn import FasterRCNN, detection_loss
 from mskjax.stages.slice_segmentation import on_canvas, scaled
 from mskjax.training.stage import Stage, Study
 
+OTHER, LOWEST = 1, 2  # classes of a disc
+
 
 @dataclasses.dataclass(frozen=True)
 class DetectorOptions:
@@ -74,19 +76,25 @@ class Found:
       slice: number.
       boxes: (D, 4) float, row0, col0, row1, col1 half-open in native pixels.
       scores: (D,) in [0, 1], descending.
+      lowest: (D,) in [0, 1], probability of being the lowest of the row, if it is of the row.
     """
 
     slice: int
     boxes: np.ndarray
     scores: np.ndarray
+    lowest: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class BoxDetection(Stage):
-    """Finds boxes of one class, slice by slice.
+    """Finds boxes that lie in a row, slice by slice, and which of them is the lowest.
+
+    The lowest disc has the sacrum below it and looks unlike the others, so it is a class of its
+    own: levels that are counted from it do not depend on what is found below.
 
     Studies need ``affine``, the volumes of `BoxDetectionOptions.channels` on that grid and a table
-    ``boxes`` with ``boxed``, ``slice`` and ``box`` (row0, col0, row1, col1 in native pixels).
+    ``boxes`` with ``boxed``, ``slice``, ``level`` (1 the lowest, 0 unknown) and ``box`` (row0,
+    col0, row1, col1 in native pixels).
 
     Attributes:
       name: of the stage.
@@ -105,10 +113,11 @@ class BoxDetection(Stage):
         return self.options.train
 
     def model(self) -> nn.Module:
-        """Faster R-CNN with one class."""
+        """Faster R-CNN with two classes that are kinds of one thing."""
         m = self.options.model
         return FasterRCNN(
-            classes=1,
+            classes=2,
+            exclusive=True,
             widths=m.widths,
             channels=m.channels,
             hidden=m.hidden,
@@ -123,8 +132,8 @@ class BoxDetection(Stage):
         """The boxed slices.
 
         Returns:
-          image; padded boxes (N, G, 4) in network pixels, from the lowest upwards; their labels and
-          tilts (N, G), see `levels.tilts`.
+          image; padded boxes (N, G, 4) in network pixels, from the lowest upwards; their labels,
+          `OTHER` or `LOWEST`, and tilts (N, G), see `levels.tilts`.
         """
         table = study["boxes"]
         boxed = np.asarray(table["boxed"]) > 0
@@ -135,18 +144,22 @@ class BoxDetection(Stage):
         examples["tilts"] = np.zeros(examples["labels"].shape, np.float32)
         grid = scaled(study, self.options.channels[:1], self.options.spacing_mm)[0].affine
         for number in numbers:
-            own = np.asarray(table["box"])[boxed & (np.asarray(table["slice"]) == number)]
-            if len(own) > self.options.most_boxes:
+            rows = np.flatnonzero(boxed & (np.asarray(table["slice"]) == number))
+            if len(rows) > self.options.most_boxes:
                 raise UserError(
-                    f"{study['study_id']}: slice {number} has {len(own)} boxes; raise most_boxes"
+                    f"{study['study_id']}: slice {number} has {len(rows)} boxes; raise most_boxes"
                     f" ({self.options.most_boxes}) of stage {self.name}."
                 )
-            boxes = on_grid(own, study["affine"], grid)
-            boxes = boxes[np.argsort(-(boxes[:, 0] + boxes[:, 2]), kind="stable")]
-            examples["boxes"][number, : len(own)] = boxes
+            boxes = on_grid(np.asarray(table["box"])[rows], study["affine"], grid)
+            upwards = np.argsort(-(boxes[:, 0] + boxes[:, 2]), kind="stable")
+            boxes, rows = boxes[upwards], rows[upwards]
+            examples["boxes"][number, : len(rows)] = boxes
+            examples["labels"][number, : len(rows)] = OTHER
+            # A row that is known to begin higher up does not show the lowest disc.
+            if int(table["level"][rows[0]]) <= 1:
+                examples["labels"][number, 0] = LOWEST
             # The network's pixels are square.
-            examples["tilts"][number, : len(own)] = tilts((boxes[:, :2] + boxes[:, 2:]) / 2)
-            examples["labels"][number, : len(own)] = 1
+            examples["tilts"][number, : len(rows)] = tilts((boxes[:, :2] + boxes[:, 2:]) / 2)
         return {name: values[numbers] for name, values in examples.items()}
 
     def inference_examples(self, study: Study) -> Examples:
@@ -173,7 +186,10 @@ class BoxDetection(Stage):
         boxes = on_grid(outputs["boxes"][number][valid[number]], grid, study["affine"])
         rows, cols = study[self.options.channels[0]].shape[1:]
         boxes = np.clip(boxes, 0, (rows, cols, rows, cols))
-        return Found(number, boxes, outputs["scores"][number][valid[number]])
+        kept = valid[number]
+        scores = outputs["scores"][number][kept]
+        lowest = outputs["probabilities"][number][kept, LOWEST - 1] / np.maximum(scores, 1e-6)
+        return Found(number, boxes, scores, lowest)
 
     def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Motion of image and boxes together, intensities, blur and noise of the image."""
@@ -195,7 +211,7 @@ class BoxDetection(Stage):
         return detection_loss(outputs)
 
     def activate(self, outputs: Any) -> dict[str, jax.Array]:
-        """``boxes`` (B, D, 4) in network pixels, ``scores``, ``labels`` and ``valid`` (B, D)."""
+        """``boxes`` (B, D, 4) in network pixels, and what else `Detections` has."""
         return outputs.detections._asdict()
 
 

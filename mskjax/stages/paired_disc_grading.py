@@ -34,8 +34,16 @@ HEADS = {
         Head("modic", 3, grouped=(0, 1, 2, -1)),  # type 3 is too rare to be a class
         Head("presence", 2, column="modic", grouped=(0, 1, 1, 1)),
         Head("pfirrmann", 5, lowest=1),
+        # Signs that are graded beside them: learnt together they help, but they are not reported.
+        Head("narrowing", 4),
+        Head("bulging", 2),
+        Head("herniation", 2),
+        Head("spondylolisthesis", 3),
+        Head("upper_endplate", 2),
+        Head("lower_endplate", 2),
     )
 }
+REPORTED = ("modic", "presence", "pfirrmann")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +192,7 @@ def boxed_discs(study: Study) -> tuple[list[Disc], dict[str, np.ndarray]]:
     discs = [
         Disc(int(table["level"][i]), int(table["slice"][i]), _box(table["box"][i])) for i in rows
     ]
-    columns = {h.column or h.name for h in HEADS.values()}
+    columns = {h.column or h.name for h in HEADS.values()} & set(table)
     return discs, {c: np.array([int(table[c][i]) for i in rows], int) for c in columns}
 
 

@@ -28,6 +28,7 @@ from mskjax.stages.crop_grading import CropGradingOptions
 from mskjax.stages.paired_disc_grading import (
     HEADS,
     NORMALISATIONS,
+    REPORTED,
     Disc,
     Normalisation,
     PairedDiscGrading,
@@ -110,14 +111,14 @@ class ModicChanges(System):
 
     name = "modic_changes"
     title = "Modic changes: Faster R-CNN and a 3-D CNN on paired T1 and T2"
-    labels = ("modic", "pfirrmann")  # columns of boxes
+    labels = tuple(h.name for h in HEADS.values() if not h.column)  # columns of boxes
     recuts = True
     rules = (
         "Discs of held-out patients are graded on the boxes that the same fold's own detector"
         " found; oracle_region repeats the figures on the reference boxes, where there are any.",
-        "Of the detections the surest row is kept that goes upwards as a spine does, with unsure"
-        " ones where they fill a gap between sure ones; levels are counted from its lowest, and a"
-        " step of more than 1.6 median steps skips numbers.",
+        "Of the detections the surest row is kept that goes upwards as a spine does from the one"
+        " that looks like the lowest disc, with unsure ones where they fill a gap; levels are"
+        " counted from its lowest, and a step of more than 1.6 median steps skips numbers.",
         f"A detection belongs to a boxed reference disc at IoU {MATCH_IOU:g} or more, to a graded"
         " disc without a reference box by its level.  A disc without one is an error: it is right"
         " in no class and disagrees as much as two grades can.",
@@ -156,7 +157,7 @@ class ModicChanges(System):
     def __init__(self, options: Options, find: BoxDetection, graders: Sequence[PairedDiscGrading]):
         self.options, self.find, self.graders = options, find, tuple(graders)
         self.stages = (find, *self.graders)
-        self.heads = tuple(h.name for h in self.graders[0].heads)
+        self.heads = tuple(h.name for h in self.graders[0].heads if h.name in REPORTED)
 
     def stratum(self, study: Study) -> int | None:
         """Boxed or not, and whether any disc has a Modic change."""
@@ -170,14 +171,15 @@ class ModicChanges(System):
     def relabelled(self, study: Study, donor: Study) -> Study:
         """The boxes stay; each graded disc gets the grades of one of the donor's, at any level."""
         table, other = study["boxes"], donor["boxes"]
+        columns = [name for name in self.labels if name in table]
         rng = np.random.default_rng(zlib.crc32(study["study_id"].encode()))
         own, theirs = (
-            np.flatnonzero(np.any([np.asarray(t[c]) >= 0 for c in self.labels], 0))
+            np.flatnonzero(np.any([np.asarray(t[c]) >= 0 for c in columns], 0))
             for t in (table, other)
         )
         drawn = np.resize(rng.permutation(theirs), len(own)) if len(theirs) else None
         new = {name: np.array(values) for name, values in table.items()}
-        for name in self.labels:
+        for name in columns:
             new[name][own] = -1 if drawn is None else np.asarray(other[name])[drawn]
         return {**study, "boxes": new}
 
@@ -219,7 +221,8 @@ class ModicChanges(System):
                 for box, score in zip(found.boxes, found.scores, strict=True)
             ]
             centres = np.array([d.centre(spacing) for d in discs]).reshape(-1, 2)
-            order = assign_levels(centres, found.scores, self.find.options.confidence)
+            confidence = self.find.options.confidence
+            order = assign_levels(centres, found.scores, found.lowest, confidence)
             numbered = [
                 dataclasses.replace(discs[i], level=int(level))
                 for i, level in zip(order.kept, order.levels, strict=True)
@@ -237,8 +240,8 @@ class ModicChanges(System):
             crops = [grader.cut(s, r.discs) for s, r in zip(studies, readings, strict=True)]
             graded = predict_parts(predict, grader.name, crops)
             for reading, outputs in zip(readings, graded, strict=True):
-                outputs.pop("attention", None)
-                reading.probabilities[grader.normalisation] = outputs
+                shown = {name: outputs[name] for name in self.heads if name in outputs}
+                reading.probabilities[grader.normalisation] = shown
         return readings
 
     def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
@@ -465,35 +468,46 @@ def check_counts(studies: Sequence[Study]) -> None:
 
 
 def hand_features(study: Study, discs: Sequence[Disc]) -> np.ndarray:
-    """(N, 8) of each box: signals relative to the bodies beside it, height, height over width.
+    """(N, 10) of each box: signals relative to the bodies beside it, and its shape.
 
-    The signals, on T1 and on T2, are mean and deviation in the box and the mean of the strips above
-    and below it, where Modic changes lie.
+    On T1 and on T2: mean and deviation in the middle of the disc, and mean of the strips above and
+    below the box, where Modic changes lie.  On T2: the largest signal in the middle, and the mean
+    relative to the brightest disc of the spine.  Height in mm, and height over width.
     """
     spacing = np.linalg.norm(study["affine"][:3, :3], axis=0)
     columns: list[list[float]] = [[] for _ in discs]
     for name in ("t1", "t2"):
         signals = marrow_signals(study[name], discs)
-        for features, disc, marrow in zip(columns, discs, signals, strict=True):
+        middles = [_middle(study[name][d.slice], d) for d in discs]
+        brightest = max((float(m.mean()) for m in middles), default=0.0) or 1.0
+        for features, disc, marrow, middle in zip(columns, discs, signals, middles, strict=True):
             row0, col0, row1, col1 = (round(v) for v in disc.box)
-            height = max(row1 - row0, 2)
-            image = np.asarray(study[name][disc.slice], np.float64) / marrow
-            inside = image[row0 : max(row1, row0 + 1), col0 : max(col1, col0 + 1)]
+            reach = max((row1 - row0) // 2, 1)
+            image = np.asarray(study[name][disc.slice], np.float64)
             beside = [
-                image[max(row0 - height // 2, 0) : row0, col0:col1],
-                image[row1 : row1 + height // 2, col0:col1],
+                image[max(row0 - reach, 0) : row0, col0:col1],
+                image[row1 : row1 + reach, col0:col1],
             ]
-            around = np.concatenate([b.ravel() for b in beside])
-            features += [
-                float(inside.mean()) if inside.size else 0.0,
-                float(inside.std()) if inside.size else 0.0,
-                float(around.mean()) if around.size else 1.0,
-            ]
+            around = np.concatenate([b.ravel() for b in beside]) / marrow
+            features += [float(middle.mean()) / marrow, float(middle.std()) / marrow]
+            features.append(float(around.mean()) if around.size else 1.0)
+            if name == "t2":
+                features += [float(middle.max()) / marrow, float(middle.mean()) / brightest]
     for features, disc in zip(columns, discs, strict=True):
         height_mm = (disc.box[2] - disc.box[0]) * float(spacing[1])
         width_mm = (disc.box[3] - disc.box[1]) * float(spacing[2])
         features += [height_mm, height_mm / max(width_mm, 1.0)]
-    return np.array(columns).reshape(len(discs), 8)
+    return np.array(columns).reshape(len(discs), 10)
+
+
+def _middle(image: np.ndarray, disc: Disc) -> np.ndarray:
+    """The middle half of a box, at least a pixel."""
+    row0, col0, row1, col1 = disc.box
+    rows, cols = (row1 - row0) / 4, (col1 - col0) / 4
+    top = min(max(round(row0 + rows), 0), image.shape[0] - 1)
+    left = min(max(round(col0 + cols), 0), image.shape[1] - 1)
+    found = image[top : max(round(row1 - rows), top + 1), left : max(round(col1 - cols), left + 1)]
+    return np.asarray(found, np.float64)
 
 
 def _parse(config: StudyConfig) -> tuple[Options, BoxDetectionOptions, CropGradingOptions]:
@@ -514,7 +528,7 @@ def _parse(config: StudyConfig) -> tuple[Options, BoxDetectionOptions, CropGradi
 def _graded(study: Study) -> dict[int, dict[str, int]]:
     """Level -> grades of the discs that have a level and any grade."""
     table = study["boxes"]
-    columns = sorted({h.column or h.name for h in HEADS.values()})
+    columns = sorted({HEADS[name].column or name for name in REPORTED})
     rows = {
         int(level): {c: int(table[c][i]) for c in columns}
         for i, level in enumerate(table["level"])

@@ -6,6 +6,11 @@ from hypothesis import strategies as st
 from mskjax.imaging.levels import assign_levels, tilts
 
 
+def assigned(centres, scores, lowest=None):
+    lowest = np.zeros(len(scores)) if lowest is None else np.array(lowest)
+    return assign_levels(centres, scores, lowest, 0.3)
+
+
 def spine(count, tilt=0.0, step=30.0):
     """Centres of a straight spine from the lowest disc upwards; its discs' backs lie lower."""
     down = np.array([np.cos(tilt), -np.sin(tilt)])
@@ -15,7 +20,7 @@ def spine(count, tilt=0.0, step=30.0):
 def test_discs_are_counted_from_the_lowest_upwards_in_whatever_order_they_come():
     centres = spine(5)
     order = np.array([3, 0, 4, 1, 2])
-    found = assign_levels(centres[order], np.ones(5), 0.3)
+    found = assigned(centres[order], np.ones(5))
     np.testing.assert_array_equal(order[found.kept], [0, 1, 2, 3, 4])
     np.testing.assert_array_equal(found.levels, [1, 2, 3, 4, 5])
     assert (found.gaps, found.left_out, found.levels.dtype) == (0, 0, np.int32)
@@ -37,7 +42,7 @@ def test_a_gap_skips_a_number_and_a_twin_takes_none(steps, left_out, tilt, seed)
     twin = centres[kept[1]] + rng.uniform(-3, 3, 2)
     shown = np.concatenate([centres[kept], [twin]])
     order = rng.permutation(len(shown))
-    found = assign_levels(shown[order], np.append(scores, 0.6)[order], 0.3)
+    found = assigned(shown[order], np.append(scores, 0.6)[order])
     np.testing.assert_array_equal(order[found.kept], np.arange(len(kept)))
     np.testing.assert_array_equal(found.levels, kept + 1)
     assert (found.gaps, found.left_out) == (1, 1)
@@ -46,14 +51,14 @@ def test_a_gap_skips_a_number_and_a_twin_takes_none(steps, left_out, tilt, seed)
 def test_of_twins_the_surer_one_stays():
     centres = np.concatenate([spine(4), spine(4)[2:3] + 1])
     for scores, chosen in (((0.5, 0.5, 0.5, 0.5, 0.8), 4), ((0.5, 0.5, 0.9, 0.5, 0.8), 2)):
-        found = assign_levels(centres, np.array(scores), 0.3)
+        found = assigned(centres, np.array(scores))
         np.testing.assert_array_equal(found.kept, [0, 1, chosen, 3])
         np.testing.assert_array_equal(found.levels, [1, 2, 3, 4])
         assert found.left_out == 1
 
 
 def test_two_missing_discs_skip_two_numbers():
-    found = assign_levels(spine(8)[[0, 1, 2, 5, 6, 7]], np.ones(6), 0.3)
+    found = assigned(spine(8)[[0, 1, 2, 5, 6, 7]], np.ones(6))
     np.testing.assert_array_equal(found.levels, [1, 2, 3, 6, 7, 8])
     assert found.gaps == 2
 
@@ -64,36 +69,48 @@ def test_what_lies_behind_the_spine_is_left_out():
     behind = centres[3:6] + np.array([12, 45])
     shown, order = np.concatenate([behind, centres]), np.argsort(np.arange(11) % 3, kind="stable")
     sure = np.concatenate([np.full(3, 0.8), scores])
-    found = assign_levels(shown[order], sure[order], 0.3)
+    found = assigned(shown[order], sure[order])
     np.testing.assert_array_equal(order[found.kept], 3 + np.arange(8))
     assert (found.levels.tolist(), found.left_out) == (list(range(1, 9)), 3)
 
 
 def test_an_unsure_disc_counts_where_it_fills_a_gap_and_nowhere_else():
     sure = np.array([0.1, 0.9, 0.9, 0.06, 0.9, 0.9, 0.2])
-    found = assign_levels(spine(7), sure, 0.3)
+    found = assigned(spine(7), sure)
     assert found.kept.tolist() == [1, 2, 3, 4, 5]
     assert (found.levels.tolist(), found.gaps, found.left_out) == ([1, 2, 3, 4, 5], 0, 0)
-    assert assign_levels(spine(7), np.full(7, 0.2), 0.3).kept.tolist() == []
+    assert assigned(spine(7), np.full(7, 0.2)).kept.tolist() == []
+
+
+def test_a_row_begins_with_the_disc_that_looks_like_the_lowest():
+    looks = [0.0, 1, 0, 0, 0, 0]
+    found = assigned(spine(6), np.full(6, 1.0), looks)  # the sacrum has discs, too
+    assert found.kept.tolist() == [1, 2, 3, 4, 5]
+    assert (found.levels.tolist(), found.left_out) == ([1, 2, 3, 4, 5], 1)
+    found = assigned(spine(5), np.array([0.06, 1, 1, 1, 1]), [1.0, 0, 0, 0, 0])
+    assert found.kept.tolist() == [0, 1, 2, 3, 4]
+    # One that looks so high up is a mistake.
+    found = assigned(spine(6), np.full(6, 1.0), [0.9, 0, 0, 0, 0.6, 0])
+    assert found.kept[:4].tolist() == [0, 1, 2, 3]
 
 
 def test_a_lordosis_is_one_row():
     angles = np.deg2rad([50, 30, 12, 0, -8, -12, -15])
     steps = 32 * np.stack([-np.cos(angles), np.sin(angles)], 1)
     centres = np.array([260.0, 60.0]) + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, 0)])
-    found = assign_levels(centres, np.linspace(0.4, 1, 8), 0.3)
+    found = assigned(centres, np.linspace(0.4, 1, 8))
     assert (found.levels.tolist(), found.left_out) == (list(range(1, 9)), 0)
 
 
 def test_one_disc_is_the_lowest_and_none_has_no_level():
-    found = assign_levels(spine(1), np.ones(1), 0.3)
+    found = assigned(spine(1), np.ones(1))
     assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.left_out) == (
         [0],
         [1],
         0,
         0,
     )
-    found = assign_levels(np.zeros((0, 2)), np.zeros(0), 0.3)
+    found = assigned(np.zeros((0, 2)), np.zeros(0))
     assert (found.kept.tolist(), found.levels.tolist(), found.gaps, found.left_out) == (
         [],
         [],

@@ -182,6 +182,29 @@ def test_is_hashable_and_equal_by_value():
 # -------------------------------------------------------------------------- targets and the loss
 
 
+def test_kinds_of_one_thing_are_detected_once():
+    model = TWO_CLASSES.clone(detections=24)
+    images = rectangles(1, 8, classes=2)
+    variables = initial(model)
+    apart = jax.tree.map(np.asarray, predict(model, variables, images).detections)
+    once = predict(model.clone(exclusive=True), variables, images).detections
+    once = jax.tree.map(np.asarray, once)
+    np.testing.assert_allclose(
+        once.scores, np.where(once.valid, once.probabilities.sum(-1), 0), atol=1e-6
+    )
+    chosen = np.argmax(once.probabilities, -1) + 1
+    np.testing.assert_array_equal(once.labels, np.where(once.valid, chosen, 0))
+    for image in range(len(once.boxes)):
+        kept = once.boxes[image][once.valid[image]]
+        overlaps = np.triu(b.iou_matrix(kept, kept), 1)
+        assert overlaps.max(initial=0) <= model.detection_iou + 1e-6
+    # Each region may otherwise be of either class, so more of them are valid.
+    assert apart.valid.sum() > once.valid.sum()
+    at = np.argmax(apart.valid, 1)
+    own = apart.probabilities[np.arange(len(at)), at, apart.labels[np.arange(len(at)), at] - 1]
+    np.testing.assert_allclose(own, apart.scores[np.arange(len(at)), at], atol=1e-6)
+
+
 def test_detections_do_not_see_the_reference():
     image, boxes, labels = rectangles(3, 8)
     variables = initial(TINY)

@@ -30,7 +30,7 @@ def stage(most_boxes=4, canvas=(48, 40), **changes):
     return bd.BoxDetection("boxes", options, canvas)
 
 
-def study(slices=(1, 1, 1, 2), boxed=(1, 1, 1, 1)):
+def study(slices=(1, 1, 1, 2), boxed=(1, 1, 1, 1), levels=(3, 2, 1, 0)):
     image = np.random.default_rng(0).normal(50, 3, (4, 70, 30)).astype(np.float32)
     for number, (row0, col0, row1, col1) in zip(slices, BOXES.astype(int), strict=True):
         image[number, row0:row1, col0:col1] = 150
@@ -38,7 +38,12 @@ def study(slices=(1, 1, 1, 2), boxed=(1, 1, 1, 1)):
         "study_id": "s",
         "t2": image,
         "affine": OBLONG,
-        "boxes": {"boxed": np.array(boxed), "slice": np.array(slices), "box": BOXES},
+        "boxes": {
+            "boxed": np.array(boxed),
+            "slice": np.array(slices),
+            "box": BOXES,
+            "level": np.array(levels),
+        },
     }
 
 
@@ -47,15 +52,17 @@ def perfect(examples, slices):
     boxes = np.zeros((4, 4, 4), np.float32)
     valid = np.zeros((4, 4), bool)
     for row, number in enumerate(slices):
-        boxes[number], valid[number] = examples["boxes"][row], examples["labels"][row] == 1
+        boxes[number], valid[number] = examples["boxes"][row], examples["labels"][row] > 0
     scores = np.where(valid, [0.9, 0.8, 0.7, 0.6], 0.99).astype(np.float32)
-    return {"boxes": boxes, "valid": valid, "scores": scores, "labels": valid.astype(np.int32)}
+    p = np.zeros((4, 4, 2), np.float32)
+    p[:, 0, bd.LOWEST - 1], p[:, 1:, bd.OTHER - 1] = scores[:, 0], scores[:, 1:]
+    return {"boxes": boxes, "valid": valid, "scores": scores, "probabilities": p}
 
 
 def test_examples_are_the_boxed_slices_and_boxes_lie_round_what_is_bright():
     examples = stage().training_examples(study(boxed=(1, 1, 0, 1)))
     assert examples["image"].shape == (2, 48, 40, 1)
-    np.testing.assert_array_equal(examples["labels"], [[1, 1, 0, 0], [1, 0, 0, 0]])
+    np.testing.assert_array_equal(examples["labels"], [[1, 1, 0, 0], [2, 0, 0, 0]])
     assert not examples["boxes"][examples["labels"] == 0].any()
     for number, row in ((0, 0), (0, 1), (1, 0)):
         row0, col0, row1, col1 = np.rint(examples["boxes"][number, row]).astype(int)
@@ -74,6 +81,12 @@ def test_decoding_undoes_what_training_examples_did_to_boxes():
     assert found.slice == 1
     np.testing.assert_allclose(found.boxes, BOXES[2::-1], atol=1e-3)  # the lowest first
     np.testing.assert_allclose(found.scores, [0.9, 0.8, 0.7])
+    np.testing.assert_allclose(found.lowest, [1, 0, 0])
+
+
+def test_a_row_that_begins_higher_up_has_no_lowest_disc():
+    examples = stage().training_examples(study(levels=(5, 4, 3, 2)))
+    np.testing.assert_array_equal(examples["labels"], [[1, 1, 1, 0], [1, 0, 0, 0]])
 
 
 def test_the_slice_with_the_largest_sum_of_valid_scores_is_handed_on():

@@ -85,7 +85,8 @@ def fake(found, calls=None):
             if len(own):
                 boxes[middle, : len(own)] = on_grid(np.array(own), AFFINE, grid)
                 scores[middle, : len(own)] = own_scores
-        return {"boxes": boxes, "scores": scores, "valid": scores > 0}
+        nothing = np.zeros((*scores.shape, 2), np.float32)
+        return {"boxes": boxes, "scores": scores, "valid": scores > 0, "probabilities": nothing}
 
     return predict
 
@@ -97,7 +98,13 @@ def reading(discs, p=None, grades=None, found=True):
     boxes, scores = np.array([d.box for d in discs]).reshape(-1, 4), [d.score for d in discs]
     heads = {"modic": p, "pfirrmann": grades}
     outputs = {n: dict(heads) for n in NORMALISATIONS} if len(discs) else {}
-    return mc.Reading(discs, Found(1, boxes, np.array(scores)) if found else None, 0, 0, outputs)
+    return mc.Reading(
+        discs,
+        Found(1, boxes, np.array(scores), np.zeros(len(scores))) if found else None,
+        0,
+        0,
+        outputs,
+    )
 
 
 def discs_at(*levels, score=0.9):
@@ -246,6 +253,18 @@ def test_a_control_run_exchanges_grades_and_leaves_boxes():
     assert system().relabelled(own, without)["boxes"]["modic"].tolist() == [-1, -1, -1]
 
 
+def test_signs_that_are_learnt_beside_are_not_reported():
+    declared = system(heads=("presence", "pfirrmann", "narrowing", "upper_endplate"))
+    assert [h.name for h in declared.graders[0].heads][2:] == ["narrowing", "upper_endplate"]
+    assert declared.heads == ("presence", "pfirrmann")
+    own = study()
+    own["boxes"] |= {"narrowing": np.array([0, 1, -1]), "upper_endplate": np.array([1, 0, 1])}
+    examples = declared.graders[0].training_examples(own)
+    assert examples["target_narrowing"].tolist() == [0, 1, -1]
+    rows = score(declared, own, reading(discs_at(1, 2, 3)))
+    assert not any("narrowing" in column for row in rows for column in row)
+
+
 def test_landmarks_of_a_fold_are_those_of_its_training_patients():
     studies = [study(0), study(1), study(2)]
     declared = system(normalisations=("landmarks", "none"))
@@ -289,8 +308,8 @@ def test_ridge_and_majority_learn_from_the_boxes():
     assert baselines["modic"]["majority"] == 0
     held = study(9, modic=(2, 1, 0))
     features = mc.hand_features(held, boxed_discs(held)[0])
-    assert features.shape == (3, 8)
-    np.testing.assert_allclose(features[:, 6], 8.0 * 1.5)  # mm
+    assert features.shape == (3, 10)
+    np.testing.assert_allclose(features[:, 8], 8.0 * 1.5)  # mm
     np.testing.assert_allclose(features[:, 0], [1.0, 0.8, 0.6], atol=0.03)
     rows = score_with(declared, held, baselines)
     assert [r["ridge_modic"] for r in rows] == [2, 1, 0]

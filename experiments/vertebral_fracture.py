@@ -59,7 +59,7 @@ def _phantom() -> ConfigDict:
                     "model": {"widths": (16, 32, 64, 96), "norm": "batch", "dtype": "float32"},
                     "augmentation": {},
                     "train": {
-                        "steps": 600,
+                        "steps": 420,
                         "batch_size": 8,
                         "learning_rate": 3e-3,
                         "warmup_steps": 10,

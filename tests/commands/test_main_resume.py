@@ -30,7 +30,7 @@ def assert_same_results(workdir, finished):
         assert read_rows(workdir / curve.relative_to(finished.workdir)) == read_rows(curve)
 
 
-@pytest.mark.parametrize("stage", ["regions", "grades"])
+@pytest.mark.parametrize("stage", ["regions", pytest.param("grades", marks=pytest.mark.long)])
 def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(
     finished, main_here, tmp_path, stage
 ):

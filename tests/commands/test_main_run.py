@@ -132,6 +132,7 @@ def test_another_config_is_refused_and_changes_nothing(finished, main_here, caps
     assert contents(finished.workdir) == before
 
 
+@pytest.mark.long
 def test_parts_one_after_the_other_make_the_same_run(finished, main_here, tmp_path, capsys):
     workdir = tmp_path / "parts"
     arguments = study(workdir, finished.data_dir)

@@ -59,6 +59,7 @@ def test_the_official_division_of_a_cohort_without_one_is_refused(
     )
 
 
+@pytest.mark.long
 def test_the_official_division_after_folds_of_its_training_part(main_here, tmp_path):
     subsets = {"a": "training", "b": "validation", "c": "training", "d": "validation"}
     own_cohort(tmp_path / "raw", "abcd", subsets)

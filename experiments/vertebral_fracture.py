@@ -55,11 +55,11 @@ def _phantom() -> ConfigDict:
             "stages": {
                 "segments": {
                     "spacing_mm": 2.0,
-                    "patch": (128, 80),
+                    "patch": (112, 72),
                     "model": {"widths": (16, 32, 64, 96), "norm": "batch", "dtype": "float32"},
                     "augmentation": {},
                     "train": {
-                        "steps": 420,
+                        "steps": 600,
                         "batch_size": 8,
                         "learning_rate": 3e-3,
                         "warmup_steps": 10,
@@ -67,8 +67,8 @@ def _phantom() -> ConfigDict:
                         "clip_norm": 1.0,
                         "ema_decay": 0.98,
                         "balance": "none",
-                        "validate_every": 200,
-                        "checkpoint_every": 200,
+                        "validate_every": 300,
+                        "checkpoint_every": 300,
                         "log_every": 10,
                         "select": "latest",
                     },

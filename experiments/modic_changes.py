@@ -85,7 +85,7 @@ def _phantom() -> ConfigDict:
                     },
                     "augmentation": {"rotation": 15.0, "flip": 0.0},
                     "train": {
-                        "steps": 200,
+                        "steps": 500,
                         "batch_size": 8,
                         "learning_rate": 2e-3,
                         "warmup_steps": 20,
@@ -113,7 +113,7 @@ def _phantom() -> ConfigDict:
                     "emd_weight": 0.0,
                     "augmentation": {"flip_slices": 0.0, "slice_shift": 0},
                     "train": {
-                        "steps": 150,
+                        "steps": 300,
                         "batch_size": 16,
                         "learning_rate": 3e-3,
                         "warmup_steps": 10,
@@ -121,8 +121,8 @@ def _phantom() -> ConfigDict:
                         "clip_norm": 1.0,
                         "ema_decay": 0.95,
                         "balance": "weights",
-                        "validate_every": 150,
-                        "checkpoint_every": 150,
+                        "validate_every": 300,
+                        "checkpoint_every": 300,
                         "log_every": 10,
                         "select": "latest",
                     },

@@ -74,7 +74,7 @@ def _phantom() -> ConfigDict:
                     "smallest_part": 0.05,
                     "augmentation": {"flip": 0.5},  # left shoulders look like mirrored right ones
                     "train": {
-                        "steps": 300,
+                        "steps": 400,
                         "batch_size": 8,
                         "learning_rate": 5e-3,
                         "warmup_steps": 10,

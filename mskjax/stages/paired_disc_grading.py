@@ -233,6 +233,49 @@ def marrow_signals(image: np.ndarray, discs: Sequence[Disc]) -> np.ndarray:
     return np.maximum(np.array(signals), floor)
 
 
+def hand_features(study: Study, discs: Sequence[Disc]) -> np.ndarray:
+    """(N, 10) of each box: signals relative to the bodies beside it, and its shape.
+
+    On T1 and on T2: mean and deviation in the middle of the disc, and mean of the strips above and
+    below the box, where Modic changes lie.  On T2: the largest signal in the middle, and the mean
+    relative to the brightest disc of the spine.  Height in mm, and height over width.
+    """
+    spacing = np.linalg.norm(study["affine"][:3, :3], axis=0)
+    columns: list[list[float]] = [[] for _ in discs]
+    for name in ("t1", "t2"):
+        signals = marrow_signals(study[name], discs)
+        middles = [_middle(study[name][d.slice], d) for d in discs]
+        brightest = max((float(m.mean()) for m in middles), default=0.0) or 1.0
+        for features, disc, marrow, middle in zip(columns, discs, signals, middles, strict=True):
+            row0, col0, row1, col1 = (round(v) for v in disc.box)
+            reach = max((row1 - row0) // 2, 1)
+            image = np.asarray(study[name][disc.slice], np.float64)
+            beside = [
+                image[max(row0 - reach, 0) : row0, col0:col1],
+                image[row1 : row1 + reach, col0:col1],
+            ]
+            around = np.concatenate([b.ravel() for b in beside]) / marrow
+            features += [float(middle.mean()) / marrow, float(middle.std()) / marrow]
+            features.append(float(around.mean()) if around.size else 1.0)
+            if name == "t2":
+                features += [float(middle.max()) / marrow, float(middle.mean()) / brightest]
+    for features, disc in zip(columns, discs, strict=True):
+        height_mm = (disc.box[2] - disc.box[0]) * float(spacing[1])
+        width_mm = (disc.box[3] - disc.box[1]) * float(spacing[2])
+        features += [height_mm, height_mm / max(width_mm, 1.0)]
+    return np.array(columns).reshape(len(discs), 10)
+
+
+def _middle(image: np.ndarray, disc: Disc) -> np.ndarray:
+    """The middle half of a box, at least a pixel."""
+    row0, col0, row1, col1 = disc.box
+    rows, cols = (row1 - row0) / 4, (col1 - col0) / 4
+    top = min(max(round(row0 + rows), 0), image.shape[0] - 1)
+    left = min(max(round(col0 + cols), 0), image.shape[1] - 1)
+    found = image[top : max(round(row1 - rows), top + 1), left : max(round(col1 - cols), left + 1)]
+    return np.asarray(found, np.float64)
+
+
 def _box(values: Any) -> tuple[float, float, float, float]:
     row0, col0, row1, col1 = (float(v) for v in values)
     return row0, col0, row1, col1

@@ -29,12 +29,13 @@ from mskjax.stages.paired_disc_grading import (
     HEADS,
     NORMALISATIONS,
     REPORTED,
+    SEQUENCES,
     Disc,
     Normalisation,
     PairedDiscGrading,
     boxed_discs,
     case_id,
-    marrow_signals,
+    hand_features,
 )
 from mskjax.stages.slice_segmentation import canvas
 from mskjax.systems.base import Predict, Published, System, predict_parts
@@ -83,6 +84,8 @@ class Reading:
       gaps: levels that are skipped.
       left_out: detections that are not in the row of discs.
       probabilities: normalisation -> head -> (discs, classes) float32.
+      crops: (discs, h, w) middle slice of the crops of T2 that the first grader saw.
+      attention: (discs, h, w) in [0, 1], Grad-CAM of the first head's call in that slice.
     """
 
     discs: Sequence[Disc]
@@ -90,6 +93,8 @@ class Reading:
     gaps: int
     left_out: int
     probabilities: dict[str, dict[str, np.ndarray]]
+    crops: np.ndarray | None = None
+    attention: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,9 +244,16 @@ class ModicChanges(System):
         for grader in self.graders:
             crops = [grader.cut(s, r.discs) for s, r in zip(studies, readings, strict=True)]
             graded = predict_parts(predict, grader.name, crops)
-            for reading, outputs in zip(readings, graded, strict=True):
+            for i, (crop, outputs) in enumerate(zip(crops, graded, strict=True)):
                 shown = {name: outputs[name] for name in self.heads if name in outputs}
-                reading.probabilities[grader.normalisation] = shown
+                readings[i].probabilities[grader.normalisation] = shown
+                if grader is self.graders[0] and "attention" in outputs:
+                    image, heat = crop["image"], outputs["attention"]
+                    readings[i] = dataclasses.replace(
+                        readings[i],
+                        crops=image[:, image.shape[1] // 2, ..., SEQUENCES.index("t2")],
+                        attention=heat[:, heat.shape[1] // 2],
+                    )
         return readings
 
     def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
@@ -289,20 +301,19 @@ class ModicChanges(System):
                     "left_out": predicted.left_out,
                 }
             )
-        by_reference = {r.level: d for r, d in zip(reference, partner, strict=True) if r.level}
-        by_level = {d.level: d for d in predicted.discs}
+        boxed = {r.level for r in reference}
+        numbers = _numbers(study, predicted.discs)
         features = hand_features(study, predicted.discs)
         for level, grades in _graded(study).items():
-            disc = by_reference[level] if level in by_reference else by_level.get(level)
-            number = list(predicted.discs).index(disc) if disc is not None else None
+            number = numbers[level]
             row: Row = {
                 **who,
                 "kind": "disc",
                 "name": level,
                 "case": case_id(study, level),
-                "boxed": int(level in by_reference),
+                "boxed": int(level in boxed),
                 "found": int(number is not None),
-                "level_found": disc.level if disc is not None else "",
+                "level_found": predicted.discs[number].level if number is not None else "",
             }
             for name in self.heads:
                 target = int(HEADS[name].target([grades[HEADS[name].column or name]])[0])
@@ -342,7 +353,29 @@ class ModicChanges(System):
             pictures.Panel(name.upper(), study[name][shown], pixel, boxes=tuple(boxes))
             for name in (("t1", "t2") if study["has_t1"] else ("t2",))
         ]
+        panels += self._attention(study, predicted)
         return pictures.sheet(panels, [study["study_id"]], phantom=phantom)
+
+    def _attention(self, study: Study, reading: Reading) -> list[pictures.Panel]:
+        """Grad-CAM of two discs: those that were called wrong first, then those with a change."""
+        if reading.crops is None or reading.attention is None:
+            return []
+        head, urgency = self.heads[0], {}
+        graded = _graded(study)
+        for level, number in _numbers(study, reading.discs).items():
+            target = int(HEADS[head].target([graded[level][HEADS[head].column or head]])[0])
+            if number is not None:
+                wrong = target >= 0 and self._call(reading, number, head) != target
+                urgency[number] = (2 * wrong + (target > 0), -number)
+        return [
+            pictures.Panel(
+                f"Grad-CAM, disc {reading.discs[i].level}",
+                reading.crops[i],
+                (1.0, 1.0),
+                heat=reading.attention[i],
+            )
+            for i in sorted(urgency, key=lambda i: urgency[i], reverse=True)[:2]
+        ]
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """Reference class of the first head at each level."""
@@ -467,49 +500,6 @@ def check_counts(studies: Sequence[Study]) -> None:
         )
 
 
-def hand_features(study: Study, discs: Sequence[Disc]) -> np.ndarray:
-    """(N, 10) of each box: signals relative to the bodies beside it, and its shape.
-
-    On T1 and on T2: mean and deviation in the middle of the disc, and mean of the strips above and
-    below the box, where Modic changes lie.  On T2: the largest signal in the middle, and the mean
-    relative to the brightest disc of the spine.  Height in mm, and height over width.
-    """
-    spacing = np.linalg.norm(study["affine"][:3, :3], axis=0)
-    columns: list[list[float]] = [[] for _ in discs]
-    for name in ("t1", "t2"):
-        signals = marrow_signals(study[name], discs)
-        middles = [_middle(study[name][d.slice], d) for d in discs]
-        brightest = max((float(m.mean()) for m in middles), default=0.0) or 1.0
-        for features, disc, marrow, middle in zip(columns, discs, signals, middles, strict=True):
-            row0, col0, row1, col1 = (round(v) for v in disc.box)
-            reach = max((row1 - row0) // 2, 1)
-            image = np.asarray(study[name][disc.slice], np.float64)
-            beside = [
-                image[max(row0 - reach, 0) : row0, col0:col1],
-                image[row1 : row1 + reach, col0:col1],
-            ]
-            around = np.concatenate([b.ravel() for b in beside]) / marrow
-            features += [float(middle.mean()) / marrow, float(middle.std()) / marrow]
-            features.append(float(around.mean()) if around.size else 1.0)
-            if name == "t2":
-                features += [float(middle.max()) / marrow, float(middle.mean()) / brightest]
-    for features, disc in zip(columns, discs, strict=True):
-        height_mm = (disc.box[2] - disc.box[0]) * float(spacing[1])
-        width_mm = (disc.box[3] - disc.box[1]) * float(spacing[2])
-        features += [height_mm, height_mm / max(width_mm, 1.0)]
-    return np.array(columns).reshape(len(discs), 10)
-
-
-def _middle(image: np.ndarray, disc: Disc) -> np.ndarray:
-    """The middle half of a box, at least a pixel."""
-    row0, col0, row1, col1 = disc.box
-    rows, cols = (row1 - row0) / 4, (col1 - col0) / 4
-    top = min(max(round(row0 + rows), 0), image.shape[0] - 1)
-    left = min(max(round(col0 + cols), 0), image.shape[1] - 1)
-    found = image[top : max(round(row1 - rows), top + 1), left : max(round(col1 - cols), left + 1)]
-    return np.asarray(found, np.float64)
-
-
 def _parse(config: StudyConfig) -> tuple[Options, BoxDetectionOptions, CropGradingOptions]:
     options = parse(Options, config.options, "config.options")
     if set(config.stages) != {"boxes", "grades"}:
@@ -549,6 +539,22 @@ def _partners(found: Sequence[Disc], reference: Sequence[Disc]) -> list[Disc | N
         if number >= 0:
             partner[number] = disc
     return partner
+
+
+def _numbers(study: Study, found: Sequence[Disc]) -> dict[int, int | None]:
+    """Number of the found disc that belongs to each graded level.
+
+    By overlap where the level has a reference box, else by the level that it was given.
+    """
+    reference = boxed_discs(study)[0]
+    partner = dict(zip((r.level for r in reference), _partners(found, reference), strict=True))
+    by_level = {d.level: d for d in found}
+    discs = {
+        level: partner[level] if level in partner else by_level.get(level)
+        for level in _graded(study)
+    }
+    order = {id(d): i for i, d in enumerate(found)}
+    return {level: None if d is None else order[id(d)] for level, d in discs.items()}
 
 
 def _detection_rows(who: Row, predicted: Reading, reference: Sequence[Disc]) -> list[Row]:

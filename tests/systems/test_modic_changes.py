@@ -77,7 +77,7 @@ def fake(found, calls=None):
             # Outputs tell which crop they are of.
             mean = image.mean((1, 2, 3, 4))
             modic = np.stack([mean, 1 - mean, 0 * mean], 1)
-            return {"modic": modic, "pfirrmann": modic, "attention": np.zeros(len(image))}
+            return {"modic": modic, "pfirrmann": modic, "attention": image[:, :, ::4, ::4, 0]}
         boxes = np.zeros((len(image), DETECTIONS, 4), np.float32)
         scores = np.zeros((len(image), DETECTIONS), np.float32)
         for middle in range(1, len(image), 3):
@@ -435,6 +435,23 @@ def test_pictures_and_facts_say_what_happened(scored):
     facts = declared.facts([r for r in rows if r["study"] == "s4"])
     names = [mc.CLASSES["modic"][k] for k in kinds[4]]
     assert facts == [(f"Level {i + 1}, modic", name) for i, name in enumerate(names)]
+
+
+def test_a_case_explains_the_wrong_call_then_the_change(monkeypatch):
+    declared, drawn = system(), []
+    monkeypatch.setattr(mc.pictures, "sheet", lambda panels, *_, **__: drawn.append(panels) or b"")
+    right, wrong = (0.1, 0.2, 0.7), (0.1, 0.7, 0.2)
+    own = study(modic=(0, 0, 2))  # the middle disc is called type 1, the upper one rightly type 2
+    found = dataclasses.replace(
+        reading(discs_at(1, 2, 3), [(0.9, 0.1, 0.0), wrong, right]),
+        crops=np.stack([np.full((8, 12), k) for k in (1.0, 2.0, 3.0)]),
+        attention=np.stack([np.full((2, 3), k / 10) for k in (1.0, 2.0, 3.0)]),
+    )
+    declared.picture(own, found, True)
+    explained = [p for p in drawn[0] if p.heat is not None]
+    assert [p.name for p in explained] == ["Grad-CAM, disc 2", "Grad-CAM, disc 3"]
+    assert [p.image[0, 0] for p in explained] == [2.0, 3.0]
+    assert [p.heat[0, 0] for p in explained] == [0.2, 0.3]
 
 
 @pytest.mark.parametrize(

@@ -470,8 +470,15 @@ def test_bad_options_are_refused(changes, message):
         system(**changes)
 
 
-@pytest.mark.parametrize("variant", ["spider_midsagittal", "spider", "cohort"])
-def test_every_variant_of_the_experiment_can_be_built(variant):
+@pytest.mark.parametrize(
+    ("variant", "heads", "slices"),
+    [
+        ("spider_midsagittal", ("presence", "pfirrmann"), 1),
+        ("spider", ("presence", "pfirrmann"), 9),
+        ("cohort", ("modic", "pfirrmann"), 9),
+    ],
+)
+def test_every_variant_of_the_experiment_can_be_built(variant, heads, slices):
     declared = system(variant)
-    assert declared.graders[0].options.extent == 2.2
-    assert declared.heads[1] == "pfirrmann"
+    assert declared.heads == heads
+    assert {g.options.crop[0] for g in declared.graders} == {slices}

@@ -20,6 +20,7 @@ from mskjax.models.boxes import iou_matrix
 # COCO's ten thresholds, .50 to .95.
 IOU_THRESHOLDS = tuple((50 + 5 * k) / 100 for k in range(10))
 CLOSE_IOU = 0.7  # a pair above this is well placed
+SURE = 0.9  # a detection above this is sure of itself
 
 
 class ImageBoxes(NamedTuple):
@@ -167,10 +168,11 @@ def detection_estimates(
 
     Returns:
       Estimates ``ap50``, ``ap75``, ``map`` (mean over `IOU_THRESHOLDS`); ``mean_iou`` of the
-      pairs; ``share_iou_over_70``, the share of reference boxes with a pair above .7; ``recall``,
-      ``ppv`` and ``f1``; ``extra_per_image``, false positives.  ``n`` counts what a figure is a
-      mean over: pairs (mean_iou), detections (ppv), images (extra_per_image), else reference
-      boxes.
+      pairs; ``share_iou_over_70``, the share of reference boxes with a pair above .7;
+      ``mean_confidence`` of the pairs; ``share_confidence_over_90``, the share of reference boxes
+      with a pair whose score is above .9; ``recall``, ``ppv`` and ``f1``; ``extra_per_image``,
+      false positives.  ``n`` counts what a figure is a mean over: pairs (mean_iou,
+      mean_confidence), detections (ppv), images (extra_per_image), else reference boxes.
 
     Raises:
       UserError: no images.
@@ -185,8 +187,10 @@ def detection_estimates(
     of_row = [p for p, r in zip(patients, rows, strict=True) for _ in r["score"]]
     estimates = patient_bootstrap(_figures, data, of_row, resamples, seed)
     references = int(data["references"].sum())
+    pairs = int((data["kept"] * data["tp"][:, 0]).sum())
     counts = {
-        "mean_iou": int((data["kept"] * data["tp"][:, 0]).sum()),
+        "mean_iou": pairs,
+        "mean_confidence": pairs,
         "ppv": int(data["kept"].sum()),
         "extra_per_image": len(images),
     }
@@ -202,6 +206,8 @@ _NAMES = (
     "map",
     "mean_iou",
     "share_iou_over_70",
+    "mean_confidence",
+    "share_confidence_over_90",
     "recall",
     "ppv",
     "f1",
@@ -238,12 +244,15 @@ def _figures(data: dict[str, jax.Array], weights: jax.Array) -> dict[str, jax.Ar
     kept = weights * data["kept"]
     pairs = kept * data["tp"][:, 0]
     found, detections = jnp.sum(pairs), jnp.sum(kept)
+    score = jnp.where(data["tp"][:, 0] > 0, data["score"], 0.0)  # that of no detection is -inf
     return {
         "ap50": precision[0],
         "ap75": precision[IOU_THRESHOLDS.index(0.75)],
         "map": jnp.mean(precision),
         "mean_iou": jnp.sum(pairs * data["iou"]) / found,
         "share_iou_over_70": jnp.sum(pairs * (data["iou"] > CLOSE_IOU)) / total,
+        "mean_confidence": jnp.sum(pairs * score) / found,
+        "share_confidence_over_90": jnp.sum(pairs * (score > SURE)) / total,
         "recall": found / total,
         "ppv": found / detections,
         "f1": 2 * found / (total + detections),

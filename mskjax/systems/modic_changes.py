@@ -129,8 +129,8 @@ class ModicChanges(System):
         " in no class and disagrees as much as two grades can.",
         "Training patients without reference boxes are graded on boxes that the fold's detector,"
         " which has not seen them, finds; they are used where every graded level is found.",
-        "mean_iou and share_iou_over_70 are of pairs at IoU .5 and the configured confidence;"
-        " AP counts all detections above the detector's floor.",
+        "Overlap and confidence are of pairs at IoU .5 and the configured confidence; AP counts all"
+        " detections above the detector's floor.",
         "The predicted Pfirrmann grade is the median of the predicted distribution, the Modic type"
         " the likeliest.",
         "All normalisations share folds, seeds, boxes and recipe; differences are paired over"

@@ -200,13 +200,25 @@ def test_figures_by_hand():
     assert value(found, "map") == pytest.approx(np.mean(list(ap.values())))
     assert value(found, "mean_iou") == pytest.approx((8 / 12 + 1 + 9 / 11) / 3)
     assert value(found, "share_iou_over_70") == pytest.approx(2 / 4)
+    assert value(found, "mean_confidence") == pytest.approx((0.95 + 0.9 + 0.8) / 3)
+    assert value(found, "share_confidence_over_90") == pytest.approx(1 / 4)  # .9 is not above
     assert value(found, "recall") == pytest.approx(3 / 4)
     assert value(found, "ppv") == pytest.approx(3 / 5)
     assert value(found, "f1") == pytest.approx(6 / 9)
     assert value(found, "extra_per_image") == pytest.approx(2 / 4)
+    shares = (
+        "ap50",
+        "ap75",
+        "map",
+        "share_iou_over_70",
+        "share_confidence_over_90",
+        "recall",
+        "f1",
+    )
     assert {k: v["n"] for k, v in found.items()} == {
-        **dict.fromkeys(("ap50", "ap75", "map", "share_iou_over_70", "recall", "f1"), 4),
+        **dict.fromkeys(shares, 4),
         "mean_iou": 3,
+        "mean_confidence": 3,
         "ppv": 5,
         "extra_per_image": 4,
     }

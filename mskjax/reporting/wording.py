@@ -31,6 +31,8 @@ _METRICS = {
     "quadratic_weighted_kappa": "Quadratic weighted kappa",
     "recall": "Recall",
     "sensitivity": "Sensitivity",
+    "share_confidence_over_90": "Share with confidence above 0.90",
+    "share_iou_over_70": "Share with IoU above 0.70",
     "specificity": "Specificity",
     "within_one_grade": "Within one grade",
 }

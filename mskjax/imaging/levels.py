@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Neighbouring discs lie a vertebra apart, and neighbouring vertebrae differ by less than a third.
 _GAP = 1.6  # a step of more than this many typical steps skips a disc
@@ -11,8 +12,10 @@ _FAR = 3.6  # of more than this many leads to something else
 _LEAN = np.deg2rad(75)  # of a step against the vertical, at most
 _BEND = np.deg2rad(60)  # of a step against the one below, at most; spinous processes need more
 _USUAL = np.deg2rad(25)  # bend that any spine makes
-_BENDING = 0.5  # score that one radian more costs: of like rows the straighter one is taken
-_SKIPPING = 0.4  # score that a skipped level costs: an unsure disc is better than a gap
+# Log odds, as what a disc adds.
+_BENDING = 3.0  # that one radian more costs: of like rows the straighter one is taken
+_SKIPPING = 2.5  # that a skipped level costs: an unsure disc is better than a gap
+_SUREST = 0.98  # of nothing a detector is surer than this
 _SAME_MM = 5.0  # centres nearer than this are of one disc
 
 
@@ -39,10 +42,12 @@ def assign_levels(
     """Counts discs from the lowest upwards; gaps are reported, not closed.
 
     Of all rows of detections whose steps go upwards, are of a disc's length and bend no more than a
-    spine does, the spine is the one with the largest sum of what scores exceed `confidence` by,
-    less a price for bends and for skipped levels, and for not beginning with the disc that looks
-    like the lowest.  So an unsure detection counts where it fills a gap between sure ones or is the
-    lowest disc, and nowhere else; and what lies below the lowest disc is left out.
+    spine does, the spine is the likeliest one, less a price for bends and for skipped levels.  A
+    detection of score s adds the log odds of s over those of `confidence`, and the log of how much
+    the first of the row looks like the lowest disc and each other one does not.  So an unsure
+    detection counts where it fills a gap between sure ones or is the lowest disc, and nowhere else;
+    what lies below the lowest disc is left out; and of two that look like it the lower one is, if
+    it is a disc at all.
 
     Args:
       centres_mm: (N, 2) rows (downwards) and columns (backwards) of the discs' centres.
@@ -51,12 +56,12 @@ def assign_levels(
       confidence: score at which a detection is sure.
     """
     centres = np.asarray(centres_mm, np.float64).reshape(-1, 2)
-    gains = np.asarray(scores, np.float64) - confidence
+    gains = _log_odds(scores) - _log_odds(confidence)
     if not (gains >= 0).any():
         return Levels(np.zeros(0, int), np.zeros(0, np.int32), 0, 0)
     order = np.argsort(-centres[:, 0], kind="stable")
-    first = gains + np.asarray(lowest, np.float64)
-    later = gains - np.asarray(lowest, np.float64)
+    first = gains + np.log(np.clip(lowest, 1 - _SUREST, 1))
+    later = gains + np.log(np.clip(1 - np.asarray(lowest), 1 - _SUREST, 1))
     kept = order[_best_row(centres[order], first[order], later[order])]
     between = np.linalg.norm(np.diff(centres[kept], axis=0), axis=1)
     typical = float(np.median(between)) if len(between) else 1.0
@@ -64,6 +69,11 @@ def assign_levels(
     levels = np.cumsum(np.concatenate([[1], jumps])).astype(np.int32)[: len(kept)]
     left_out = int((np.delete(gains, kept) >= 0).sum())
     return Levels(kept.astype(int), levels, int((jumps - 1).sum()), left_out)
+
+
+def _log_odds(p: ArrayLike) -> np.ndarray:
+    clipped = np.clip(np.asarray(p, np.float64), 1 - _SUREST, _SUREST)
+    return np.log(clipped / (1 - clipped))
 
 
 def _best_row(centres: np.ndarray, first: np.ndarray, later: np.ndarray) -> np.ndarray:

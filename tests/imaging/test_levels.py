@@ -94,6 +94,14 @@ def test_a_row_begins_with_the_disc_that_looks_like_the_lowest():
     assert found.kept[:4].tolist() == [0, 1, 2, 3]
 
 
+def test_of_two_that_look_like_the_lowest_the_lower_one_is_if_it_is_a_disc():
+    looks = [1.0, 0.98, 0, 0, 0, 0]
+    found = assigned(spine(6), np.array([0.98, 1, 1, 1, 1, 1]), looks)
+    assert found.kept.tolist() == [0, 1, 2, 3, 4, 5]
+    found = assigned(spine(6), np.array([0.6, 1, 1, 1, 1, 1]), looks)
+    assert (found.kept.tolist(), found.left_out) == ([1, 2, 3, 4, 5], 1)
+
+
 def test_a_lordosis_is_one_row():
     angles = np.deg2rad([50, 30, 12, 0, -8, -12, -15])
     steps = 32 * np.stack([-np.cos(angles), np.sin(angles)], 1)

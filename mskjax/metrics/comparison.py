@@ -263,4 +263,4 @@ def _json(figures: Mapping[str, Any], suffix: str) -> Json:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return name.replace("_", " ").replace("z score", "z-score")

@@ -346,12 +346,13 @@ def calibration_entry(probabilities: np.ndarray, reference: np.ndarray) -> list[
     ]
 
 
-# What a reader looks for first stands first; figures of one kind stay together.
+# What a reader looks for first stands first; figures of one kind stay together.  The first is the
+# headline of a report, which is never accuracy alone.
 _ORDER = (
     "quadratic_weighted_kappa",
+    "balanced",
     "accuracy",
     "within",
-    "balanced",
     "sensitivity",
     "specificity",
     "ppv",

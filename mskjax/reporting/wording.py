@@ -21,6 +21,7 @@ _METRICS = {
     "iou": "IoU",
     "lin_ccc": "Lin's concordance correlation",
     "log_loss": "Log loss",
+    "map": "Mean average precision",
     "mean_absolute_error": "Mean absolute error",
     "mean_iou": "Mean IoU",
     "npv": "Negative predictive value",

@@ -192,7 +192,7 @@ def test_missed_rows_have_a_column_of_the_confusion(nominal):
 def test_the_table_of_methods_compares_each_with_the_standard_one(nominal, ordinal):
     for report, reference, methods, *_ in (nominal, ordinal):
         found, _ = report["tables"]
-        assert [row[0] for row in found["rows"]] == ["none", "z score volume"]
+        assert [row[0] for row in found["rows"]] == ["none", "z-score volume"]
         assert {len(row) for row in found["rows"]} == {len(found["columns"])}
         cells = [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
         ordered = report is ordinal[0]
@@ -206,7 +206,7 @@ def test_the_table_of_methods_compares_each_with_the_standard_one(nominal, ordin
             for m in METHODS
         ]
         assert [c["Balanced accuracy"]["value"] for c in cells] == pytest.approx(right, abs=1e-5)
-        titles = [t for t in found["columns"] if t.endswith("minus z score volume")]
+        titles = [t for t in found["columns"] if t.endswith("minus z-score volume")]
         assert titles
         for title in titles:
             name = title.split(",")[0]

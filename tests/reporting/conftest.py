@@ -56,6 +56,7 @@ _REPORT: dict[str, Any] = {
             "hd95_disc": estimate(1.8731, 1.5142, 2.4416),
         },
         "grade": {"accuracy": estimate(0.7192, 0.6460, 0.7853, method="Wilson")},
+        "grade_without_figures": {},
     },
     "end_to_end": _GRADING,
     "oracle_region": {

@@ -127,6 +127,7 @@ def test_every_estimate_is_on_the_page(report, page):
                     low, high = e["ci95"]
                     assert f"{low:.3f} to {high:.3f}" in page.sections[section]
     assert "Wilson" in page.sections["stages"]
+    assert "without figures" not in page.sections["stages"].lower()
 
 
 def test_published_values_stand_beside_ours_with_the_reason(page):

@@ -14,6 +14,8 @@ from mskjax.reporting import wording
         ("sensitivity_mc1", "Sensitivity, MC1"),
         ("hd95_humerus", "95th-percentile Hausdorff distance, humerus (mm)"),
         ("ap50", "Average precision at IoU 0.50"),
+        ("map", "Mean average precision"),
+        ("share_iou_over_70", "Share with IoU above 0.70"),
         ("mean_iou", "Mean IoU"),
         ("regions_found", "Regions found"),
         ("log_loss", "Log loss (nats)"),

@@ -395,7 +395,7 @@ def test_normalisations_stand_in_a_table_per_head(report):
         "Normalisations: pfirrmann",
         "What missed regions cost: pfirrmann",
     ]
-    assert [row[0] for row in report["tables"][0]["rows"]] == ["z score volume", "none"]
+    assert [row[0] for row in report["tables"][0]["rows"]] == ["z-score volume", "none"]
     assert set(report["confusion"]) == {"modic", "pfirrmann"}
     assert set(report["baselines"]) == {"majority", "ridge", "model_minus_ridge"}
     assert "quadratic_weighted_kappa_pfirrmann" in report["baselines"]["ridge"]

@@ -25,6 +25,7 @@ Colour = tuple[int, int, int]  # red, green, blue in 0 to 255
 Label = tuple[str, Colour]
 Note = tuple[float, float, str]  # row, column, text
 Box = tuple[float, float, float, float, Colour, str]  # row0, col0, row1, col1, colour, text
+_Rectangle = tuple[float, float, float, float]  # left, top, right, bottom, pixels of a panel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -234,15 +235,13 @@ def _boxes(canvas: Image.Image, boxes: Sequence[Box], shape: tuple[int, ...]) ->
     corners = [_corners(box, shape, canvas) for box in boxes]
     for place, box in zip(corners, boxes, strict=True):
         draw.rectangle(place, outline=box[4], width=2)
-    taken: list[tuple[float, ...]] = []
+    taken: list[_Rectangle] = []
     for place, (*_, colour, text) in zip(corners, boxes, strict=True):
         if text:
-            taken.append(_box_text(draw, place, text, colour, taken))
+            taken.append(_box_text(draw, place, text, colour, taken, corners))
 
 
-def _corners(
-    box: Box, shape: tuple[int, ...], canvas: Image.Image
-) -> tuple[float, float, float, float]:
+def _corners(box: Box, shape: tuple[int, ...], canvas: Image.Image) -> _Rectangle:
     """Left, top, right, bottom pixel of a box; a side beyond the image lies on its border."""
     top, left = _to_canvas((box[0], box[1]), shape, canvas)
     bottom, right = _to_canvas((box[2], box[3]), shape, canvas)
@@ -253,31 +252,48 @@ def _corners(
 
 def _box_text(
     draw: ImageDraw.ImageDraw,
-    corners: tuple[float, float, float, float],
+    corners: _Rectangle,
     text: str,
     colour: Colour,
-    taken: Sequence[tuple[float, ...]],
-) -> tuple[float, ...]:
-    """Writes above the box, or where that is no free place below it or inside; what it covers."""
-    left, top, _, bottom = corners
+    taken: Sequence[_Rectangle],
+    boxes: Sequence[_Rectangle],
+) -> _Rectangle:
+    """Writes where nothing is hidden: above, left, right or below of the box, else in it.
+
+    A place that hides part of a box is better than one that hides a text.
+
+    Returns:
+      What the text covers.
+    """
+    left, top, right, bottom = corners
     width, height = round(draw.textlength(text, font=_font(13))) + 6, 17
-    x = max(0, min(left, draw.im.size[0] - width))
-    tops = (top - height, bottom + 1, top + 2)
-    free = [
-        y
-        for y in tops
-        if 0 <= y <= draw.im.size[1] - height
-        and not any(
-            x < right and x + width > near and y < end and y + height > start
-            for near, start, right, end in taken
+    across = max(0, min(left, draw.im.size[0] - width))
+    middle = (top + bottom + 1 - height) // 2
+    places = [
+        (x, y, x + width, y + height)
+        for x, y in (
+            (across, top - height),
+            (left - width, middle),
+            (right + 1, middle),
+            (across, bottom + 1),
+            (across, top + 2),
         )
     ]
-    y = [*free, tops[-1]][0]
+    on_canvas = [
+        p for p in places if min(p[:2]) >= 0 and p[2] <= draw.im.size[0] and p[3] <= draw.im.size[1]
+    ]
+    legible = [p for p in on_canvas if not any(_overlap(p, t) for t in taken)]
+    clear = [p for p in legible if not any(_overlap(p, b) for b in boxes)]
+    x, y, *_ = place = [*clear, *legible, places[-1]][0]
     draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
     dark = np.dot(colour, (0.2126, 0.7152, 0.0722)) < 128
     ink = _PAPER if dark else _INK
     draw.text((x + 3, y + height / 2), text, fill=ink, font=_font(13), anchor="lm")
-    return x, y, x + width, y + height
+    return place
+
+
+def _overlap(a: _Rectangle, b: _Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _eroded(mask: np.ndarray, width: int = 2) -> np.ndarray:

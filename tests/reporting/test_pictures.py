@@ -206,11 +206,26 @@ def test_texts_of_boxes_that_overlap_do_not():
     (with_text,) = frames(pixels(sheet(named)), [(PANEL, PANEL)])
     (without,) = frames(pixels(sheet(bare)), [(PANEL, PANEL)])
     changed = (with_text != without).any(axis=2)
-    above, below = changed[:100], changed[200:]
-    assert above.sum() > 50
-    assert below.sum() > 50
-    assert not (with_text[200:] == green).all(axis=2).any()
+    left = changed[100:200, :100]  # the first stands above the boxes, the other beside them
+    assert changed[:100].sum() > 50
+    assert left.sum() > 50
+    assert changed.sum() == changed[:100].sum() + left.sum()
+    assert not (with_text[100:200, :100] == green).all(axis=2).any()
     assert not (with_text[:100] == red).all(axis=2).any()
+
+
+def test_texts_of_a_column_of_boxes_hide_none_of_them():
+    discs = [(10 + 8 * k, 30, 14 + 8 * k, 60) for k in range(9)]  # 16 pixels high, 16 apart
+    image = np.zeros((100, 100))
+    named, bare = (
+        sheet([Panel("a", image, (1, 1), boxes=tuple((*d, BLUE, text) for d in discs))])
+        for text in ("L1: present", "")
+    )
+    (with_text,), (without,) = (frames(pixels(p), [(PANEL, PANEL)]) for p in (named, bare))
+    hidden = (with_text != without).any(axis=2)
+    assert hidden.sum() > 500
+    for row0, col0, row1, col1 in discs:
+        assert not hidden[4 * row0 : 4 * row1, 4 * col0 : 4 * col1].any()
 
 
 def test_text_of_a_box_at_the_top_stays_on_the_panel():

@@ -36,6 +36,7 @@ def losses(rows):
     return {(r["step"], k): v for r in rows for k, v in r.items() if k.endswith("_loss")}
 
 
+@pytest.mark.long
 def test_evaluation_agrees(finished, main_here, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished.workdir, workdir)

@@ -147,7 +147,9 @@ def test_bad_raw_files_are_listed_together_and_nothing_is_packaged(main_here, tm
 Usage = namedtuple("Usage", "total used free")
 
 
-@pytest.mark.parametrize("when", ["checkpoint", "table", "report"])
+@pytest.mark.parametrize(
+    "when", [pytest.param("checkpoint", marks=pytest.mark.long), "table", "report"]
+)
 def test_a_full_disk_ends_in_one_sentence_and_the_run_goes_on_later(
     finished, main_here, tmp_path, capsys, monkeypatch, when
 ):

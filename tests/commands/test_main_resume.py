@@ -50,6 +50,7 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(
     assert_same_results(tmp_path, finished)
 
 
+@pytest.mark.long
 def test_sigkill_at_a_random_moment(finished, main_here, tmp_path):
     arguments = study(tmp_path, finished.data_dir)
     process = start("mskjax.main", *arguments)

@@ -20,6 +20,7 @@ def report_of(workdir):
 FEW = {"stages__regions__train__steps": 3, "stages__grades__train__steps": 2}
 
 
+@pytest.mark.long
 def test_a_supplied_file_is_followed(finished, main_here, tmp_path):
     own = {"train": ["phantom0002", "phantom0003"], "test": ["phantom0005"]}
     (tmp_path / "mine.json").write_text(json.dumps({"folds": [own]}))

@@ -350,6 +350,7 @@ def test_an_example_does_not_depend_on_its_batch():
         assert_close(one, two, atol=1e-6)
 
 
+@pytest.mark.long
 def test_eight_devices_agree_with_one():
     inputs, variables = rectangles(11, 8), initial(TINY)
     results = []

@@ -154,7 +154,7 @@ def _spider_midsagittal(config: ConfigDict) -> None:
     grades.model.width = 16
     grades.model.norm = "batch"
     grades.model.dropout = 0.3
-    # Type 1 has four discs, type 3 seven: only presence can be trained.  Narrowing and bulging are
+    # Type 1 has four discs, type 3 six: only presence can be trained.  Narrowing and bulging are
     # learnt beside the two that are reported.
     grades.heads = ("presence", "pfirrmann", "narrowing", "bulging")
     grades.emd_weight = 1.0

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import logit
 
 # Neighbouring discs lie a vertebra apart, and neighbouring vertebrae differ by less than a third.
 _GAP = 1.6  # a step of more than this many typical steps skips a disc
@@ -72,8 +73,7 @@ def assign_levels(
 
 
 def _log_odds(p: ArrayLike) -> np.ndarray:
-    clipped = np.clip(np.asarray(p, np.float64), 1 - _SUREST, _SUREST)
-    return np.log(clipped / (1 - clipped))
+    return np.asarray(logit(np.clip(np.asarray(p, np.float64), 1 - _SUREST, _SUREST)))
 
 
 def _best_row(centres: np.ndarray, first: np.ndarray, later: np.ndarray) -> np.ndarray:

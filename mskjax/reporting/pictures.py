@@ -111,6 +111,20 @@ def sheet(
     return buffer.getvalue()
 
 
+def grad_cams(crops: np.ndarray, attention: np.ndarray, names: Mapping[int, str]) -> list[Panel]:
+    """Panels that show where a grader looked in some of the crops it graded.
+
+    Args:
+      crops: (N, h, w) a slice of each crop.
+      attention: (N, h', w') in [0, 1].
+      names: number of a crop -> what it shows, in the order of the panels.
+    """
+    return [
+        Panel(f"Grad-CAM, {name}", crops[i], (1.0, 1.0), heat=attention[i])
+        for i, name in names.items()
+    ]
+
+
 def overlay(
     image: np.ndarray,
     reference: np.ndarray | None,

@@ -457,15 +457,8 @@ def _attention(reading: Reading, errors: dict[int, int]) -> list[pictures.Panel]
     if reading.crops is None or reading.attention is None:
         return []
     worst = sorted(errors, key=lambda index: -errors[index])[:2]
-    return [
-        pictures.Panel(
-            f"Grad-CAM, disc {reading.discs[i].level}",
-            reading.crops[i],
-            (1.0, 1.0),
-            heat=reading.attention[i],
-        )
-        for i in worst
-    ]
+    names = {i: f"disc {reading.discs[i].level}" for i in worst}
+    return pictures.grad_cams(reading.crops, reading.attention, names)
 
 
 def _oracle_columns(oracle: Reading, level: int) -> Row:

@@ -10,7 +10,7 @@ as a second task, and the tilt of a crop, which follows from the neighbouring di
 import dataclasses
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ class ModicChanges(System):
     rules = (
         "Discs of held-out patients are graded on the boxes that the same fold's own detector"
         " found; oracle_region repeats the figures on the reference boxes, where there are any.",
-        "Of the detections the surest row is kept that goes upwards as a spine does from the one"
+        "Of the detections the likeliest row is kept that goes upwards as a spine does from the one"
         " that looks like the lowest disc, with unsure ones where they fill a gap; levels are"
         " counted from its lowest, and a step of more than 1.6 median steps skips numbers.",
         f"A detection belongs to a boxed reference disc at IoU {MATCH_IOU:g} or more, to a graded"
@@ -284,34 +284,35 @@ class ModicChanges(System):
         """A row per detection and reference box, one on levels, and one per graded disc."""
         who = {"patient": study["patient_id"], "study": study["study_id"]}
         reference = boxed_discs(study)[0]
-        partner = _partners(predicted.discs, reference)
+        partners = _partners(predicted.discs, reference)
         rows: list[Row] = []
         if reference and predicted.found is not None:
             rows += _detection_rows(who, predicted, reference)
-            levelled = [(r.level, d) for r, d in zip(reference, partner, strict=True) if r.level]
-            matched = [(level, d) for level, d in levelled if d is not None]
+            matched = {level: i for level, i in partners.items() if i is not None}
             rows.append(
                 {
                     **who,
                     "kind": "levels",
-                    "levels_reference": len(levelled),
+                    "levels_reference": len(partners),
                     "levels_found": len(matched),
-                    "levels_right": sum(d.level == level for level, d in matched),
+                    "levels_right": sum(
+                        predicted.discs[i].level == level for level, i in matched.items()
+                    ),
                     "gaps": predicted.gaps,
                     "left_out": predicted.left_out,
                 }
             )
-        boxed = {r.level for r in reference}
-        numbers = _numbers(study, predicted.discs)
+        graded = _graded(study)
+        numbers = _numbers(graded, predicted.discs, partners)
         features = hand_features(study, predicted.discs)
-        for level, grades in _graded(study).items():
+        for level, grades in graded.items():
             number = numbers[level]
             row: Row = {
                 **who,
                 "kind": "disc",
                 "name": level,
                 "case": case_id(study, level),
-                "boxed": int(level in boxed),
+                "boxed": int(level in partners),
                 "found": int(number is not None),
                 "level_found": predicted.discs[number].level if number is not None else "",
             }
@@ -353,29 +354,26 @@ class ModicChanges(System):
             pictures.Panel(name.upper(), study[name][shown], pixel, boxes=tuple(boxes))
             for name in (("t1", "t2") if study["has_t1"] else ("t2",))
         ]
-        panels += self._attention(study, predicted)
+        panels += self._attention(study, predicted, reference)
         return pictures.sheet(panels, [study["study_id"]], phantom=phantom)
 
-    def _attention(self, study: Study, reading: Reading) -> list[pictures.Panel]:
+    def _attention(
+        self, study: Study, reading: Reading, reference: Sequence[Disc]
+    ) -> list[pictures.Panel]:
         """Grad-CAM of two discs: those that were called wrong first, then those with a change."""
         if reading.crops is None or reading.attention is None:
             return []
         head, urgency = self.heads[0], {}
         graded = _graded(study)
-        for level, number in _numbers(study, reading.discs).items():
+        partners = _partners(reading.discs, reference)
+        for level, number in _numbers(graded, reading.discs, partners).items():
             target = int(HEADS[head].target([graded[level][HEADS[head].column or head]])[0])
             if number is not None:
                 wrong = target >= 0 and self._call(reading, number, head) != target
                 urgency[number] = (2 * wrong + (target > 0), -number)
-        return [
-            pictures.Panel(
-                f"Grad-CAM, disc {reading.discs[i].level}",
-                reading.crops[i],
-                (1.0, 1.0),
-                heat=reading.attention[i],
-            )
-            for i in sorted(urgency, key=lambda i: urgency[i], reverse=True)[:2]
-        ]
+        first = sorted(urgency, key=lambda i: urgency[i], reverse=True)[:2]
+        names = {i: f"disc {reading.discs[i].level}" for i in first}
+        return pictures.grad_cams(reading.crops, reading.attention, names)
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """Reference class of the first head at each level."""
@@ -528,33 +526,27 @@ def _graded(study: Study) -> dict[int, dict[str, int]]:
     return dict(sorted(graded.items()))
 
 
-def _partners(found: Sequence[Disc], reference: Sequence[Disc]) -> list[Disc | None]:
-    """The detection that belongs to each reference disc."""
-    partner: list[Disc | None] = [None] * len(reference)
-    if not found or not reference:
-        return partner
-    boxes, scores = np.array([d.box for d in found]), np.array([d.score for d in found])
-    matches = match_detections(boxes, scores, np.array([r.box for r in reference]), MATCH_IOU)
-    for disc, number in zip(found, matches.reference.tolist(), strict=True):
-        if number >= 0:
-            partner[number] = disc
-    return partner
+def _partners(found: Sequence[Disc], reference: Sequence[Disc]) -> dict[int, int | None]:
+    """Number of the found disc that overlaps the reference box of each level; None: missed."""
+    partners: dict[int, int | None] = {r.level: None for r in reference if r.level}
+    if found and reference:
+        boxes, scores = np.array([d.box for d in found]), np.array([d.score for d in found])
+        matches = match_detections(boxes, scores, np.array([r.box for r in reference]), MATCH_IOU)
+        for i, number in enumerate(matches.reference.tolist()):
+            if number >= 0 and reference[number].level:
+                partners[reference[number].level] = i
+    return partners
 
 
-def _numbers(study: Study, found: Sequence[Disc]) -> dict[int, int | None]:
-    """Number of the found disc that belongs to each graded level.
+def _numbers(
+    levels: Iterable[int], found: Sequence[Disc], partners: Mapping[int, int | None]
+) -> dict[int, int | None]:
+    """Number of the found disc that belongs to each level; None where there is none.
 
     By overlap where the level has a reference box, else by the level that it was given.
     """
-    reference = boxed_discs(study)[0]
-    partner = dict(zip((r.level for r in reference), _partners(found, reference), strict=True))
-    by_level = {d.level: d for d in found}
-    discs = {
-        level: partner[level] if level in partner else by_level.get(level)
-        for level in _graded(study)
-    }
-    order = {id(d): i for i, d in enumerate(found)}
-    return {level: None if d is None else order[id(d)] for level, d in discs.items()}
+    by_level = {d.level: i for i, d in enumerate(found)}
+    return {level: partners.get(level, by_level.get(level)) for level in levels}
 
 
 def _detection_rows(who: Row, predicted: Reading, reference: Sequence[Disc]) -> list[Row]:

@@ -471,14 +471,15 @@ def test_bad_options_are_refused(changes, message):
 
 
 @pytest.mark.parametrize(
-    ("variant", "heads", "slices"),
+    ("variant", "heads", "slices", "extent"),
     [
-        ("spider_midsagittal", ("presence", "pfirrmann"), 1),
-        ("spider", ("presence", "pfirrmann"), 9),
-        ("cohort", ("modic", "pfirrmann"), 9),
+        ("spider_midsagittal", ("presence", "pfirrmann"), 1, 2.0),
+        ("spider", ("presence", "pfirrmann"), 9, 2.2),
+        ("cohort", ("modic", "pfirrmann"), 9, 2.2),
     ],
 )
-def test_every_variant_of_the_experiment_can_be_built(variant, heads, slices):
+def test_every_variant_of_the_experiment_can_be_built(variant, heads, slices, extent):
     declared = system(variant)
     assert declared.heads == heads
     assert {g.options.crop[0] for g in declared.graders} == {slices}
+    assert {g.options.extent for g in declared.graders} == {extent}

@@ -1,6 +1,11 @@
-"""The two ways a run ends early on purpose; everything else that escapes is a defect."""
+"""The two ways a run ends early on purpose, and what is worth knowing though it goes on.
 
+Everything else that escapes is a defect.
+"""
+
+import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 EXIT_DONE = 0
 EXIT_DEFECT = 1
@@ -31,3 +36,25 @@ class BadCases(UserError):
 
 class Preempted(Exception):
     """A termination signal arrived and the state was saved; the same command continues."""
+
+
+class FileNote(UserWarning):
+    """Something about a file that its user should know, though the file is read.
+
+    Readers emit it with `note`; whoever reads many files collects the notes and says each once,
+    with the files that it is true of.
+
+    Args:
+      file: the file or folder.
+      what: a clause that is the same for all files of its kind, e.g. ``"has no preamble"``.
+      detail: what differs from file to file, e.g. the two numbers that do not agree.
+    """
+
+    def __init__(self, file: str | Path, what: str, detail: str = ""):
+        self.file, self.what, self.detail = str(file), what, detail
+        super().__init__(f"{file}: {what}{f' ({detail})' if detail else ''}")
+
+
+def note(file: str | Path, what: str, detail: str = "") -> None:
+    """Emits a `FileNote`."""
+    warnings.warn(FileNote(file, what, detail), stacklevel=2)

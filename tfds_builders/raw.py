@@ -5,11 +5,12 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mskjax.errors import UserError
+from mskjax.errors import FileNote, UserError
 
 Example = dict[str, Any]
 
@@ -53,41 +54,62 @@ class RawStudy:
     Attributes:
       patient_id: never empty.
       study_id: unique in the cohort, and usable as a file name.
-      files: what `Source.read` will read.
+      files: what `Source.read` will read, images first.
       details: whatever the source needs to read it.
+      images: how many of `files` are images; what follows are masks.
     """
 
     patient_id: str
     study_id: str
     files: tuple[Path, ...] = ()
     details: Any = None
+    images: int = 1
 
 
 class Ledger:
     """What a pass over the raw files came upon.
 
     Attributes:
-      excluded: (id, why) of what is rightly left out; it is packaged without.
+      excluded: (id, why) of what is left out as a whole; the cohort is packaged without.
+      restricted: (id, why) of what is kept for a part of the study only, or without a part.
       bad: (id, why) of what the user has to mend; nothing is packaged.
       notes: remarks on the whole cohort.
+      file_notes: remark to the files it is true of, each with what is its own.
     """
 
     def __init__(self) -> None:
         self.excluded: list[tuple[str, str]] = []
+        self.restricted: list[tuple[str, str]] = []
         self.bad: list[tuple[str, str]] = []
         self.notes: list[str] = []
+        self.file_notes: dict[str, dict[str, str]] = {}
 
     def exclude(self, name: str, why: str) -> None:
-        """Leaves a study or one of its structures out."""
+        """Leaves a study, or one of its structures, out."""
         self.excluded.append((name, why))
+
+    def restrict(self, name: str, why: str) -> None:
+        """Keeps a study for a part of what it could serve for."""
+        self.restricted.append((name, why))
 
     @contextlib.contextmanager
     def collecting(self, name: str) -> Iterator[None]:
-        """Turns a `UserError` of the block into a bad case, so that the pass goes on."""
-        try:
-            yield
-        except UserError as error:
-            self.bad.append((name, str(error)))
+        """Turns a `UserError` of the block into a bad case, so that the pass goes on.
+
+        `FileNote`s of the block are kept; other warnings go their way.
+        """
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", FileNote)
+            try:
+                yield
+            except UserError as error:
+                self.bad.append((name, str(error)))
+        for warning in caught:
+            message = warning.message
+            if isinstance(message, FileNote):
+                self.file_notes.setdefault(message.what, {})[message.file] = message.detail
+            else:
+                warnings.warn_explicit(message, warning.category, warning.filename, warning.lineno)
 
 
 class Source(abc.ABC):

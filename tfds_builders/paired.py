@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pydicom
 
 from mskjax.errors import UserError
 from mskjax.imaging.files import read_volume
-from mskjax.imaging.geometry import reorient, resample_to, shift_affine, slice_axis
+from mskjax.imaging.geometry import reorient, resample_to, shift_affine
+from mskjax.imaging.planes import doubt_of, is_isotropic, note_other_slices, slice_axis
 from mskjax.imaging.volume import Volume
+from tfds_builders.columns import absence
 from tfds_builders.raw import Ledger
-from tfds_builders.tables import Row, absence
+from tfds_builders.tables import Row
 
 LEAST_OVERLAP = 0.5  # share of the place looked at that the other series must show
 
@@ -109,15 +110,18 @@ def read_series(path: Path, name: str = "", spacing_mm: float = math.nan) -> Vol
       spacing_mm: pixel size of a PNG; NaN where it is not given.
 
     Raises:
-      UserError: the file cannot be read, or its slices are not sagittal.
+      UserError: the file cannot be read, or its slices are not sagittal; an isotropic volume has
+        no slices of its own.
     """
     spacing = None if math.isnan(spacing_mm) else (spacing_mm, spacing_mm)
     volume = reorient(read_volume(path, spacing=spacing))
-    if len(volume.data) > 1 and slice_axis(volume) != 0:
+    if is_isotropic(volume):
+        note_other_slices(volume, 0, path)
+    elif len(volume.data) > 1 and slice_axis(volume) != 0:
         which = f" of this {name}" if name else ""
         raise UserError(
             f"{path}: the slices{which} are not sagittal (their normal is closest to axis"
-            f" {'LIP'[slice_axis(volume)]}); give the sagittal series."
+            f" {'LIP'[slice_axis(volume)]}); give the sagittal series{doubt_of(volume)}."
         )
     return volume
 
@@ -177,10 +181,4 @@ def _shown(volume: Volume, affine: np.ndarray, shape: Sequence[int] | np.ndarray
 
 def _frame_of_reference(volume: Volume) -> str:
     """UID of the coordinate system of a DICOM series; empty for other formats."""
-    files = volume.meta.get("files")
-    if not files:
-        return ""
-    header = pydicom.dcmread(
-        files[0], stop_before_pixels=True, specific_tags=["FrameOfReferenceUID"]
-    )
-    return str(header.get("FrameOfReferenceUID", ""))
+    return str(volume.meta.get("frame_of_reference_uid", ""))

@@ -4,24 +4,15 @@ One rule holds at borders everywhere: an image reaches half a voxel past its out
 centres and is constant there; farther out lies ``cval``.
 """
 
-import itertools
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from mskjax.errors import UserError
 from mskjax.imaging.volume import Volume
 
 SAGITTAL = ("L", "I", "P")
-# Display axes by the patient axis that the slices are closest to.
-_DISPLAY_AXES: Mapping[str, str] = {"S": "IPL", "A": "PIL", "R": "LIP"}
-# Slices of a Y-view may be this far, in degrees, from the left-right axis towards the front, and up
-# or down.
-MOST_OBLIQUE, MOST_TILTED = 70, 45
 
 # Below this, an off-axis term of an index-to-index transform moves no voxel of a 1000-voxel axis
 # by a hundredth of a voxel: it is rounding of the header, not an oblique grid.
@@ -49,109 +40,6 @@ def reorient(volume: Volume, axcodes: Sequence[str] = SAGITTAL) -> Volume:
     if "slice_axis" in meta:
         meta["slice_axis"] = int(transform[meta["slice_axis"], 0])
     return Volume(np.ascontiguousarray(data), affine, meta)
-
-
-def slice_axis(volume: Volume) -> int:
-    """The through-plane axis: 0, 1 or 2.
-
-    It is the axis with clearly (10 %) the largest voxel pitch; of an isotropic volume the axis
-    DICOM called the slice axis, and without DICOM the axis with the fewest voxels.
-    """
-    spacing = volume.spacing
-    order = np.argsort(spacing)
-    if spacing[order[2]] > 1.1 * spacing[order[1]]:
-        return int(order[2])
-    if "slice_axis" in volume.meta:
-        return int(volume.meta["slice_axis"])
-    return int(np.argmin(volume.data.shape))
-
-
-def y_view(volume: Volume, where: Any) -> Volume:
-    """Turns a Y-view upright, front to the left; no voxel value is changed.
-
-    A Y-view lies across the scapula, so its normal is between the left-right and the front-back
-    axis, often nearer to neither.  The axes are therefore told by what they are, not by the patient
-    axis they are closest to: slices are the one axis that is no image axis, rows the image axis
-    that runs most nearly up or down.
-
-    Args:
-      volume: one image or a stack, stored in any order.
-      where: the file, for the message.
-
-    Returns:
-      The same voxels at the same places.  Axis 0 is the slices, growing towards the left; axis 1
-      the rows, growing towards the feet; axis 2 the columns, growing towards the back.
-
-    Raises:
-      UserError: the slices are axial or coronal.
-    """
-    along = volume.affine[:3, :3] / volume.spacing
-    slices = through_plane(volume)
-    rows, columns = sorted((a for a in range(3) if a != slices), key=lambda a: -abs(along[2, a]))
-    normal = np.cross(along[:, rows], along[:, columns])
-    sideways, _, upwards = np.abs(normal) / np.linalg.norm(normal)
-    tilted = upwards > math.sin(math.radians(MOST_TILTED))
-    if tilted or sideways < math.cos(math.radians(MOST_OBLIQUE)):
-        raise UserError(
-            f"{where}: the slices are {'axial' if tilted else 'coronal'}, not a Y-view; give the"
-            " sagittal oblique series."
-        )
-    left = 1 if along[0, slices] < 0 else -1  # RAS: x grows to the right,
-    down = 1 if along[2, rows] < 0 else -1  # z towards the head.
-    # Left, down and back make a right-handed frame, however oblique the slices are.
-    order = [slices, rows, columns]
-    back = left * down * (1 if np.linalg.det(along[:, order]) > 0 else -1)
-    orientation = np.empty((3, 2))
-    orientation[order] = [(0, left), (1, down), (2, back)]
-    data = nib.orientations.apply_orientation(volume.data, orientation)
-    turned = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.data.shape)
-    return Volume(np.ascontiguousarray(data), turned, dict(volume.meta))
-
-
-def through_plane(volume: Volume) -> int:
-    """The axis of the slices: the one of length 1 if there is just one, else `slice_axis`."""
-    single = [axis for axis, size in enumerate(volume.data.shape) if size == 1]
-    return single[0] if len(single) == 1 else slice_axis(volume)
-
-
-def display_axes(volume: Volume) -> Volume:
-    """Turns a series to the display axes of its plane; no voxel value is changed.
-
-    Each array axis is given one patient axis, such that the cosines are the largest in sum.  The
-    one given to the slices names the plane, so an oblique coronal series is coronal as long as it
-    is turned by less than 45 degrees.
-
-    Args:
-      volume: a series, stored in any order.
-
-    Returns:
-      The same voxels at the same places.  Axis 0 is the slices, axes 1 and 2 are rows and columns
-      as a viewer shows them.  Axial: head to feet, front to back, right to left.  Coronal: front
-      to back, head to feet, right to left.  Sagittal: right to left, head to feet, front to back.
-    """
-    cosines = volume.affine[:3, :3] / volume.spacing
-    world = max(
-        itertools.permutations(range(3)),
-        key=lambda order: sum(abs(cosines[w, axis]) for axis, w in enumerate(order)),
-    )
-    codes = _DISPLAY_AXES["RAS"[world[through_plane(volume)]]]
-    orientation = np.empty((3, 2))
-    for axis, w in enumerate(world):
-        target = next(k for k, code in enumerate(codes) if code in ("LR", "PA", "IS")[w])
-        # L, P and I are where R, A and S, the axes of the affine, decrease.
-        orientation[axis] = target, 1 if cosines[w, axis] < 0 else -1
-    data = nib.orientations.apply_orientation(volume.data, orientation)
-    affine = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.data.shape)
-    meta = {**volume.meta, "slice_axis": 0}
-    return Volume(np.ascontiguousarray(data), affine, meta)
-
-
-def one_slice(volume: Volume, index: int) -> Volume:
-    """Slice `index` along `through_plane`, where it lies; the axis stays, of length 1."""
-    axis = through_plane(volume)
-    start = [index if a == axis else 0 for a in range(3)]
-    data = np.take(volume.data, [index], axis)
-    return Volume(data, shift_affine(volume.affine, start), dict(volume.meta))
 
 
 def shift_affine(affine: np.ndarray, start: Sequence[float]) -> np.ndarray:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mskjax.errors import UserError
+from mskjax.errors import FileNote, UserError
 from mskjax.imaging.files import read_mask, read_volume, write_volume
 from mskjax.imaging.geometry import reorient
 from mskjax.imaging.volume import Volume
@@ -153,65 +153,77 @@ def test_noise_is_refused_in_a_sentence(tmp_path_factory, noise, suffix):
         read_volume(path)
 
 
-def test_nan_singular_colour_and_unoriented(tmp_path):
+def test_infinite_voxels_and_formats_that_are_not_written(tmp_path):
     data = np.zeros((2, 3, 4), np.float32)
     data[0, 0, :3] = np.nan, np.inf, -np.inf
     nib.Nifti1Image(data, np.eye(4)).to_filename(tmp_path / "nan.nii")
     with pytest.raises(UserError, match=r"nan\.nii: 3 of 24 voxels"):
         read_volume(tmp_path / "nan.nii")
-    flat = nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), None)
-    flat.set_sform(np.diag([1.0, 1, 0, 1]), code=1)
-    flat.to_filename(tmp_path / "flat.nii")
-    with pytest.raises(UserError, match="does not place the voxels"):
-        read_volume(tmp_path / "flat.nii")
-    nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), None).to_filename(tmp_path / "nowhere.nii")
-    with pytest.raises(UserError, match="left and right are unknown"):
-        read_volume(tmp_path / "nowhere.nii")
-    Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
-    with pytest.raises(UserError, match="colour image"):
-        read_volume(tmp_path / "c.png")
     with pytest.raises(UserError, match="cannot write this format"):
         write_volume(tmp_path / "v.jpg", oblique_volume())
 
 
-def test_mask_stored_with_other_axes_is_turned(tmp_path):
-    image = oblique_volume()
-    labels = image.with_data((image.data % 4).astype(np.int16))
-    write_volume(tmp_path / "m.nii.gz", reorient(labels, ("S", "L", "A")))
-    mask = read_mask(tmp_path / "m.nii.gz", image, {1, 2, 3})
-    np.testing.assert_array_equal(mask.data, labels.data)
-    np.testing.assert_array_equal(mask.affine, image.affine)
-    assert mask.data.dtype == np.uint8
+@pytest.mark.parametrize("suffix", [".nii", ".mha", ".png", ".dcm", ""])
+def test_files_that_hold_nothing_or_are_none(tmp_path, suffix):
+    path = tmp_path / f"v{suffix}"
+    path.touch()
+    with pytest.raises(UserError, match=f"v{suffix}: cannot be read .it is empty, 0 bytes"):
+        read_volume(path)
+    path.unlink()
+    os.mkfifo(path)  # reading it would wait for ever
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        read_volume(path)
 
 
-@pytest.mark.parametrize("change", ["shift", "shape", "spacing"])
-def test_mask_on_another_grid(tmp_path, change):
-    image = oblique_volume("uint8")
-    affine, data = image.affine.copy(), image.data
-    if change == "shift":
-        affine[0, 3] += 0.05
-    elif change == "shape":
-        data = data[:, :-1]
-    else:
-        affine[:3, 1] *= 1.01
-    write_volume(tmp_path / "m.mha", Volume(data, affine))
-    with pytest.raises(UserError, match=r"m\.mha: .*mask \(4, .*image \(4, 6, 5\), 3\.3 x 0\.5"):
-        read_mask(tmp_path / "m.mha", image)
+def test_whatever_a_library_raises_is_a_sentence_of_the_file(tmp_path, monkeypatch):
+    write_volume(tmp_path / "v.nii", oblique_volume())
+    path = tmp_path / "v.nii"
+
+    def fail(*_):
+        raise KeyError("surprise")
+
+    monkeypatch.setattr("mskjax.imaging.files.read_nifti", fail)
+    with pytest.raises(UserError, match=r"v\.nii: cannot be read .'surprise'.; copy") as caught:
+        read_volume(path)
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_mask_labels(tmp_path):
-    image = oblique_volume()
-    path = tmp_path / "m.nii.gz"
-    write_volume(path, image.with_data(np.where(image.data > 150, 201, 7).astype(np.uint16)))
-    with pytest.raises(UserError, match="unknown label 201; this mask may hold 0, 1, 7"):
-        read_mask(path, image, [1, 7])
-    assert set(np.unique(read_mask(path, image).data)) == {7, 201}
-    write_volume(path, image.with_data(image.data * np.float32(0.25)))
-    with pytest.raises(UserError, match="whole numbers, but this has 0"):
-        read_mask(path, image)
+def test_libraries_say_nothing_but_notes_pass(tmp_path, capfd):
+    """A .mha of a missing direction, and a NIfTI whose header nibabel mends on reading."""
+    image = nib.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.diag([1.0, 2, 3, 1]))
+    image.header["bitpix"] = 99
+    raw = bytearray(image.to_bytes())
+    raw[72:74] = (99).to_bytes(2, "little")
+    (tmp_path / "v.nii").write_bytes(raw)
+    with pytest.warns(FileNote, match="has invalid header fields.*bitpix") as caught:
+        read_volume(tmp_path / "v.nii")
+    assert len(caught) == 1
+    assert capfd.readouterr() == ("", "")
 
 
-def test_png_mask_takes_the_pixel_size_of_its_image(tmp_path):
-    Image.new("L", (7, 5), 3).save(tmp_path / "a.png")
-    image = read_volume(tmp_path / "a.png", spacing=(0.3, 0.4))
-    assert (read_mask(tmp_path / "a.png", image).data == 3).all()
+@pytest.mark.parametrize("suffix", [".nii", ".mha"])
+@pytest.mark.parametrize(
+    ("pitch", "why"),
+    [
+        ((4000, 800, 800), "gives 4000 mm between slices, but scanners make 0.1 to 50 mm"),
+        ((3, 0.04, 0.04), "gives 0.04 mm per pixel, but scanners make 0.05 to 20 mm"),
+        ((3, 25, 3), "gives 25 mm between slices|gives 25 mm per pixel"),
+        ((0.08, 0.08, 0.08), "gives 0.08 mm between slices"),
+    ],
+)
+def test_voxels_of_a_size_that_no_scanner_makes(tmp_path, suffix, pitch, why):
+    path = tmp_path / f"v{suffix}"
+    affine = np.diag([*pitch, 1.0])[[1, 2, 0, 3]]
+    field = "ElementSpacing" if suffix == ".mha" else "sform with xyzt_units mm"
+    if pitch == (3, 25, 3):
+        affine = np.diag([3.0, 25, 30, 1])  # the thickest of them is the slice
+    write_volume(path, Volume(np.ones((3, 4, 5), np.uint8), affine))
+    with pytest.raises(UserError, match=f"v{suffix}: {field} (?:{why})"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".mha"])
+def test_a_slice_alone_may_be_of_any_thickness(tmp_path, suffix):
+    path = tmp_path / f"v{suffix}"
+    write_volume(path, Volume(np.ones((1, 4, 5), np.uint8), np.diag([99.0, 0.5, 0.5, 1])))
+    np.testing.assert_allclose(read_volume(path).spacing, [99, 0.5, 0.5])

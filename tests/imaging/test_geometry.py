@@ -1,6 +1,5 @@
 """Grids: what moves, what must not, and how well a mask survives the way there and back."""
 
-import itertools
 import os
 from pathlib import Path
 
@@ -10,9 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
-from mskjax.errors import UserError
 from mskjax.imaging import geometry
 from mskjax.imaging.files import read_volume
 from mskjax.imaging.volume import Volume
@@ -64,15 +61,6 @@ def test_reorient_takes_the_slice_axis_along():
     start.meta["slice_axis"] = 2
     assert geometry.reorient(start, "SRA").meta["slice_axis"] == 0
     assert start.meta["slice_axis"] == 2
-
-
-def test_slice_axis():
-    assert geometry.slice_axis(volume((9, 9, 9), (0.5, 3, 0.6))) == 1
-    isotropic = volume((9, 12, 7), (1, 1, 1))
-    assert geometry.slice_axis(isotropic) == 2
-    isotropic.meta["slice_axis"] = 0
-    assert geometry.slice_axis(isotropic) == 0
-    assert geometry.slice_axis(Volume(np.zeros((1, 8, 8)), np.eye(4))) == 0
 
 
 @settings(max_examples=30, deadline=None)
@@ -254,72 +242,3 @@ def test_outside_the_network_grid_lies_background():
     np.testing.assert_array_equal(
         geometry.labels_to_native(ones - 5, affine, (1, 8, 8), native), expected
     )
-
-
-def y_view_volume(side="left", degrees=38.0, tilt=0.0, roll=0.0, shape=(5, 12, 10), slice_mm=4.0):
-    """Axes left, down and back of a sagittal stack, turned towards the front of that shoulder."""
-    towards = -1 if side == "left" else 1
-    turn = Rotation.from_euler("ZYX", [towards * degrees, tilt, roll], degrees=True)
-    affine = np.eye(4)
-    sagittal = np.array([[-1.0, 0, 0], [0, 0, -1], [0, -1, 0]])
-    affine[:3, :3] = turn.as_matrix() @ sagittal * (slice_mm, 0.6, 0.5)
-    affine[:3, 3] = (20, -7, 45)
-    data = np.random.default_rng(0).integers(1, 900, shape).astype(np.int16)
-    return Volume(data, affine)
-
-
-def stored(volume, order, flips=(False, False, False)):
-    """The volume with its axes permuted, then some reversed."""
-    data, step = volume.data.transpose(order), np.eye(4)[:, [*order, 3]]
-    for axis in np.flatnonzero(flips):
-        reverse = np.eye(4)
-        reverse[axis, axis], reverse[axis, 3] = -1, data.shape[axis] - 1
-        data, step = np.flip(data, axis), step @ reverse
-    return Volume(data, volume.affine @ step, {"kept": 1})
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("turn", [(0, 0, 0), (30, 5, -8), (44, -12, 20), (50, 0, 0), (65, 10, -15)])
-def test_every_storage_order_of_an_oblique_y_view_is_turned_upright(side, turn):
-    expected = y_view_volume(side, *turn)
-    for order in itertools.permutations(range(3)):
-        for flips in itertools.product([False, True], repeat=3):
-            turned = geometry.y_view(stored(expected, order, flips), "file")
-            np.testing.assert_array_equal(turned.data, expected.data)
-            np.testing.assert_allclose(turned.affine, expected.affine, atol=1e-9)
-            assert turned.meta == {"kept": 1}
-
-
-def test_the_patient_axis_closest_to_a_y_view_would_be_the_wrong_one():
-    view = y_view_volume(degrees=50)
-    assert nib.aff2axcodes(view.affine) != geometry.SAGITTAL
-    np.testing.assert_array_equal(geometry.y_view(view, "file").data, view.data)
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
-def test_the_slice_of_a_single_y_view_is_its_own_axis_even_where_it_is_thin(order):
-    single = y_view_volume("right", shape=(1, 12, 10), slice_mm=0.2)
-    turned = geometry.y_view(stored(single, order), "file")
-    np.testing.assert_array_equal(turned.data, single.data)
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
-def test_one_slice_stays_where_it_lies(order):
-    view = y_view_volume()
-    alone = geometry.y_view(geometry.one_slice(stored(view, order), 3), "file")
-    np.testing.assert_array_equal(alone.data, view.data[3:4])
-    np.testing.assert_allclose(alone.affine @ [0, 2, 1, 1], view.affine @ [3, 2, 1, 1], atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("view", "kind"),
-    [
-        (y_view_volume(degrees=80), "coronal"),
-        (y_view_volume("right", degrees=90), "coronal"),
-        (y_view_volume(degrees=20, tilt=60), "axial"),
-        (Volume(np.ones((12, 10, 5)), np.diag([0.5, 0.6, 4.0, 1])), "axial"),
-    ],
-)
-def test_other_planes_are_no_y_view(view, kind):
-    with pytest.raises(UserError, match=f"file: the slices are {kind}, not a Y-view"):
-        geometry.y_view(view, "file")

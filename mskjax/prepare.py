@@ -1,6 +1,7 @@
 """Packages raw files as a cohort, with an audit of what was found, left out and why."""
 
 import argparse
+import ast
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -18,23 +19,61 @@ def _prepare(argv: list[str]) -> None:
     parser.add_argument("--cohort", required=True, metavar="NAME[/CONFIG]")
     parser.add_argument("--manual_dir", metavar="RAW", help="folder of the raw files")
     parser.add_argument("--data_dir", required=True, metavar="DATA", help="packaged cohorts")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the config, e.g. patients=8; may be given again for another",
+    )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="package anew, e.g. after labels were corrected, and then replace the old package",
+    )
     arguments = parser.parse_args(argv)
     # Imported late: help and mistakes answer at once.
     from mskjax.data.cohorts import builder_class, prepare_cohort
 
     name, _, config = arguments.cohort.partition("/")
     config = config or builder_class(name).BUILDER_CONFIGS[0].name
-    cohort = prepare_cohort(name, config, arguments.data_dir, arguments.manual_dir)
+    cohort = prepare_cohort(
+        name,
+        config,
+        arguments.data_dir,
+        arguments.manual_dir,
+        arguments.again,
+        **dict(map(_option, arguments.option)),
+    )
     print(audit_table(cohort.audit))
+    raw = f" --config.data.manual_dir={arguments.manual_dir}" if arguments.manual_dir else ""
+    options = "".join(f" --config.data.options.{option}" for option in arguments.option)
+    print(
+        f"next: python -m mskjax.main --config=experiments/{name}.py:{config}"
+        f" --workdir=runs/{name} --config.data.data_dir={arguments.data_dir}{raw}{options}"
+    )
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Name and value of ``NAME=VALUE``; what is no Python literal is text."""
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def audit_table(audit: Mapping[str, Any]) -> str:
-    """The audit as text for a terminal: what there is, grade counts, exclusions, notes."""
+    """The audit as text for a terminal: what there is, what was left out and why, notes."""
     title = f"{audit['name']}/{audit['config']} {audit['version']}"
     lines = [title + ("  PHANTOM" if audit["kind"] == "phantom" else "")]
     lines += [
         f"  {field:12} {audit[field]}"
         for field in ("licence", "citation", "patients", "studies", "cases", "fingerprint")
+    ]
+    lines += [
+        f"  with {part:7} {having['patients']} patients, {having['studies']} studies"
+        for part, having in audit["parts"].items()
     ]
     if audit["counts"]:
         width = max(map(len, audit["counts"]))
@@ -44,6 +83,9 @@ def audit_table(audit: Mapping[str, Any]) -> str:
             lines.append(f"  {grade:{width}}  {listing}")
     lines.append(f"left out: {len(audit['excluded']) or 'nothing'}")
     lines += [f"  {row['id']}: {row['why']}" for row in audit["excluded"]]
+    if audit["restricted"]:
+        lines.append(f"kept in part: {len(audit['restricted'])}")
+        lines += [f"  {row['id']}: {row['why']}" for row in audit["restricted"]]
     lines += [f"note: {note}" for note in audit["notes"]]
     return "\n".join(lines)
 

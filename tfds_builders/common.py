@@ -12,13 +12,11 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +24,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mskjax.config import parse
-from mskjax.errors import BadCases, UserError
-from mskjax.progress import Progress
-from tfds_builders.raw import Example, NoOptions, Source, folder_of, manifest
+from mskjax.errors import UserError
+from tfds_builders.packing import STUDIES_PER_SHARD, Packing
+from tfds_builders.raw import Example, NoOptions, Source, folder_of
+from tfds_builders.raw_files import RawFiles, Stamp, raw_files
 
 SPLIT = "studies"  # the one TFDS split: folds are made later, by patient
 AUDIT = "audit.json"
-# TFDS keeps the examples of one shard in memory while it writes the shard.
-STUDIES_PER_SHARD = 8
+RAW = "raw.json"  # beside the audit: `RawFiles`
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -99,6 +97,8 @@ def _shared_features() -> dict[str, Any]:
         "manufacturer": text,
         "field_strength_t": real,
         "subset": text,
+        # False where the file says nothing of it (PNG): lengths are then in pixels, not in mm.
+        "pixel_size_known": tfds.features.Scalar(np.bool_),
     }
 
 
@@ -124,7 +124,7 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
       UserError: an option is unknown or of a wrong type.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(
         self,
@@ -139,6 +139,7 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
             type(default), {**_fields(default), **(options or {})}, "config.data.options"
         )
         self.manual_dir = None if manual_dir is None else Path(manual_dir)
+        self._raw: RawFiles | None = None
 
     @abc.abstractmethod
     def features(self) -> Mapping[str, Any]:
@@ -151,6 +152,10 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
     @abc.abstractmethod
     def graded(self, example: Example) -> Sequence[Mapping[str, int]]:
         """The graded structures (cases) of an example: name of the grade to grade, -1 missing."""
+
+    @abc.abstractmethod
+    def parts(self, example: Example) -> Mapping[str, bool]:
+        """Which parts of a complete study an example has beside its image, e.g. mask and grade."""
 
     def source(self) -> Source:
         """A fresh source on the raw files.
@@ -168,10 +173,44 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
             folder_of(self.manual_dir)
         return config.source(self.options, self.manual_dir)
 
-    def raw_manifest(self) -> str:
-        """Hash of the raw files that would be packaged now; see `manifest`."""
-        source = self.source()
-        return manifest(source, source.studies(), self.manual_dir)
+    @property
+    def base_config(self) -> str:
+        """Name of the config as declared; a package beside another one has a key behind it."""
+        return self.builder_config.name.partition("-")[0]
+
+    def elsewhere(self, *, key: str = "", data_dir: str | Path = "") -> "CohortBuilder":
+        """The same builder for another place.
+
+        Args:
+          key: for a package beside the first one, in the folder ``CONFIG-<key>``.
+          data_dir: for a package in another folder of packaged cohorts.
+        """
+        declared = self.builder_configs[self.base_config]
+        name = f"{declared.name}-{key}"
+        other = type(self)(
+            options=_fields(self.options),
+            manual_dir=self.manual_dir,
+            config=dataclasses.replace(declared, name=name) if key else declared.name,
+            data_dir=str(data_dir or self.data_dir_root),
+        )
+        other._raw = self._raw
+        return other
+
+    def raw_files(self, known: Mapping[str, Stamp]) -> RawFiles:
+        """The raw files that would be packaged now, hashed.
+
+        Args:
+          known: stamps of a package of theirs, which save reading files that did not change.
+
+        Raises:
+          UserError: as `source`.
+        """
+        if not self.builder_config.obtain:
+            return RawFiles("", {})
+        if self._raw is None:
+            source = self.source()
+            self._raw = raw_files(source, source.studies(), self.manual_dir, known)
+        return self._raw
 
     def package(self) -> Mapping[str, Any]:
         """Packages the cohort unless it is there, and returns its audit.
@@ -180,13 +219,14 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
           BadCases: raw files are wrong; every one of them is listed.
           UserError: there is nothing to package, or no space or right to write.
         """
+        there = next(p for p in self.data_path.parents if p.exists())
         try:
             with tempfile.TemporaryDirectory() as unused:  # TFDS insists on a download folder
                 self.download_and_prepare(file_format="array_record", download_dir=unused)
         except BaseException as error:
             if isinstance(error, OSError) and self.data_path.exists():
                 return self.audit()  # another process packaged the same cohort meanwhile
-            self._remove_leftovers()
+            self._remove_leftovers(there)
             if reason := _unwritable(error):
                 raise UserError(
                     f"{self.data_dir} cannot be written ({reason}); free space or give another"
@@ -212,7 +252,7 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list]:
         del dl_manager  # nothing is downloaded
-        self._packing = _Packing(self)
+        self._packing = Packing(self)
         count = len(self._packing.studies)
         return {
             SPLIT: [
@@ -225,124 +265,30 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
         super()._download_and_prepare(dl_manager, download_config)
         text = json.dumps(self._packing.audit(), indent=2) + "\n"
         (self.data_path / AUDIT).write_text(text)  # TFDS's temporary folder, renamed afterwards
+        (self.data_path / RAW).write_text(self._packing.raw.to_json())
 
-    def _remove_leftovers(self) -> None:
-        """TFDS removes what it wrote; the folders above it and its note on configs stay."""
-        config_folder, name_folder = self.data_path.parent, self.data_path.parent.parent
-        with contextlib.suppress(OSError):  # not empty: another config or version lies there
-            Path(config_folder).rmdir()
-        if [p.name for p in Path(name_folder).glob("*")] == [".config"]:
+    def _remove_leftovers(self, there: Path) -> None:
+        """TFDS removes what it wrote; the folders above it and its note on configs stay.
+
+        Args:
+          there: the innermost folder that was there before.
+        """
+        config_folder, name_folder = Path(self.data_path.parent), Path(self.data_path.parent.parent)
+        with contextlib.suppress(OSError):  # not empty: another version lies there
+            config_folder.rmdir()
+        if name_folder.is_dir() and [p.name for p in name_folder.iterdir()] == [".config"]:
             shutil.rmtree(name_folder)
+        with contextlib.suppress(OSError):  # not empty: another cohort lies there
+            for folder in (name_folder, *name_folder.parents):
+                if folder == Path(there):
+                    break
+                if folder.exists():
+                    folder.rmdir()
 
     def _log_download_bytes(self) -> None:
         """TFDS would announce a download of unknown size."""
 
     _log_download_done = _log_download_bytes
-
-
-class _Packing:
-    """One pass over a source: yields the examples and keeps the account."""
-
-    def __init__(self, builder: CohortBuilder):
-        self._builder = builder
-        self._source = builder.source()
-        self.studies = sorted(self._source.studies(), key=lambda s: s.study_id)
-        self._ledger = self._source.ledger
-        self._raw = manifest(self._source, self.studies, builder.manual_dir)
-        self._progress = Progress(f"packaging {self._name}", len(self.studies))
-        self._digest = hashlib.sha256()
-        self._counts: dict[str, Counter[int]] = {}
-        self._cases = 0
-        if not self.studies:
-            self._finish()
-
-    @property
-    def _name(self) -> str:
-        return f"{self._builder.name}/{self._builder.builder_config.name}"
-
-    def examples(self, start: int) -> Iterator[tuple[str, Example]]:
-        """The examples of one shard; once a case is bad, the rest is read only to be checked."""
-        for study in self.studies[start : start + STUDIES_PER_SHARD]:
-            example = None
-            with self._ledger.collecting(study.study_id):
-                example = self._source.read(study)
-            self._progress.advance()
-            if example is not None and not self._ledger.bad:
-                self._account(example)
-                yield study.study_id, example
-        if start + STUDIES_PER_SHARD >= len(self.studies):
-            self._finish()
-
-    def audit(self) -> dict[str, Any]:
-        """The content of audit.json, in the order in which it is read."""
-        builder, config = self._builder, self._builder.builder_config
-        return {
-            "name": builder.name,
-            "config": config.name,
-            "version": str(builder.version),
-            "options": json.loads(json.dumps(_fields(builder.options))),
-            "kind": config.kind,
-            "licence": config.licence,
-            "citation": config.citation,
-            "patients": len({s.patient_id for s in self.studies}),
-            "studies": len(self.studies),
-            "cases": self._cases,
-            "counts": {
-                grade: {str(k): n for k, n in sorted(counts.items())}
-                for grade, counts in self._counts.items()
-            },
-            "excluded": [{"id": name, "why": why} for name, why in self._ledger.excluded],
-            "notes": list(self._ledger.notes),
-            "fingerprint": self._digest.hexdigest(),
-            "raw": self._raw,
-            "index": [[s.patient_id, s.study_id] for s in self.studies],
-        }
-
-    def _account(self, example: Example) -> None:
-        update_digest(self._digest, example)
-        for case in self._builder.graded(example):
-            self._cases += 1
-            for grade, value in case.items():
-                self._counts.setdefault(grade, Counter())[int(value)] += 1
-
-    def _finish(self) -> None:
-        self._progress.close()
-        if self._ledger.bad:
-            raise BadCases(
-                f"{self._name} cannot be packaged, {len(self._ledger.bad)} entries are wrong",
-                self._ledger.bad,
-            )
-        if not self.studies:
-            excluded = "; ".join(f"{n}: {why}" for n, why in self._ledger.excluded[:5])
-            raise UserError(
-                f"{self._builder.manual_dir} holds no study that can be packaged"
-                f" ({excluded or 'none was found'}); check manual_dir and the config's options."
-            )
-
-
-def update_digest(digest: Any, value: Any, name: str = "") -> None:
-    """Feeds a nested example into a hash, keys in sorted order.
-
-    Args:
-      digest: a `hashlib` object.
-      value: nested dicts and lists of arrays, strings and numbers.
-      name: path of `value` in the example.
-    """
-    if isinstance(value, Mapping):
-        for key in sorted(value):
-            update_digest(digest, value[key], f"{name}/{key}")
-        return
-    if isinstance(value, list | tuple):
-        digest.update(f"{name}#{len(value)}\n".encode())
-        for i, item in enumerate(value):
-            update_digest(digest, item, f"{name}/{i}")
-        return
-    array = np.asarray(value)
-    if array.dtype.kind in "US":
-        digest.update(f"{name}={array!s}\n".encode())
-        return
-    array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    digest.update(f"{name}:{array.dtype.str}{array.shape}\n".encode() + array.tobytes())
 
 
 def _fields(options: Any) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 import abc
 import contextlib
 import dataclasses
-import hashlib
-import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,29 +166,3 @@ def folder_of(path: Path | None) -> Path:
     if path is None or not path.is_dir():
         raise UserError(f"manual_dir {path} is not a folder; give the folder of the raw files.")
     return path
-
-
-def manifest(source: Source, studies: Sequence[RawStudy], root: Path | None) -> str:
-    """Cheap hash of raw files: content of the tables, names and sizes of the images.
-
-    Args:
-      source: after `Source.studies`.
-      studies: what that returned.
-      root: names are relative to it, so a moved folder has the same hash.
-
-    Returns:
-      sha256, hexadecimal.
-    """
-    digest = hashlib.sha256()
-    for table in sorted(source.tables):
-        digest.update(f"{_relative(table, root)}\0".encode() + table.read_bytes())
-    files: set[Path] = set()
-    for path in {p for study in studies for p in study.files}:
-        files |= set(path.iterdir()) if path.is_dir() else {path}
-    for path in sorted(f for f in files if f.is_file()):
-        digest.update(f"{_relative(path, root)}\0{path.stat().st_size}\n".encode())
-    return digest.hexdigest()
-
-
-def _relative(path: Path, root: Path | None) -> str:
-    return os.path.relpath(path, root) if root else str(path)

@@ -6,24 +6,18 @@ Scientific Data 11:264 (2024).
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mskjax.errors import UserError
+from mskjax.imaging import headers
+from tfds_builders.columns import SUBSETS, Metadata, choice, lenient, whole
+from tfds_builders.ids import check_names, check_table
 from tfds_builders.raw import Ledger
-from tfds_builders.tables import (
-    SEXES,
-    SUBSETS,
-    Metadata,
-    Row,
-    choice,
-    number,
-    read_table,
-    whole,
-)
+from tfds_builders.tables import Row, TableRow, read_table
 
 CITATION = (
     "van der Graaf et al., Lumbar spine segmentation in MR images: a dataset and a public"
@@ -58,6 +52,8 @@ GRADING_COLUMNS = {
     "lower_endplate": "LOW endplate",
 }
 INSTANCE_CANAL = 100
+_INSTANCE_LABELS = {0, *range(1, 26), INSTANCE_CANAL, *range(101, 126), *range(201, 226)}
+_GRADINGS = "radiological_gradings.csv"
 _DISC = 200  # label of the disc of level k: 200 + k
 
 Grading = dict[str, int]  # level and grades of one disc
@@ -95,16 +91,27 @@ class SpiderTables:
     """
 
     def __init__(self, folder: Path, ledger: Ledger):
-        overview, gradings = folder / "overview.csv", folder / "radiological_gradings.csv"
+        overview, gradings = folder / "overview.csv", folder / _GRADINGS
         self.files = tuple(p for p in (overview, gradings) if p.is_file())
+        self._ledger = ledger
         self.gradings: Mapping[str, list[Grading]] = {}
         self.overview: Mapping[str, Row] = {}
         with ledger.collecting(overview.name):
             rows = read_table(overview, ["new_file_name", "sex", "birth_date", "subset"])
-            self.overview = {row["new_file_name"]: row for row in rows}
+            self.overview = _by_series(rows)
         with ledger.collecting(gradings.name):
             rows = read_table(gradings, ["Patient", LEVEL, *GRADING_COLUMNS.values()])
             self.gradings = _gradings(gradings.name, rows, ledger)
+
+    def check_patients(self, patients: Iterable[str]) -> None:
+        """Refuses patients of the files whom the table of gradings writes in another way.
+
+        Args:
+          patients: ids from the names of the files.
+        """
+        known = frozenset(patients)
+        check_names(sorted(known), "patient", self._ledger)
+        check_table(_GRADINGS, self.gradings, known, self._ledger)
 
     def metadata(self, series: str) -> Metadata:
         """What overview.csv says of a series; empty where it has no row.
@@ -114,10 +121,10 @@ class SpiderTables:
         """
         row = self.overview.get(series, {})
         return Metadata(
-            sex=choice(row, "sex", SEXES),
-            age=number(row, "birth_date", 0, 130),  # the archive stores the age there
+            sex=lenient(row, "sex", headers.sex),
+            age=lenient(row, "birth_date", headers.age_years),  # the archive stores the age there
             manufacturer=row.get("Manufacturer", ""),
-            field_strength_t=number(row, "MagneticFieldStrength", 0, 30),
+            field_strength_t=lenient(row, "MagneticFieldStrength", headers.field_strength_t),
             subset=choice(row, "subset", SUBSETS),
         )
 
@@ -131,6 +138,22 @@ class SpiderTables:
             or "IR" in re.findall(r"[A-Z]+", row.get("ScanningSequence", "").upper())
             or row.get("SequenceName", "").startswith("*tir")
         )
+
+
+def is_instance_mask(labels: np.ndarray) -> bool:
+    """Whether a mask holds a label that only SPIDER's instance masks have.
+
+    Args:
+      labels: integers of any shape.
+    """
+    return any(k >= INSTANCE_CANAL and k in _INSTANCE_LABELS for k in np.unique(labels).tolist())
+
+
+def painted(labels: np.ndarray) -> str:
+    """What to say of a mask of 0 and 255; empty for others."""
+    if set(np.unique(labels).tolist()) <= {0, 255}:
+        return " (programs for pictures save a mask as 255)"
+    return ""
 
 
 def disc_levels(labels: np.ndarray, where: Any) -> np.ndarray:
@@ -149,20 +172,31 @@ def disc_levels(labels: np.ndarray, where: Any) -> np.ndarray:
     Raises:
       UserError: another label.
     """
-    known = {0, *range(1, 26), INSTANCE_CANAL, *range(101, 126), *range(201, 226)}
-    unknown = sorted(set(np.unique(labels).tolist()) - known)
+    unknown = sorted(set(np.unique(labels).tolist()) - _INSTANCE_LABELS)
     if unknown:
         raise UserError(
-            f"{where}: unknown label {', '.join(map(str, unknown[:10]))}; an instance mask may hold"
-            " 0, 1-25, 100, 101-125 and 201-225."
+            f"{where}: unknown label {', '.join(map(str, unknown[:10]))}{painted(labels)}; an"
+            " instance mask may hold 0, 1-25, 100, 101-125 and 201-225."
         )
     return np.where(labels > _DISC, labels.astype(np.int64) - _DISC, 0).astype(np.uint8)
 
 
-def _gradings(table: str, rows: Sequence[Row], ledger: Ledger) -> Mapping[str, list[Grading]]:
+def _by_series(rows: Sequence[TableRow]) -> Mapping[str, Row]:
+    found: dict[str, TableRow] = {}
+    for row in rows:
+        first = found.setdefault(row["new_file_name"], row)
+        if first is not row and first != row:
+            raise UserError(
+                f"new_file_name {row['new_file_name']!r} has two rows that differ, in line"
+                f" {first.line} and {row.line}; remove one."
+            )
+    return found
+
+
+def _gradings(table: str, rows: Sequence[TableRow], ledger: Ledger) -> Mapping[str, list[Grading]]:
     found: defaultdict[str, list[Grading]] = defaultdict(list)
-    for n, row in enumerate(rows, start=1):
-        where, patient = f"{table}, row {n}", row["Patient"]
+    for row in rows:
+        where, patient = row.where, row["Patient"]
         if not patient:
             ledger.bad.append((where, "Patient is empty; fill it in."))
         elif row[LEVEL] == "0":

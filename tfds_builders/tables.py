@@ -1,87 +1,115 @@
-"""Reading the tables that come with a cohort: every fault names file, line and column.
-
-The second half is what the users' own studies.csv have in common, whatever the cohort.
-"""
+"""Reading the tables that come with a cohort: every fault names file, line and column."""
 
 import csv
-import dataclasses
-import math
+import difflib
+import io
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mskjax.errors import UserError
-from mskjax.imaging.volume import Volume
+from mskjax.errors import UserError, note
 from tfds_builders.raw import Ledger
 
 Row = Mapping[str, str]
 
-SEXES = ("M", "F")
-SUBSETS = ("training", "validation")
-_FILE_NAME = re.compile(r"[\w.+-]+")
+# A table of a hundred thousand studies has a tenth of these.
+MOST_BYTES, MOST_LINES = 200_000_000, 1_000_000
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# How spreadsheets tell one another; where it was saved as a cell, separators follow.
+_SEP_LINE = re.compile(r'"?sep=(.)"?[\s,;|]*', re.IGNORECASE)
+_AS_TEXT = re.compile(r'="(.*)"', re.DOTALL)  # a formula that keeps 007 from becoming 7
+_NAMED, _MOST_COLUMNS = 5, 50  # places and columns in a note
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-@dataclasses.dataclass(frozen=True)
-class Metadata:
-    """What is known of a study beside images and grades; ages in years, fields in tesla."""
-
-    sex: str = ""
-    age: float = math.nan
-    manufacturer: str = ""
-    field_strength_t: float = math.nan
-    subset: str = ""
-
-
-def read_table(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a comma-separated table with a header.
+class TableRow(dict[str, str]):
+    """One row of a table: column to text.
 
     Args:
-      path: UTF-8 file, with or without a byte order mark.
+      values: of the row.
+      table: name of the file.
+      line: in which the row begins, counted from 1 as an editor does.
+      decimal_comma: whether numbers may be written 0,5: commas do not separate columns.
+    """
+
+    def __init__(
+        self, values: Mapping[str, str], table: str = "", line: int = 0, decimal_comma: bool = False
+    ):
+        super().__init__(values)
+        self.table, self.line, self.decimal_comma = table, line, decimal_comma
+
+    @property
+    def where(self) -> str:
+        """The place, for messages."""
+        return f"{self.table}, line {self.line}"
+
+
+def read_table(path: Path, required: Sequence[str]) -> list[TableRow]:
+    """Rows of a table with a header.
+
+    Args:
+      path: text in UTF-8, with or without a byte order mark, or in UTF-16 with one.  Columns are
+        separated by commas, semicolons, tabs or bars: by what gives the required columns, else by
+        what a first line ``sep=;`` says.
       required: columns that must be there.
 
     Returns:
-      One dict a row, column to text; names and values are stripped of outer blanks.  Blank lines
-      are skipped.
+      The rows; names and values are stripped of outer blanks, and of ``="..."``.  Lines without any
+      value, and columns without name and values, are skipped.
 
     Raises:
-      UserError: the file is missing, not such a table, lacks a column, or has no row.
+      UserError: the file is missing, no such table, lacks a column, or has no row.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; it needs the columns {', '.join(required)}.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.reader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{path} cannot be read as a comma-separated UTF-8 table ({error}); export it again."
-        ) from None
-    header = [name.strip() for name in lines[0]] if lines else []
-    missing = [name for name in required if name not in header]
-    if missing:
-        raise UserError(
-            f"{path} lacks the column {', '.join(missing)}; it has {', '.join(header) or 'none'}."
-        )
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise UserError(f"{path} has the column {', '.join(repeated)} twice; remove one.")
+    text = _text(path)
+    first, _, rest = text.partition("\n")
+    declared = _SEP_LINE.fullmatch(first)
+    skipped = 1 if declared else 0
+    body = rest if declared else text
+    separator = _separator(body, required, declared[1] if declared else ",")
+    lines = _lines(path, body, separator, skipped)
+    if not declared and separator != ",":
+        note(path, f"columns are separated by {SEPARATORS[separator]}")
+    header = [" ".join(name.split()) for name in lines[0][1]] if lines else []
+    _check_header(path, header, required)
+    # Separators behind the last column are a spreadsheet's; a row may lack them.
+    least = max(k for k, name in enumerate(header, start=1) if name)
     rows = []
-    for number, line in enumerate(lines[1:], start=2):
-        if not any(value.strip() for value in line):
-            continue
-        if len(line) != len(header):
-            raise UserError(
-                f"{path}, line {number}, has {len(line)} values for {len(header)} columns; mend"
-                " the line."
-            )
-        rows.append({name: value.strip() for name, value in zip(header, line, strict=True)})
+    for number, values in lines[1:]:
+        if any(values[len(header) :]) or len(values) < least:
+            raise _uneven(path, number, len(values), len(header), separator)
+        for position, (name, value) in enumerate(zip(header, values, strict=False), start=1):
+            if value and not name:
+                raise UserError(
+                    f"{path}, line {number}: column {position} has the value {value!r} but no name"
+                    " in the header; name the column or empty it."
+                )
+        named = {n: v for n, v in zip(header, values, strict=False) if n}
+        rows.append(TableRow(named, path.name, number, separator != ","))
     if not rows:
         raise UserError(f"{path} has a header but no rows; fill it in.")
     return rows
 
 
+def _uneven(path: Path, line: int, values: int, columns: int, separator: str) -> UserError:
+    if values < columns:
+        advice = f"separate its columns by {SEPARATORS.get(separator, repr(separator))} as above"
+    elif separator == ",":
+        advice = "put a text that holds a comma in quotes, and write 0.5 for 0,5"
+    else:
+        advice = f"put a value that holds {separator!r} in quotes"
+    return UserError(
+        f"{path}, line {line}, has {values} values for {columns} columns; mend the line ({advice})."
+    )
+
+
 def read_known(
     path: Path, required: Sequence[str], optional: Sequence[str], ledger: Ledger
-) -> list[dict[str, str]]:
+) -> list[TableRow]:
     """Rows of a table of which every column is known; none where it is faulty.
 
     Args:
@@ -93,158 +121,142 @@ def read_known(
     """
     with ledger.collecting(path.name):
         rows = read_table(path, required)
-        unread = [name for name in rows[0] if name not in (*required, *optional)]
+        known = (*required, *optional)
+        unread = [name for name in rows[0] if name not in known]
         if unread:
-            ledger.notes.append(f"{path.name}: columns not used: {', '.join(unread)}")
+            absent = [name for name in known if name not in rows[0]]
+            meant = [f"{n}{_did_you_mean(n, absent)}" for n in unread[:_MOST_COLUMNS]]
+            more = len(unread) - len(meant)
+            ledger.notes.append(
+                f"{path.name}: columns not used: {', '.join(meant)}"
+                + (f" and {more} more" if more else "")
+            )
         return rows
     return []
 
 
-def whole(row: Row, column: str, low: int, high: int) -> int:
-    """A whole number of a row; ``2.0``, as spreadsheets write it, counts as whole.
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that is meant, as far as case, blanks, underscores and a slip can tell."""
+    same = [k for k in known if _letters(k) == _letters(name)]
+    near = same or difflib.get_close_matches(name.casefold(), known, 1, cutoff=0.8)
+    return near[0] if near else None
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    near = nearest(name, known)
+    return f" (did you mean {near!r}?)" if near else ""
+
+
+def _text(path: Path) -> str:
+    """The whole table.
 
     Raises:
-      UserError: not a whole number from `low` to `high`.
+      UserError: it is too large, a spreadsheet's workbook, or not text.
     """
-    text = row[column]
-    value = _parse(text)
-    if not (value is not None and value.is_integer() and low <= value <= high):
-        raise UserError(f"{column} is {text!r}; it must be a whole number, {low} to {high}.")
-    return int(value)
-
-
-def number(row: Row, column: str, low: float = 0.0, high: float = math.inf) -> float:
-    """A number of a row; NaN where the column or its value is missing.
-
-    Raises:
-      UserError: not a number from `low` to `high`.
-    """
-    text = row.get(column, "")
-    if not text:
-        return math.nan
-    value = _parse(text)
-    if value is None or not low <= value <= high:
-        raise UserError(f"{column} is {text!r}; it must be a number, {low:g} to {high:g}.")
-    return value
-
-
-def choice(row: Row, column: str, allowed: Collection[str]) -> str:
-    """One of a few words; empty where the column or its value is missing.
-
-    Raises:
-      UserError: another word.
-    """
-    text = row.get(column, "")
-    if text and text not in allowed:
-        raise UserError(f"{column} is {text!r}; it must be {', '.join(allowed)} or empty.")
-    return text
-
-
-def check_ids(row: Row, seen: set[str]) -> None:
-    """Whether a row of studies.csv names patient and study; `seen` takes the study's id.
-
-    Raises:
-      UserError: an id is empty, no file name, or occurs twice.
-    """
-    patient, study = row["patient_id"], row["study_id"]
-    if not patient:
-        raise UserError(f"study {study!r} has no patient_id; fill it in.")
-    if not _FILE_NAME.fullmatch(study):
-        raise UserError(
-            f"study_id is {study!r}; it names files, so use letters, digits, '.', '_', '+', '-'."
-        )
-    if study in seen:
-        raise UserError(f"study_id {study!r} occurs twice; give every study its own.")
-    seen.add(study)
-
-
-def check_subset(row: Row, subsets: dict[str, str]) -> None:
-    """Whether all studies of a patient are in one subset; `subsets` takes the patient's.
-
-    Raises:
-      UserError: an unknown subset, or a second one.
-    """
-    patient, subset = row["patient_id"], choice(row, "subset", SUBSETS)
-    if subsets.setdefault(patient, subset) != subset:
-        raise UserError(
-            f"patient {patient!r} is in subset {subsets[patient]!r} and {subset!r}; a patient must"
-            " be on one side."
-        )
-
-
-def check_same(row: Row, column: str, known: dict[tuple[str, str], str]) -> None:
-    """Whether all studies of a patient say the same; sex, but not subset, may be left out of some.
-
-    Args:
-      row: with patient_id; the column may be missing.
-      column: of the patient's.
-      known: takes what the patient's first study says.
-
-    Raises:
-      UserError: two studies differ.
-    """
-    patient, value = row["patient_id"], row.get(column, "")
-    if not patient or (column == "sex" and not value):
-        return
-    first = known.setdefault((patient, column), value)
-    if first != value:
-        raise UserError(
-            f"patient {patient!r} has {column} {first!r} and {value!r}; a patient has one."
-        )
-
-
-def among(*allowed: str) -> Callable[[Row, str], str]:
-    """`choice` with its words given beforehand."""
-    return lambda row, column: choice(row, column, allowed)
-
-
-def known_study(row: Row, studies: Collection[str]) -> str:
-    """The study that a row of another table is about.
-
-    Args:
-      row: with the column study_id.
-      studies: ids of studies.csv; none are known where that table itself is faulty.
-
-    Raises:
-      UserError: the study is not among them.
-    """
-    study = row["study_id"]
-    if studies and study not in studies:
-        raise UserError(f"study_id {study!r} is not in studies.csv; add the study or remove this.")
-    return study
-
-
-def absence(row: Row, column: str, folder: Path) -> str:
-    """Why the file that a column of studies.csv names cannot be read; empty where it is there."""
-    study, path = row["study_id"], folder / row[column]
-    if not row[column]:
-        return f"study {study!r} has no {column}; fill in its path or remove the row."
-    if not path.exists():
-        return f"the {column} of study {study!r}, {path}, does not exist; check the path."
-    return ""
-
-
-def metadata(row: Row, volume: Volume) -> Metadata:
-    """The optional columns of studies.csv; scanner and field of the DICOM header where absent.
-
-    Raises:
-      UserError: a value is not of its kind.
-    """
-    strength = number(row, "field_strength_t", 0, 30)
-    if math.isnan(strength):
-        strength = float(volume.meta.get("field_strength_t") or math.nan)
-    return Metadata(
-        sex=choice(row, "sex", SEXES),
-        age=number(row, "age", 0, 130),
-        manufacturer=row.get("manufacturer") or str(volume.meta.get("manufacturer") or ""),
-        field_strength_t=strength,
-        subset=choice(row, "subset", SUBSETS),
-    )
-
-
-def _parse(text: str) -> float | None:
     try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UserError(
+                f"{path} has {size} bytes, more than the {MOST_BYTES} that a table may have; is it"
+                " an image?"
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check the file.") from None
+    if content.startswith(_WORKBOOKS):
+        raise UserError(f"{path} is a spreadsheet's workbook; save it as CSV (UTF-8).")
+    encoding = "utf-16" if content.startswith(_UTF16) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeError as error:
+        line = content[: getattr(error, "start", 0)].count(b"\n") + 1
+        raise UserError(
+            f"{path}, line {line}: is not text ({error}); save it as CSV (UTF-8)."
+        ) from None
+    if text.count("\n") > MOST_LINES:
+        raise UserError(f"{path} has more than the {MOST_LINES} lines that a table may have.")
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UserError(
+            f"{path}, line {line}: holds a NUL byte, so it is not text in UTF-8; save it as CSV"
+            " (UTF-8)."
+        )
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _separator(text: str, required: Sequence[str], default: str) -> str:
+    """The separator with which most of the required columns are found, as they or as meant."""
+    header = re.search(r"^.*\w.*$", text, re.MULTILINE)
+    start = header[0] if header else ""
+    wanted = {_letters(name) for name in required}
+
+    def found(separator: str) -> int:
+        return len(wanted & {_letters(name.strip(' "\t')) for name in start.split(separator)})
+
+    return max((default, *SEPARATORS), key=found)
+
+
+def _lines(path: Path, text: str, separator: str, skipped: int) -> list[tuple[int, list[str]]]:
+    """Lines that hold a value, with the number of the line in which they begin.
+
+    Raises:
+      UserError: quotes are not closed, a separator is none, or a field is too large.
+    """
+    try:
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}, line 1: {separator!r} cannot separate columns ({error}); use a comma."
+        ) from None
+    found, end, long = [], skipped, []
+    try:
+        for values in reader:
+            cells = [_cell(value) for value in values]
+            if any(cells):
+                found.append((end + 1, cells))
+            if reader.line_num + skipped > end + 1:
+                long.append(f"line {end + 1} to {reader.line_num + skipped}")
+            end = reader.line_num + skipped
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {reader.line_num + skipped}: cannot be read as a table ({error}); export"
+            " it again."
+        ) from None
+    if long:
+        note(path, "a row runs over several lines, as its quotes say", ", ".join(long[:_NAMED]))
+    return found
+
+
+def _cell(text: str) -> str:
+    text = text.strip()
+    kept = _AS_TEXT.fullmatch(text)
+    return kept[1].strip() if kept else text
+
+
+def _check_header(path: Path, header: Sequence[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in header]
+    if missing:
+        other = [name for name in header if name not in required]
+        meant = [
+            f"{name} (is it {near!r}?)" if (near := nearest(name, other)) else name
+            for name in missing
+        ]
+        is_one_cell = len(header) == 1 and any(name in header[0] for name in missing)
+        raise UserError(
+            f"{path} lacks the column {', '.join(meant)}; it has"
+            f" {textwrap.shorten(', '.join(filter(None, header)), 300) or 'none'}"
+            + (
+                "; separate columns by commas, and put no quotes about lines."
+                if is_one_cell
+                else "."
+            )
+        )
+    repeated = sorted(name for name, n in Counter(header).items() if name and n > 1)
+    if repeated:
+        raise UserError(f"{path} has the column {', '.join(repeated)} twice; remove one.")

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 import tfds_builders
+from mskjax.data import packages
 from mskjax.errors import UserError
 from tfds_builders.common import AUDIT, SPLIT, CohortBuilder
 
@@ -124,60 +125,36 @@ def prepare_cohort(
     config: str,
     data_dir: str | Path,
     manual_dir: str | Path | None = None,
+    again: bool = False,
     **config_fields: Any,
 ) -> Cohort:
     """Opens a cohort, and packages it first if it is missing.
+
+    Packages of other options or other raw files may lie beside it.
 
     Args:
       name: e.g. ``disc_degeneration``.
       config: e.g. ``phantom``.
       data_dir: folder of packaged cohorts.
-      manual_dir: the raw files.  For a packaged cohort it may be left out; if given, it must be
-        what was packaged (same tables, same file names and sizes).
+      manual_dir: the raw files.  Where there is one package only, it may be left out; if given, the
+        package is the one made of these very files, by content.
+      again: packages anew, see `packages.provide`.
       **config_fields: options of the config to change.
 
     Raises:
-      UserError: unknown name, config or option; raw files missing or wrong (all listed); the
-        cohort in `data_dir` was packaged from other raw files or with other options.
+      UserError: unknown name, config or option; raw files missing or wrong (all listed), or not
+        what the package of their folder was made of.
     """
     builder = _builder(name, config, data_dir, config_fields, manual_dir)
-    if not builder.data_path.exists():
-        builder.package()
-        return _open(builder)
-    cohort = _open(builder)
-    where = f"{builder.data_path} was packaged"
-    remedy = "delete that folder to package it again, or give another data_dir."
-    options = json.loads(json.dumps(dataclasses.asdict(builder.options)))
-    if options != cohort.audit["options"]:
-        raise UserError(
-            f"{where} with the options {cohort.audit['options']}, not {options}; {remedy}"
-        )
-    if builder.manual_dir is not None and builder.raw_manifest() != cohort.audit["raw"]:
-        raise UserError(f"{where} from other raw files than those in {manual_dir}; {remedy}")
-    return cohort
-
-
-def open_cohort(name: str, config: str, data_dir: str | Path) -> Cohort:
-    """Opens a packaged cohort.
-
-    Raises:
-      UserError: unknown name or config, not packaged, or damaged.
-    """
-    builder = _builder(name, config, data_dir)
-    if not builder.data_path.exists():
-        raise UserError(
-            f"{name}/{config} is not packaged in {data_dir}; run"
-            f" python -m mskjax.prepare --cohort={name}/{config} --data_dir={data_dir}."
-        )
-    return _open(builder)
+    return _open(builder, packages.provide(builder, again))
 
 
 def _builder(
     name: str,
     config: str,
     data_dir: str | Path,
-    options: Mapping[str, Any] | None = None,
-    manual_dir: str | Path | None = None,
+    options: Mapping[str, Any],
+    manual_dir: str | Path | None,
 ) -> CohortBuilder:
     cls = builder_class(name)
     if config not in cls.builder_configs:
@@ -191,23 +168,21 @@ def _builder(
     )
 
 
-def _open(builder: CohortBuilder) -> Cohort:
+def _open(builder: CohortBuilder, folder: Path) -> Cohort:
     try:
         # Read with the features that were stored, not with those of today's code.
-        packaged = tfds.builder_from_directory(builder.data_path)
+        packaged = tfds.builder_from_directory(folder)
         split = packaged.info.splits[SPLIT]
         size = sum(path.stat().length for path in split.filepaths)
         if size != split.num_bytes:
             raise ValueError(f"{size} bytes of records, not {int(split.num_bytes)}")
         studies = Studies(packaged)
-        audit = json.loads((builder.data_path / AUDIT).read_text())
+        audit = json.loads((folder / AUDIT).read_text())
         index = tuple((patient, study) for patient, study in audit["index"])
         if len(studies) != len(index):
             raise ValueError(f"{len(studies)} records for {len(index)} studies")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UserError(
-            f"{builder.data_path} is damaged ({error}); delete that folder and package it again."
-        ) from error
+        raise UserError(packages.about_damage(builder, folder, error)) from error
     return Cohort(audit, studies, index)
 
 

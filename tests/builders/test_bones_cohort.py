@@ -12,7 +12,7 @@ from PIL import Image
 
 from mskjax.data.cohorts import prepare_cohort
 from mskjax.errors import BadCases, UserError
-from mskjax.imaging.geometry import display_axes
+from mskjax.imaging.planes import display_axes
 from mskjax.imaging.volume import Volume
 
 COLUMNS = [
@@ -112,7 +112,7 @@ def package(raw, tmp_path):
 def faults(raw, tmp_path):
     with pytest.raises(BadCases) as caught:
         package(raw, tmp_path)
-    assert not list((tmp_path / "data").iterdir())
+    assert not (tmp_path / "data").exists()
     return list(caught.value.cases)
 
 
@@ -146,10 +146,10 @@ def test_metadata_and_what_is_left_out(raw, tmp_path):
     assert np.isnan([b["age"], a["field_strength_t"]]).all()
     assert cohort.audit["cases"] == 5
     assert cohort.audit["counts"] == {"structure": {"1": 3, "2": 2}}
-    assert {(e["id"], e["why"]) for e in cohort.audit["excluded"]} == {
-        ("c/scapula", "the series counts as without: it has no mask of it"),
-        ("d", "it has no mask"),
-    }
+    assert list(cohort.audit["excluded"]) == [{"id": "d", "why": "it has no mask"}]
+    assert list(cohort.audit["restricted"]) == [
+        {"id": "c/scapula", "why": "the series counts as without: it has no mask of it"}
+    ]
 
 
 def test_labels_without_a_scapula_are_kept_and_listed(raw, tmp_path):
@@ -157,7 +157,7 @@ def test_labels_without_a_scapula_are_kept_and_listed(raw, tmp_path):
     save(raw / "a.nii.gz", A)
     cohort = package(raw, tmp_path)
     assert set(np.unique(cohort.studies[0]["mask"])) == {0, 1}
-    why = {e["id"]: e["why"] for e in cohort.audit["excluded"]}["a/scapula"]
+    why = {e["id"]: e["why"] for e in cohort.audit["restricted"]}["a/scapula"]
     assert why == "the series counts as without: its mask has no label 2"
 
 
@@ -173,31 +173,28 @@ def test_optional_columns_may_be_absent_and_others_are_noted(raw, tmp_path):
 @pytest.mark.parametrize(
     ("number", "changes", "where", "message"),
     [
-        (0, {"patient_id": " "}, "studies.csv, row 1", "study 'a' has no patient_id; fill it in"),
-        (1, {"study_id": "a"}, "studies.csv, row 2", "study_id 'a' occurs twice"),
-        (1, {"study_id": "a/b"}, "studies.csv, row 2", "study_id is 'a/b'; it names files"),
-        (0, {"image": ""}, "studies.csv, row 1", "study 'a' has no image; fill in its path"),
-        (0, {"image": "gone.nii"}, "studies.csv, row 1", "gone.nii: no such file or folder"),
-        (0, {"mask": "gone.nii"}, "studies.csv, row 1", "mask is"),
-        (1, {"scapula": "gone.mha"}, "studies.csv, row 2", "scapula is"),
-        (0, {"image": "a.png"}, "studies.csv, row 1", "a PNG is one slice without a place"),
-        (0, {"side": "L"}, "studies.csv, row 1", "side is 'L'; it must be left, right or empty"),
-        (0, {"sex": "woman"}, "studies.csv, row 1", "sex is 'woman'; it must be M, F or empty"),
-        (0, {"age": "old"}, "studies.csv, row 1", "age is 'old'; it must be a number, 0 to 130"),
-        (0, {"field_strength_t": "64"}, "studies.csv, row 1", "it must be a number, 0 to 30"),
-        (0, {"subset": "test"}, "studies.csv, row 1", "subset is 'test'; it must be training"),
-        (1, {"patient_id": "p_a", "subset": "training"}, "studies.csv, row 2",
+        (0, {"patient_id": " "}, "studies.csv, line 2", "study 'a' has no patient_id; fill it in"),
+        (1, {"study_id": "a"}, "studies.csv, line 3", "study_id 'a' occurs twice"),
+        (1, {"study_id": "a/b"}, "studies.csv, line 3", "study_id is 'a/b'; it names files"),
+        (0, {"image": ""}, "studies.csv, line 2", "study 'a' has no image; fill in its path"),
+        (0, {"image": "gone.nii"}, "studies.csv, line 2", "gone.nii, does not exist; check"),
+        (0, {"mask": "gone.nii"}, "studies.csv, line 2", "the mask of study 'a'"),
+        (1, {"scapula": "gone.mha"}, "studies.csv, line 3", "the scapula of study 'b'"),
+        (0, {"image": "a.png"}, "studies.csv, line 2", "a PNG is one slice without a place"),
+        (0, {"side": "L"}, "studies.csv, line 2", "side is 'L'; it must be left, right or empty"),
+        (0, {"subset": "test"}, "studies.csv, line 2", "subset is 'test'; it must be training"),
+        (1, {"patient_id": "p_a", "subset": "training"}, "studies.csv, line 3",
          "patient 'p_a' has sex 'F' and 'M'"),
-        (1, {"patient_id": "p_a", "sex": ""}, "studies.csv, row 2",
+        (1, {"patient_id": "p_a", "sex": ""}, "studies.csv, line 3",
          "patient 'p_a' has subset 'training' and 'validation'; a patient has one"),
-        (0, {"humerus": "b_humerus.mha"}, "studies.csv, row 1",
+        (0, {"humerus": "b_humerus.mha"}, "studies.csv, line 2",
          "study 'a' has a mask and also humerus; give the mask of labels, or a mask for each bone"),
-        (1, {"mask": "a_bones.nii.gz"}, "studies.csv, row 2", "and also humerus and scapula"),
-        (1, {"humerus": ""}, "studies.csv, row 2", "study 'b' has a scapula but no humerus"),
+        (1, {"mask": "a_bones.nii.gz"}, "studies.csv, line 3", "and also humerus and scapula"),
+        (1, {"humerus": ""}, "studies.csv, line 3", "study 'b' has a scapula but no humerus"),
         (0, {"mask": "c_humerus.nii.gz"}, "a", "the mask is not on the grid of its image"),
         (1, {"humerus": "a_bones.nii.gz"}, "b", "the mask is not on the grid of its image"),
-        (0, {"mask": "a.nii.gz"}, "a", "this mask may hold 0, 1, 2"),
-        (1, {"scapula": "b.mha"}, "b", "this mask may hold 0, 1"),
+        (0, {"mask": "a.nii.gz"}, "a", "a.nii.gz: image and mask are the same; name two"),
+        (1, {"scapula": "b.mha"}, "b", "b.mha: image and mask are the same; name two files"),
         (1, {"scapula": "b_humerus.mha"}, "b",
          "96 voxels of the scapula are humerus too; a voxel belongs to one bone"),
     ],
@@ -228,16 +225,14 @@ def test_empty_structures_are_named(raw, tmp_path, name, volume, kept, study, me
 
 
 def test_faults_of_tables_are_listed_together_and_so_are_those_of_files(raw, tmp_path):
-    edit(raw, 0, side="both", mask="gone.nii", age="-1")
+    edit(raw, 0, side="both", mask="gone.nii", subset="test")
     edit(raw, 2, study_id="b")
     found = faults(raw, tmp_path)
-    assert [where for where, _ in found] == [
-        "studies.csv, row 1", "studies.csv, row 1", "studies.csv, row 1", "studies.csv, row 3",
-    ]  # fmt: skip
+    assert [where for where, _ in found] == [*["studies.csv, line 2"] * 3, "studies.csv, line 4"]
     text = " ".join(why for _, why in found)
-    for part in ("gone.nii", "'both'", "'-1'", "study_id 'b' occurs twice"):
+    for part in ("gone.nii", "'both'", "'test'", "study_id 'b' occurs twice"):
         assert part in text
-    edit(raw, 0, side="", mask="c_humerus.nii.gz", age="")
+    edit(raw, 0, side="", mask="c_humerus.nii.gz", subset="training")
     edit(raw, 1, humerus="a_bones.nii.gz", scapula="b.mha")
     edit(raw, 2, study_id="c")
     # Both masks of b are wrong: both are named.
@@ -301,3 +296,19 @@ def test_one_slice_is_its_own_axis_even_where_it_is_thin():
     single = series("coronal", (0, 5, 30), shape=(1, 12, 10), spacing=(0.2, 0.6, 0.5))
     for order in itertools.permutations(range(3)):
         np.testing.assert_array_equal(display_axes(stored(single, order)).data, single.data)
+
+
+def test_masks_of_0_and_255_are_read_where_they_can_mean_one_bone_only(raw, tmp_path):
+    mini.write_mha(raw / "b_humerus.mha", np.where(bones() == 1, 255, 0).astype(np.uint8), B.affine)
+    cohort = package(raw, tmp_path)
+    b = cohort.studies[1]
+    np.testing.assert_array_equal(b["mask"], display_axes(B.with_data(bones())).data)
+    (what,) = cohort.audit["file_notes"]
+    assert what == "is a mask of 0 and 255; 255 is taken as label 1"
+    assert list(cohort.audit["file_notes"][what]) == ["b_humerus.mha"]
+    painted = A.with_data(np.where(bones() > 0, 255, 0).astype(np.uint8))
+    save(raw / "a_bones.nii.gz", stored(painted, (2, 1, 0), (False, True, True)))
+    ((where, why),) = faults(raw, tmp_path / "other")
+    assert where == "a"
+    assert "holds 0 and 255 only" in why
+    assert "write the numbers of the labels, 1, 2" in why

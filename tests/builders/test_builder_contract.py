@@ -17,7 +17,8 @@ GENERATED = [
 ALL = [(name, c.name) for name in cohort_names() for c in builder_class(name).BUILDER_CONFIGS]
 AUDIT_FIELDS = {
     "name", "config", "version", "options", "kind", "licence", "citation", "patients", "studies",
-    "cases", "counts", "excluded", "notes", "fingerprint", "raw", "index",
+    "cases", "parts", "studies_without_pixel_size", "counts", "excluded", "restricted", "notes",
+    "file_notes", "fingerprint", "raw", "index", "images",
 }  # fmt: skip
 
 
@@ -75,6 +76,12 @@ def test_audit_is_complete_and_agrees_with_the_studies(twice):
     assert audit["studies"] == len(cohort.studies) == len(cohort.index)
     assert audit["patients"] == len(cohort.patients)
     assert audit["cases"] > 0
+    assert audit["parts"]["image"] == {"patients": audit["patients"], "studies": audit["studies"]}
+    for having in audit["parts"].values():
+        assert 0 < having["patients"] <= having["studies"] <= audit["studies"]
+    assert audit["studies_without_pixel_size"] == 0
+    hashes = [h for study in cohort.index for h in audit["images"][study[1]]]
+    assert len(set(hashes)) == len(hashes) >= audit["studies"]
     for counts in audit["counts"].values():
         assert sum(counts.values()) == audit["cases"]
     assert json.loads(json.dumps(audit)) == audit

@@ -83,7 +83,7 @@ def raw(tmp_path):
     Image.fromarray(fossa()[2]).save(root / "b_seg.png")
     single = canonical("right", shape=(1, 12, 10), seed=2)
     save(root / "c.nii.gz", single)
-    mini.write_mha(root / "d.mha", single.data, single.affine)
+    mini.write_mha(root / "d.mha", single.data[:, ::-1], single.affine)
     mini.write_mha(root / "d_seg.mha", fossa()[2:3], single.affine)
     mini.write_csv(root / "studies.csv", COLUMNS, [
         row("a", "a.nii.gz", "a_seg.nii.gz", "3", side="left", slice="2", age="61", sequence="t2"),
@@ -102,7 +102,7 @@ def package(raw, tmp_path):
 def faults(raw, tmp_path):
     with pytest.raises(BadCases) as caught:
         package(raw, tmp_path)
-    assert not list((tmp_path / "data").iterdir())
+    assert not (tmp_path / "data").exists()
     return list(caught.value.cases)
 
 
@@ -129,8 +129,8 @@ def test_images_and_masks_come_back_upright_on_their_own_grid(raw, tmp_path):
     np.testing.assert_array_equal(b["mask"][0], fossa()[2])
     np.testing.assert_allclose(np.linalg.norm(b["affine"][:3, 1:3], axis=0), 0.4)
     single = canonical("right", shape=(1, 12, 10), seed=2)
-    for study in (c, d):
-        np.testing.assert_array_equal(study["image"], single.data)
+    for study, data in ((c, single.data), (d, single.data[:, ::-1])):
+        np.testing.assert_array_equal(study["image"], data)
         np.testing.assert_allclose(study["affine"], single.affine, atol=1e-4)
     np.testing.assert_array_equal(d["mask"], fossa()[2:3])
 
@@ -147,10 +147,16 @@ def test_grades_metadata_and_what_is_kept_for_one_stage_only(raw, tmp_path):
     assert c["field_strength_t"] == 1.5
     assert np.isnan([b["age"], a["field_strength_t"]]).all()
     assert (d["sex"], d["subset"]) == ("", "")
-    assert {(e["id"], e["why"]) for e in cohort.audit["excluded"]} == {
+    audit = cohort.audit
+    assert list(audit["excluded"]) == [{"id": "e", "why": "it has neither mask nor grade"}]
+    assert {(e["id"], e["why"]) for e in audit["restricted"]} == {
         ("c", "kept for grading only: it has no mask"),
         ("d", "kept for segmentation only: it is not graded"),
-        ("e", "it has neither mask nor grade"),
+    }
+    assert audit["parts"] == {
+        "image": {"patients": 4, "studies": 4},
+        "mask": {"patients": 3, "studies": 3},
+        "grade": {"patients": 3, "studies": 3},
     }
     assert cohort.audit["counts"] == {"goutallier": {"0": 1, "3": 1, "4": 1}}
 
@@ -170,37 +176,36 @@ def test_optional_columns_may_be_absent_and_others_are_noted(raw, tmp_path):
     [
         (
             (0, {"grade": "5"}),
-            "studies.csv, row 1",
+            "studies.csv, line 2",
             "grade is '5'; it must be a whole number, 0 to 4",
         ),
-        ((1, {"grade": "2b"}), "studies.csv, row 2", "grade is '2b'; it must be a whole number"),
-        ((1, {"grade": "2.5"}), "studies.csv, row 2", "grade is '2.5'; it must be a whole number"),
-        ((0, {"grade": "-1"}), "studies.csv, row 1", "grade is '-1'; it must be a whole number"),
-        ((0, {"patient_id": " "}), "studies.csv, row 1", "study 'a' has no patient_id"),
-        ((1, {"study_id": "a"}), "studies.csv, row 2", "study_id 'a' occurs twice"),
-        ((1, {"study_id": "a/b"}), "studies.csv, row 2", "study_id is 'a/b'; it names files"),
-        ((0, {"side": "L"}), "studies.csv, row 1", "side is 'L'; it must be left, right or empty"),
-        ((1, {"patient_id": "p_a"}), "studies.csv, row 2", "patient 'p_a' has sex 'F' and 'M'"),
+        ((1, {"grade": "2b"}), "studies.csv, line 3", "grade is '2b'; it must be a whole number"),
+        ((1, {"grade": "2.5"}), "studies.csv, line 3", "grade is '2.5'; it must be a whole number"),
+        ((0, {"grade": "-1"}), "studies.csv, line 2", "grade is '-1'; it must be a whole number"),
+        ((0, {"patient_id": " "}), "studies.csv, line 2", "study 'a' has no patient_id"),
+        ((1, {"study_id": "a"}), "studies.csv, line 3", "study_id 'a' occurs twice"),
+        ((1, {"study_id": "a/b"}), "studies.csv, line 3", "study_id is 'a/b'; it names files"),
+        ((0, {"side": "L"}), "studies.csv, line 2", "side is 'L'; it must be left, right or empty"),
+        ((1, {"patient_id": "p_a"}), "studies.csv, line 3", "patient 'p_a' has sex 'F' and 'M'"),
         (
             (3, {"patient_id": "p_c"}),
-            "studies.csv, row 4",
+            "studies.csv, line 5",
             "patient 'p_c' has subset 'training' and ''; a patient has one",
         ),
-        ((0, {"subset": "test"}), "studies.csv, row 1", "subset is 'test'; it must be training"),
-        ((0, {"sex": "woman"}), "studies.csv, row 1", "sex is 'woman'; it must be F, M or empty"),
-        ((0, {"age": "old"}), "studies.csv, row 1", "age is 'old'; it must be a number, 0 to 130"),
-        ((1, {"pixel_mm": "0"}), "studies.csv, row 2", "pixel_mm is '0'; it must be above 0"),
-        ((0, {"image": ""}), "studies.csv, row 1", "study 'a' has no image; fill in its path"),
-        ((0, {"image": "gone.nii"}), "studies.csv, row 1", "gone.nii: no such file or folder"),
-        ((0, {"mask": "gone.nii"}), "studies.csv, row 1", "mask is"),
-        ((0, {"slice": "first"}), "studies.csv, row 1", "slice is 'first'; it must be a whole"),
+        ((0, {"subset": "test"}), "studies.csv, line 2", "subset is 'test'; it must be training"),
+        ((1, {"pixel_mm": "0"}), "studies.csv, line 3", "must be a number, 0.05 to 20"),
+        ((0, {"image": ""}), "studies.csv, line 2", "study 'a' has no image; fill in its path"),
+        ((0, {"image": "gone.nii"}), "studies.csv, line 2", "gone.nii, does not exist; check"),
+        ((0, {"mask": "gone.nii"}), "studies.csv, line 2", "the mask of study 'a'"),
+        ((0, {"mask": "m" * 300}), "studies.csv, line 2", "does not exist; check the path"),
+        ((0, {"slice": "first"}), "studies.csv, line 2", "slice is 'first'; it must be a whole"),
         ((0, {"slice": ""}), "a", "has 5 slices and it is not said which is the Y-view; give"),
         ((0, {"slice": "5"}), "a", "slice is 5, but the file has 5; it must be 0 to 4"),
         ((3, {"slice": "1"}), "d", "slice is 1, but the file has 1"),
         ((0, {"slice": "1"}), "a", "the mask shows no fossa in slice 1"),
         ((0, {"mask": "d_seg.mha"}), "a", "the mask is not on the grid of its image"),
         ((0, {"mask": "c.nii.gz"}), "a", "the mask is not on the grid of its image"),
-        ((3, {"mask": "d.mha"}), "d", "this mask may hold 0, 1"),
+        ((3, {"mask": "d.mha"}), "d", "d.mha: image and mask are the same; name two files"),
     ],
 )  # fmt: skip
 def test_each_fault_is_one_clear_sentence(raw, tmp_path, changes, where, message):
@@ -217,7 +222,7 @@ def test_faults_of_tables_and_files_are_listed_together(raw, tmp_path):
     Image.fromarray(np.zeros(SHAPE[1:], np.uint8)).save(raw / "b_seg.png")
     found = faults(raw, tmp_path)
     assert [where for where, _ in found] == [
-        "studies.csv, row 1", "studies.csv, row 1", "studies.csv, row 1", "studies.csv, row 4", "b",
+        *["studies.csv, line 2"] * 3, "studies.csv, line 5", "b",
     ]  # fmt: skip
     text = " ".join(why for _, why in found)
     for part in ("gone.nii", "'7'", "'both'", "study_id 'd' occurs twice", "shows no fossa"):
@@ -234,7 +239,7 @@ def test_a_cohort_without_any_mask_is_refused(raw, tmp_path):
         edit(raw, number, mask="", grade="" if number else "9")
     found = dict(faults(raw, tmp_path))
     assert "no study has a mask" in found["studies.csv"]
-    assert "grade is '9'" in found["studies.csv, row 1"]
+    assert "grade is '9'" in found["studies.csv, line 2"]
 
 
 def test_missing_columns_or_table(raw, tmp_path):

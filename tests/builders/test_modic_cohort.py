@@ -41,7 +41,7 @@ def raw(tmp_path):
     turned = {"order": (1, 2, 0), "flips": (True, False, True)}
     mini.write_mha(root / "b_t2.mha", *mini.stored(mini.image(2), **turned))
     mini.write_mha(
-        root / "b_t1.mha", ramp(T1_AFFINE).transpose(2, 0, 1), T1_AFFINE[:, [2, 0, 1, 3]]
+        root / "b_t1.mha", ramp(T1_AFFINE).transpose(2, 0, 1) + 7, T1_AFFINE[:, [2, 0, 1, 3]]
     )
     labels = mini.instances()
     labels[labels == 203] = 0
@@ -68,7 +68,7 @@ def package(raw, tmp_path):
 def faults(raw, tmp_path):
     with pytest.raises(BadCases) as caught:
         package(raw, tmp_path)
-    assert not list((tmp_path / "data").iterdir())
+    assert not (tmp_path / "data").exists()
     return dict(caught.value.cases)
 
 
@@ -95,10 +95,10 @@ def test_every_format_lands_on_the_grid_of_t2(raw, tmp_path):
         axis=0,
     )
     assert 0.5 < inner.mean() < 1
-    for study, seed in ((a, 1), (b, 2)):
+    for study, seed, more in ((a, 1, 0), (b, 2, 7)):
         np.testing.assert_array_equal(study["t2"], mini.image(seed).astype(np.float32))
         np.testing.assert_allclose(study["affine"], mini.AFFINE, atol=1e-5)
-        np.testing.assert_allclose(study["t1"][:, inner], expected[:, inner], rtol=1e-4)
+        np.testing.assert_allclose(study["t1"][:, inner] - more, expected[:, inner], rtol=1e-4)
         assert study["has_t1"]
         assert study["has_boxes"]
     np.testing.assert_array_equal(c["t1"], mini.image(3)[1:2].astype(np.uint8))
@@ -124,7 +124,8 @@ def test_boxes_and_grades_round_trip(raw, tmp_path):
     audit = cohort.audit
     assert audit["cases"] == 4 + 1 + 2
     assert audit["counts"]["modic"] == {"0": 2, "1": 1, "2": 2, "3": 2}
-    assert list(audit["excluded"]) == [
+    assert not audit["excluded"]
+    assert list(audit["restricted"]) == [
         {"id": "b/L3", "why": "level 3 is graded, but the mask does not show it"}
     ]
 
@@ -153,7 +154,7 @@ def test_a_study_that_is_boxed_but_not_graded_is_kept_and_listed(raw, tmp_path):
     mini.write_csv(raw / "discs.csv", rows[0], rows[1:])
     cohort = package(raw, tmp_path)
     assert {"id": "b", "why": "kept for detection only: it is not graded"} in list(
-        cohort.audit["excluded"]
+        cohort.audit["restricted"]
     )
     assert cohort.studies[1]["boxes"]["level"].tolist() == [1, 2, 4]
 
@@ -161,33 +162,32 @@ def test_a_study_that_is_boxed_but_not_graded_is_kept_and_listed(raw, tmp_path):
 def test_columns_that_are_not_read_are_noted(raw, tmp_path):
     text = (raw / "discs.csv").read_text()
     (raw / "discs.csv").write_text(text.replace("pfirrmann", "pfirrman"))
-    assert "discs.csv: columns not used: pfirrman" in package(raw, tmp_path).audit["notes"]
+    notes = package(raw, tmp_path).audit["notes"]
+    assert "discs.csv: columns not used: pfirrman (did you mean 'pfirrmann'?)" in notes
 
 
 @pytest.mark.parametrize(
     ("table", "row", "values", "where", "message"),
     [
-        ("studies", 0, {"patient_id": " "}, "studies.csv, row 1", "study 'a' has no patient_id"),
-        ("studies", 1, {"study_id": "a"}, "studies.csv, row 2", "study_id 'a' occurs twice"),
-        ("studies", 0, {"study_id": "a/b"}, "studies.csv, row 1", "study_id is 'a/b'"),
-        ("studies", 0, {"t2": ""}, "studies.csv, row 1", "study 'a' has no t2; fill in its path"),
-        ("studies", 0, {"t1": ""}, "studies.csv, row 1", "study 'a' has no t1; fill in its path"),
-        ("studies", 0, {"t1": "gone.mha"}, "studies.csv, row 1", "does not exist"),
-        ("studies", 1, {"disc_mask": "gone.mha"}, "studies.csv, row 2", "does not exist"),
-        ("studies", 0, {"t1": "a_t2.nii.gz"}, "studies.csv, row 1", "as its t1 and its t2"),
-        ("studies", 0, {"disc_mask": "b_discs.mha"}, "studies.csv, row 1", "keep one way"),
-        ("studies", 2, {"subset": "training"}, "studies.csv, row 3", "must be on one side"),
-        ("studies", 2, {"subset": "test"}, "studies.csv, row 3", "subset is 'test'"),
-        ("studies", 0, {"sex": "woman"}, "a", "sex is 'woman'; it must be M, F or empty"),
-        ("studies", 0, {"age": "-4"}, "a", "age is '-4'; it must be a number, 0 to 130"),
+        ("studies", 0, {"patient_id": " "}, "studies.csv, line 2", "study 'a' has no patient_id"),
+        ("studies", 1, {"study_id": "a"}, "studies.csv, line 3", "study_id 'a' occurs twice"),
+        ("studies", 0, {"study_id": "a/b"}, "studies.csv, line 2", "study_id is 'a/b'"),
+        ("studies", 0, {"t2": ""}, "studies.csv, line 2", "study 'a' has no t2; fill in its path"),
+        ("studies", 0, {"t1": ""}, "studies.csv, line 2", "study 'a' has no t1; fill in its path"),
+        ("studies", 0, {"t1": "gone.mha"}, "studies.csv, line 2", "does not exist"),
+        ("studies", 1, {"disc_mask": "gone.mha"}, "studies.csv, line 3", "does not exist"),
+        ("studies", 0, {"t1": "a_t2.nii.gz"}, "studies.csv, line 2", "as its t1 and its t2"),
+        ("studies", 0, {"disc_mask": "b_discs.mha"}, "studies.csv, line 2", "keep one way"),
+        ("studies", 2, {"subset": "training"}, "studies.csv, line 4", "must be on one side"),
+        ("studies", 2, {"subset": "test"}, "studies.csv, line 4", "subset is 'test'"),
         ("studies", 2, {"t1": "a_t1.nii.gz"}, "c", "a PNG does not say where it lies"),
-        ("discs", 0, {"modic": "4"}, "discs.csv, row 1", "modic is '4'; it must be a whole number"),
-        ("discs", 0, {"modic": "II"}, "discs.csv, row 1", "modic is 'II'"),
-        ("discs", 0, {"pfirrmann": "6"}, "discs.csv, row 1", "a whole number, 1 to 5"),
-        ("discs", 0, {"level": "0"}, "discs.csv, row 1", "level is '0'"),
-        ("discs", 1, {"level": "1"}, "discs.csv, row 2", "study 'a', level 1 occurs twice"),
-        ("discs", 0, {"study_id": "z"}, "discs.csv, row 1", "study_id 'z' is not in studies.csv"),
-        ("discs", 0, {"row1": ""}, "discs.csv, row 1", "the box lacks row1"),
+        ("discs", 0, {"modic": "4"}, "discs.csv, line 2", "modic is '4'; it must be a whole"),
+        ("discs", 0, {"modic": "II"}, "discs.csv, line 2", "modic is 'II'"),
+        ("discs", 0, {"pfirrmann": "6"}, "discs.csv, line 2", "a whole number, 1 to 5"),
+        ("discs", 0, {"level": "0"}, "discs.csv, line 2", "level is '0'"),
+        ("discs", 1, {"level": "1"}, "discs.csv, line 3", "study 'a', level 1 occurs twice"),
+        ("discs", 0, {"study_id": "z"}, "discs.csv, line 2", "study_id 'z' is not in studies.csv"),
+        ("discs", 0, {"row1": ""}, "discs.csv, line 2", "the box lacks row1"),
         ("discs", 0, {"row1": "43"}, "a", "the box is empty: rows 43 to 43, columns 4 to 16"),
         ("discs", 0, {"col0": "16"}, "a", "the box is empty: rows 43 to 46, columns 16 to 16"),
         ("discs", 0, {"col1": "25"}, "a", "leaves the T2 slice of 48 rows and 24 columns"),
@@ -210,7 +210,7 @@ def test_a_patient_without_a_disc(raw, tmp_path):
                                           flips=(True, False, True))
     )  # fmt: skip
     found = faults(raw, tmp_path)
-    assert "study 'c' has no disc: discs.csv has no row of it" in found["studies.csv, row 3"]
+    assert "study 'c' has no disc: discs.csv has no row of it" in found["studies.csv, line 4"]
     assert "the mask shows no disc" in found["b"]
 
 
@@ -236,7 +236,9 @@ def test_faulty_masks(raw, tmp_path):
     edit(raw / "studies.csv", 1, disc_mask="discs.nii.gz")
     assert "unknown label 60; an instance mask" in faults(raw, tmp_path)["b"]
     mini.write_nifti(raw / "discs.nii.gz", np.full(mini.SHAPE, 26, np.uint8))
-    assert "may hold 0 to 25" in faults(raw, tmp_path)["b"]
+    assert "a mask of disc levels holds 0 to 25 (1 the lowest disc)" in faults(raw, tmp_path)["b"]
+    mini.write_nifti(raw / "discs.nii.gz", np.where(mini.semantic() == 2, 255, 0).astype(np.uint8))
+    assert "save a mask as 255): write the level of each disc" in faults(raw, tmp_path)["b"]
     mini.write_nifti(raw / "discs.nii.gz", np.ones((3, 48, 23), np.uint8))
     assert "not on the grid of its image" in faults(raw, tmp_path)["b"]
 
@@ -265,5 +267,5 @@ def test_all_faults_are_listed_together(raw, tmp_path):
     with pytest.raises(BadCases) as caught:
         package(raw, tmp_path)
     assert sorted(where for where, _ in caught.value.cases) == [
-        "c", "discs.csv, row 5", "studies.csv, row 1", "studies.csv, row 1",
+        "c", "discs.csv, line 6", "studies.csv, line 2", "studies.csv, line 2",
     ]  # fmt: skip

@@ -88,7 +88,7 @@ def package(raw, tmp_path):
 def faults(raw, tmp_path):
     with pytest.raises(BadCases) as caught:
         package(raw, tmp_path)
-    assert not list((tmp_path / "data").iterdir())
+    assert not (tmp_path / "data").exists()
     return dict(caught.value.cases)
 
 
@@ -117,7 +117,8 @@ def test_images_that_are_upside_down_are_turned_and_t1_that_lies_apart_is_left_o
     assert study["boxes"]["box"][:, 0].tolist() == [34, 24]  # those of the upright image
     assert not study["has_t1"]
     assert not study["t1"].any()
-    why = {row["id"]: row["why"] for row in cohort.audit["excluded"]}
+    audit = cohort.audit
+    why = {row["id"]: row["why"] for row in (*audit["excluded"], *audit["restricted"])}
     assert why["57_t1"] == "kept with T2 alone: T1 shows another part of the spine"
     assert why["60_t1"] == "kept with T2 alone: it has no T1"
     assert why["61"] == "it has no T2, only t1"
@@ -140,7 +141,7 @@ def test_boxes_are_joined_where_their_number_is_that_of_the_graded_discs(small, 
     assert nine["boxed"].tolist() == [1, 1, 1, 0, 0]
     assert nine["modic"].tolist() == [-1, -1, -1, 2, 0]
     assert nine["box"][:, 0].tolist() == [34, 24, 14, 0, 0]
-    why = {row["id"]: row["why"] for row in cohort.audit["excluded"]}
+    why = {row["id"]: row["why"] for row in cohort.audit["restricted"]}
     assert "3 discs are boxed, but 2 were graded" in why["9_t1t2"]
     assert cohort.audit["cases"] == 6 * 2
     notes = " ".join(cohort.audit["notes"])
@@ -163,7 +164,7 @@ def test_all_faults_are_listed_together(small, tmp_path):
     found = faults(small, tmp_path)
     assert set(found) == {
         "8_t1t2", "notes.txt", "7_t1t2", "9_t1t2", "52_t1t2", "60_t1t2",
-        "disc_boxes.csv, row 9", "disc_boxes.csv, row 10",
+        "disc_boxes.csv, line 10", "disc_boxes.csv, line 11",
     }  # fmt: skip
     assert "8_t1.png" in found["8_t1t2"]
     assert "is not named <patient>_<t1|t2|t2_SPACE>.png" in found["notes.txt"]
@@ -171,8 +172,15 @@ def test_all_faults_are_listed_together(small, tmp_path):
     assert "the box is empty: rows 30 to 34, columns 5 to 5" in found["9_t1t2"]
     assert "leaves the T2 slice of 60 rows and 40 columns" in found["52_t1t2"]
     assert "level 2 (row 32) does not lie above level 1 (row 22)" in found["60_t1t2"]
-    assert "patient 57, level 1 is boxed twice" in found["disc_boxes.csv, row 9"]
-    assert "ivd_label_from_bottom is 'L5'" in found["disc_boxes.csv, row 10"]
+    assert "patient 57, level 1 is boxed twice" in found["disc_boxes.csv, line 10"]
+    assert "ivd_label_from_bottom is 'L5'" in found["disc_boxes.csv, line 11"]
+
+
+def test_boxes_of_a_patient_who_is_written_in_another_way_are_not_dropped(small, tmp_path):
+    text = (small / "disc_boxes.csv").read_text()
+    (small / "disc_boxes.csv").write_text(text.replace("\n7,", "\n7.0,"))
+    why = faults(small, tmp_path)["disc_boxes.csv"]
+    assert "patient '7.0' is not among the files; '7' is" in why
 
 
 def test_a_patient_without_a_disc(small, tmp_path):

@@ -4,16 +4,21 @@ import hashlib
 import shutil
 
 import mini_spine as mini
+import nibabel as nib
 import numpy as np
 import pytest
 
-from mskjax.data.cohorts import open_cohort, prepare_cohort
-from mskjax.errors import BadCases, UserError
-from tfds_builders.common import STUDIES_PER_SHARD, update_digest
+from mskjax.data.cohorts import prepare_cohort
+from mskjax.errors import BadCases, UserError, note
+from tfds_builders import raw_files
 from tfds_builders.disc_degeneration.sources import PhantomSource
+from tfds_builders.packing import STUDIES_PER_SHARD, update_digest
+from tfds_builders.raw import RawStudy
 
 PHANTOM = ("disc_degeneration", "phantom")
 T2SPACE = ("disc_degeneration", "spider_t2space")
+OWN = ("disc_degeneration", "cohort")
+VERTEBRA, DISC = b"\1", b"\2"
 
 
 @pytest.fixture
@@ -37,6 +42,24 @@ def raw(tmp_path):
         ["7_t2_SPACE", "M", "50", "training"]
     ])  # fmt: skip
     write_grades(root, [5, 3, 2, 1])
+    return root
+
+
+@pytest.fixture
+def own_raw(tmp_path):
+    """A user's two patients; masks are not compressed, so that a correction keeps their size."""
+    root = tmp_path / "own"
+    for number, name in enumerate("ab"):
+        mini.write_nifti(root / f"{name}.nii.gz", mini.image(number))
+        mini.write_nifti(root / f"{name}_seg.nii", mini.semantic())
+    mini.write_csv(
+        root / "studies.csv",
+        ["patient_id", "study_id", "image", "mask"],
+        [[f"p{n}", n, f"{n}.nii.gz", f"{n}_seg.nii"] for n in "ab"],
+    )
+    mini.write_csv(
+        root / "discs.csv", ["study_id", "level", "pfirrmann"], [["a", 1, 2], ["b", 1, 3]]
+    )
     return root
 
 
@@ -104,7 +127,7 @@ def test_a_failed_config_leaves_the_packaged_one_alone(tmp_path):
     prepare_cohort(*PHANTOM, tmp_path, patients=1)
     with pytest.raises(UserError):
         prepare_cohort(*T2SPACE, tmp_path, tmp_path)
-    assert len(open_cohort(*PHANTOM, tmp_path).studies) == 1
+    assert len(prepare_cohort(*PHANTOM, tmp_path, patients=1).studies) == 1
 
 
 def test_many_shards_keep_the_order_of_the_index(tmp_path):
@@ -115,6 +138,16 @@ def test_many_shards_keep_the_order_of_the_index(tmp_path):
     assert [s["study_id"] for s in cohort.studies] == names
 
 
+def same_size(path):
+    """Another mask in the same number of bytes, as a corrected one in .nii is."""
+    size = path.stat().st_size
+    content = bytearray(path.read_bytes())
+    at = content.index(DISC, 352)  # behind the header of NIfTI-1
+    content[at : at + 1] = VERTEBRA
+    path.write_bytes(content)
+    assert path.stat().st_size == size
+
+
 def test_a_packaged_cohort_belongs_to_its_raw_files(tmp_path, raw):
     data = tmp_path / "data"
     fingerprint = prepare_cohort(*T2SPACE, data, raw).audit["fingerprint"]
@@ -122,13 +155,138 @@ def test_a_packaged_cohort_belongs_to_its_raw_files(tmp_path, raw):
     shutil.move(raw, moved)
     assert prepare_cohort(*T2SPACE, data, moved).audit["fingerprint"] == fingerprint
     assert prepare_cohort(*T2SPACE, data).audit["fingerprint"] == fingerprint
-    write_grades(moved, [5, 3, 2, 2])  # a table of the same size
-    with pytest.raises(UserError, match=r"from other raw files than those .*delete that folder"):
-        prepare_cohort(*T2SPACE, data, moved)
-    write_grades(moved, [5, 3, 2, 1])
-    mini.write_nifti(moved / "7_T2w.nii.gz", mini.image(seed=5) // 100)
-    with pytest.raises(UserError, match="from other raw files"):
-        prepare_cohort(*T2SPACE, data, moved)
+
+
+def test_a_corrected_mask_of_the_same_size_is_noticed_and_packaged_again(own_raw, tmp_path):
+    data = tmp_path / "data"
+    first = prepare_cohort(*OWN, data, own_raw).audit
+    mask = own_raw / "a_seg.nii"
+    same_size(mask)
+    with pytest.raises(UserError, match=r"1 raw file is not what .*: a_seg\.nii changed") as caught:
+        prepare_cohort(*OWN, data, own_raw)
+    command = f"--cohort=disc_degeneration/cohort --manual_dir={own_raw} --data_dir={data} --again"
+    assert command in str(caught.value)
+    second = prepare_cohort(*OWN, data, own_raw, again=True).audit
+    assert second["fingerprint"] != first["fingerprint"]
+    assert prepare_cohort(*OWN, data, own_raw).audit == second
+    assert len(list(data.rglob("audit.json"))) == 1
+    assert not [p for p in data.iterdir() if p.name.startswith(".again")]
+
+
+def test_new_and_lost_files_and_tables_are_named(own_raw, tmp_path):
+    data = tmp_path / "data"
+    prepare_cohort(*OWN, data, own_raw)
+    table = own_raw / "studies.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    expected = r"b\.nii\.gz is gone, b_seg\.nii is gone, studies\.csv changed"
+    with pytest.raises(UserError, match=expected):
+        prepare_cohort(*OWN, data, own_raw)
+
+
+def test_packaging_again_that_fails_leaves_the_old_package(own_raw, tmp_path):
+    data = tmp_path / "data"
+    first = prepare_cohort(*OWN, data, own_raw).audit
+    image = own_raw / "b.nii.gz"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:50])
+    with pytest.raises(BadCases, match=r"b\.nii\.gz"):
+        prepare_cohort(*OWN, data, own_raw, again=True)
+    image.write_bytes(whole)
+    assert prepare_cohort(*OWN, data, own_raw).audit == first
+    assert not [p for p in data.iterdir() if p.name.startswith(".again")]
+
+
+def test_a_touched_file_is_read_once_more_and_then_remembered(own_raw, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    first = prepare_cohort(*OWN, data, own_raw).audit
+    (own_raw / "a.nii.gz").touch()
+    assert prepare_cohort(*OWN, data, own_raw).audit == first
+    monkeypatch.setattr(hashlib, "file_digest", None)  # nothing is left to be read
+    assert prepare_cohort(*OWN, data, own_raw).audit == first
+
+
+def test_packages_of_other_options_and_other_raw_files_lie_side_by_side(own_raw, tmp_path):
+    data = tmp_path / "data"
+    two = prepare_cohort(*PHANTOM, data, patients=2)
+    three = prepare_cohort(*PHANTOM, data, patients=3)
+    assert [len(c.studies) for c in (two, three)] == [2, 3]
+    assert prepare_cohort(*PHANTOM, data, patients=2).audit == two.audit
+    one = prepare_cohort(*OWN, data, own_raw)
+    other_raw = tmp_path / "other"
+    shutil.copytree(own_raw, other_raw)
+    same_size(other_raw / "a_seg.nii")
+    other = prepare_cohort(*OWN, data, other_raw)
+    assert other.audit["fingerprint"] != one.audit["fingerprint"]
+    assert prepare_cohort(*OWN, data, own_raw).audit == one.audit
+    with pytest.raises(UserError, match="2 packages .* give the one you mean as manual_dir"):
+        prepare_cohort(*OWN, data)
+
+
+def test_a_mask_in_two_files_is_noticed_too(tmp_path):
+    header, voxels = tmp_path / "i.mhd", tmp_path / "i.raw"
+    header.write_text("ObjectType = Image\nElementDataFile = i.raw\n")
+    voxels.write_bytes(b"1234")
+    assert raw_files.parts(header) == [header, voxels]
+
+
+def test_one_image_under_two_patients_is_refused(own_raw, tmp_path):
+    """Byte for byte, and as another file with the same voxels."""
+    shutil.copy(own_raw / "a.nii.gz", own_raw / "b.nii.gz")
+    with pytest.raises(BadCases, match=r"patients 'pa' .* and 'pb' .* share an image, b\.nii\.gz"):
+        prepare_cohort(*OWN, tmp_path / "data", own_raw)
+    again = nib.Nifti1Image(mini.image(0), mini.AFFINE)
+    again.header["descrip"] = "anonymised"
+    nib.save(again, own_raw / "b.nii.gz")
+    with pytest.raises(BadCases, match="share an image, its image; a row was copied"):
+        prepare_cohort(*OWN, tmp_path / "data", own_raw)
+
+
+def test_one_image_twice_under_one_patient_is_noted(own_raw, tmp_path):
+    shutil.copy(own_raw / "a.nii.gz", own_raw / "b.nii.gz")
+    table = own_raw / "studies.csv"
+    table.write_text(table.read_text().replace("pb,", "pa,"))
+    notes = prepare_cohort(*OWN, tmp_path / "data", own_raw).audit["notes"]
+    assert "studies a and b of patient pa hold the same image: its case counts twice" in notes
+
+
+def test_one_mask_under_two_studies_is_noted(own_raw, tmp_path):
+    table = own_raw / "studies.csv"
+    table.write_text(table.read_text().replace("b_seg.nii", "a_seg.nii"))
+    notes = prepare_cohort(*OWN, tmp_path / "data", own_raw).audit["notes"]
+    assert (
+        "studies a and b have different images but one mask, a_seg.nii: was a row copied?" in notes
+    )
+
+
+def test_the_same_viewer_on_two_discs_is_not_the_same_image(tmp_path):
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "viewer.exe").write_bytes(b"MZ" * 100)
+        (folder / "1.dcm").write_bytes(bytes(128) + b"DICM" + name.encode())
+    studies = [RawStudy(name, name, (tmp_path / name,)) for name in ("a", "b")]
+    files = [p for s in studies for p in raw_files.parts(s.files[0])]
+    stamps = {p.relative_to(tmp_path).as_posix(): raw_files._stamp(p, None) for p in files}
+    raw = raw_files.RawFiles(str(tmp_path), stamps)
+    assert len(stamps) == 4
+    assert not raw_files.shared_files(studies, raw)
+    shutil.copy(tmp_path / "a/1.dcm", tmp_path / "b/1.dcm")
+    stamps["b/1.dcm"] = raw_files._stamp(tmp_path / "b/1.dcm", None)
+    ((_, _, name, twin),) = raw_files.shared_files(studies, raw)
+    assert (name, twin) == ("b/1.dcm", "a/1.dcm")
+
+
+def test_notes_on_files_are_said_once_with_their_files(tmp_path, reading):
+    def read(source, study, real):
+        note(f"/raw/{study.study_id}.dcm", "has no preamble")
+        return real(source, study)
+
+    reading(read)
+    audit = prepare_cohort(*PHANTOM, tmp_path, patients=7).audit
+    (said,) = [n for n in audit["notes"] if "preamble" in n]
+    assert said.startswith("has no preamble: 7 files, /raw/phantom0000_t2.dcm, ")
+    assert said.endswith("/raw/phantom0004_t2.dcm and 2 more")
+    assert len(audit["file_notes"]["has no preamble"]) == 7
 
 
 def test_a_folder_without_studies_is_refused(tmp_path, raw):

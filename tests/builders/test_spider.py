@@ -93,10 +93,12 @@ def test_grades_and_metadata_are_joined(spider, tmp_path):
 def test_audit_lists_what_is_left_out_and_counts(spider, tmp_path):
     audit = package(spider, tmp_path).audit
     excluded = {row["id"]: row["why"] for row in audit["excluded"]}
-    assert set(excluded) == {"3_t2", "107/L0", "4_t2/L5"}
+    assert set(excluded) == {"3_t2", "107/L0"}
     assert "STIR" in excluded["3_t2"]
     assert "0 names no disc" in excluded["107/L0"]
-    assert "mask does not show it" in excluded["4_t2/L5"]
+    (restricted,) = audit["restricted"]
+    assert restricted["id"] == "4_t2/L5"
+    assert "mask does not show it" in restricted["why"]
     assert (audit["patients"], audit["studies"], audit["cases"]) == (4, 4, 15)
     assert audit["counts"]["pfirrmann"] == {"1": 1, "2": 6, "3": 2, "4": 5, "5": 1}
     notes = " ".join(audit["notes"])
@@ -125,7 +127,7 @@ def test_ungraded_patient_is_kept_for_segmentation(spider, tmp_path):
     assert study["levels"]["level"].shape == (0,)
     assert study["disc_levels"].max() == 4  # known from the labels, graded or not
     assert {"id": "2_t2", "why": "kept for segmentation only: it is not graded"} in list(
-        cohort.audit["excluded"]
+        cohort.audit["restricted"]
     )
 
 
@@ -144,17 +146,17 @@ def test_all_faults_are_listed_together_and_nothing_is_left(spider, tmp_path):
         package(spider, tmp_path)
     why = dict(caught.value.cases)
     assert set(why) == {
-        "1_t2", "2_t2", "4_t2", "scout.mha", "radiological_gradings.csv, row 2",
-        "radiological_gradings.csv, row 8", "radiological_gradings.csv, patient 107",
+        "1_t2", "2_t2", "4_t2", "scout.mha", "radiological_gradings.csv, line 3",
+        "radiological_gradings.csv, line 9", "radiological_gradings.csv, patient 107",
     }  # fmt: skip
     assert "unknown label 77" in why["1_t2"]
     assert "2_t2.mha is missing" in why["2_t2"]
     assert "cannot be read" in why["4_t2"]
     assert "not named <patient>_<t1|t2|t2_SPACE>.mha" in why["scout.mha"]
-    assert "Pfirrman grade is '6'" in why["radiological_gradings.csv, row 2"]
-    assert "Patient is empty" in why["radiological_gradings.csv, row 8"]
+    assert "Pfirrman grade is '6'" in why["radiological_gradings.csv, line 3"]
+    assert "Patient is empty" in why["radiological_gradings.csv, line 9"]
     assert "level 1 is graded twice" in why["radiological_gradings.csv, patient 107"]
-    assert not list((tmp_path / "data").iterdir())
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("table", ["overview.csv", "radiological_gradings.csv"])
@@ -171,3 +173,50 @@ def test_missing_images_folder(spider, tmp_path):
     (spider / "images").rename(spider / "pictures")
     with pytest.raises(BadCases, match=r"images is not a folder; unpack images\.zip"):
         package(spider, tmp_path)
+
+
+def test_patients_that_a_table_writes_as_other_numbers_than_the_files(spider, tmp_path):
+    mini.write_csv(
+        spider / "radiological_gradings.csv",
+        mini.GRADINGS_HEADER,
+        [*mini.pfirrmann_rows("1.0", [5, 4, 3, 2]), *mini.pfirrmann_rows("2", [1, 2, 3])],
+    )
+    with pytest.raises(BadCases) as caught:
+        package(spider, tmp_path)
+    ((where, why),) = caught.value.cases
+    assert where == "radiological_gradings.csv"
+    assert "patient '1.0' is not among the files; '1' is" in why
+    assert "the ids were read as numbers" in why
+
+
+def test_files_of_one_patient_under_two_ids(spider, tmp_path):
+    for folder in ("images", "masks"):
+        (spider / folder / "2_t2.mha").rename(spider / folder / "01_t2.mha")
+    with pytest.raises(BadCases, match="patient '1' and '01' differ only in how they are written"):
+        package(spider, tmp_path)
+
+
+def test_overview_may_be_wrong_where_pixels_do_not_need_it(spider, tmp_path):
+    path = spider / "overview.csv"
+    row = overview_row("1_t2", sex="X", age="061Y")
+    row[6] = "15000"
+    lines = path.read_text().splitlines()
+    number = next(n for n, line in enumerate(lines, start=1) if line.startswith("1_t2,"))
+    lines[number - 1] = ",".join(row)
+    path.write_text("\n".join(lines))
+    cohort = package(spider, tmp_path)
+    study = by_id(cohort)["1_t2"]
+    assert (study["sex"], study["age"], study["field_strength_t"]) == ("", 61.0, 1.5)
+    places = [list(files) for files in cohort.audit["file_notes"].values()]
+    assert places.count([f"overview.csv, line {number}"]) == 2  # sex, field strength
+
+
+def test_two_rows_of_one_series_that_differ(spider, tmp_path):
+    with (spider / "overview.csv").open("a") as file:
+        file.write(",".join(overview_row("1_t2", sex="M")) + "\n")
+        file.write(",".join(overview_row("107_t2")) + "\n")  # the same twice: no doubt
+    with pytest.raises(BadCases) as caught:
+        package(spider, tmp_path)
+    ((where, why),) = caught.value.cases
+    assert where == "overview.csv"
+    assert "new_file_name '1_t2' has two rows that differ, in line 3 and 9" in why

@@ -48,9 +48,9 @@ def test_levels_are_counted_from_the_lowest_disc(small, tmp_path):
     assert seven["levels"]["pfirrmann"].tolist() == [5, 3, 2, 1]
     assert (seven["sex"], seven["age"], seven["sequence"]) == ("M", 49.0, "t2_SPACE")
     assert not eight["disc_levels"].any()
-    (excluded,) = cohort.audit["excluded"]
-    assert excluded["id"] == "8_t2_SPACE"
-    assert "shows 4 discs, but 3 were graded" in excluded["why"]
+    (restricted,) = cohort.audit["restricted"]
+    assert restricted["id"] == "8_t2_SPACE"
+    assert "shows 4 discs, but 3 were graded" in restricted["why"]
     assert cohort.audit["cases"] == 4
 
 
@@ -87,8 +87,8 @@ def test_three_real_patients(tmp_path):
         (raw / name).symlink_to((REAL / name).resolve())
     cohort = package(raw, tmp_path)
     assert cohort.patients == ("110", "18", "5")
-    assert [row["id"] for row in cohort.audit["excluded"]] == ["18_t2_SPACE"]
-    assert "shows 7 discs, but 8 were graded" in cohort.audit["excluded"][0]["why"]
+    assert [row["id"] for row in cohort.audit["restricted"]] == ["18_t2_SPACE"]
+    assert "shows 7 discs, but 8 were graded" in cohort.audit["restricted"][0]["why"]
     assert "27 graded patients have no series" in " ".join(cohort.audit["notes"])
     with (REAL / "radiological_gradings.csv").open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["Patient"] == "110"]

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mskjax.data.cohorts import cohort_names, open_cohort, prepare_cohort
+from mskjax.data.cohorts import cohort_names, prepare_cohort
 from mskjax.errors import UserError
 
 PHANTOM = ("disc_degeneration", "phantom")
@@ -46,19 +46,13 @@ def test_a_cohort_cannot_be_changed_in_place(packaged):
         packaged[1].audit = {}
 
 
-def test_open_gives_what_prepare_gave_and_prepare_does_not_build_again(packaged):
+def test_a_packaged_cohort_is_opened_and_not_built_again(packaged):
     folder, cohort = packaged
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
     again = prepare_cohort(*PHANTOM, folder, patients=2)
-    opened = open_cohort(*PHANTOM, folder)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
-    assert again.audit == opened.audit == cohort.audit
-    np.testing.assert_array_equal(opened.studies[1]["image"], cohort.studies[1]["image"])
-
-
-def test_other_options_are_refused(packaged):
-    with pytest.raises(UserError, match=r"the options .*'patients': 2.* give another data_dir"):
-        prepare_cohort(*PHANTOM, packaged[0], patients=3)
+    assert again.audit == cohort.audit
+    np.testing.assert_array_equal(again.studies[1]["image"], cohort.studies[1]["image"])
 
 
 def test_unknown_names(tmp_path):
@@ -67,7 +61,7 @@ def test_unknown_names(tmp_path):
     with pytest.raises(UserError, match="has no config 'spidr'; did you mean 'spider'"):
         prepare_cohort("disc_degeneration", "spidr", tmp_path)
     with pytest.raises(UserError, match="has no config 'q'; known: phantom, spider"):
-        open_cohort("disc_degeneration", "q", tmp_path)
+        prepare_cohort("disc_degeneration", "q", tmp_path)
 
 
 def test_raw_files_are_asked_for(tmp_path):
@@ -77,18 +71,17 @@ def test_raw_files_are_asked_for(tmp_path):
         prepare_cohort("disc_degeneration", "spider", tmp_path, tmp_path / "nowhere")
 
 
-def test_open_says_how_to_package(tmp_path):
-    with pytest.raises(UserError, match=r"run python -m mskjax\.prepare --cohort=disc_degen"):
-        open_cohort(*PHANTOM, tmp_path)
-
-
 @pytest.mark.parametrize("lost", ["audit.json", "dataset_info.json", "features.json", "*array_r*"])
 def test_loss_is_named(packaged, tmp_path, lost):
     shutil.copytree(packaged[0], tmp_path / "data")
     for path in (tmp_path / "data").rglob(lost):
         path.unlink()
-    with pytest.raises(UserError, match=r"is damaged .*; delete that folder and package it again"):
-        open_cohort(*PHANTOM, tmp_path / "data")
+    again = r"is damaged .*; package it anew with python -m mskjax\.prepare .*patients=2 --again"
+    with pytest.raises(UserError, match=again):
+        prepare_cohort(*PHANTOM, tmp_path / "data", patients=2)
+    mended = prepare_cohort(*PHANTOM, tmp_path / "data", again=True, patients=2)
+    assert mended.audit == packaged[1].audit
+    assert len(list((tmp_path / "data").rglob("audit.json"))) == 1
 
 
 def test_truncation_is_named(packaged, tmp_path):
@@ -96,4 +89,4 @@ def test_truncation_is_named(packaged, tmp_path):
     (records,) = (tmp_path / "data").rglob("*array_r*")
     records.write_bytes(records.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"is damaged \(\d+ bytes of records, not \d+\)"):
-        open_cohort(*PHANTOM, tmp_path / "data")
+        prepare_cohort(*PHANTOM, tmp_path / "data", patients=2)

@@ -73,3 +73,8 @@ class DiscDegeneration(CohortBuilder):
     def graded(self, example: Example) -> Sequence[Mapping[str, int]]:
         """The graded discs."""
         return [{g: row[g] for g in GRADES} for row in example["levels"]]
+
+    def parts(self, example: Example) -> Mapping[str, bool]:
+        """The structures are outlined; any disc has a Pfirrmann grade."""
+        graded = any(row["pfirrmann"] >= 0 for row in example["levels"])
+        return {"mask": bool(example["has_mask"]), "grade": graded}

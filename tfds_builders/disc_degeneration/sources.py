@@ -1,6 +1,5 @@
 """What the sources of graded lumbar discs share, and the phantom source."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,11 @@ from mskjax.errors import UserError
 from mskjax.imaging.files import read_mask
 from mskjax.imaging.regions import disc_regions
 from mskjax.imaging.volume import Volume
+from tfds_builders.columns import Metadata, shared_part
 from tfds_builders.paired import read_series
 from tfds_builders.phantoms.spine import spine_phantom
 from tfds_builders.raw import Example, GeneratedSource, RawStudy, Source
-from tfds_builders.spider import INSTANCE_CANAL, Grading, disc_levels
-from tfds_builders.tables import Metadata
+from tfds_builders.spider import INSTANCE_CANAL, Grading, disc_levels, painted
 
 VERTEBRA, DISC, CANAL = 1, 2, 3
 
@@ -53,16 +52,13 @@ def example(
     if not np.any(mask == DISC):
         raise UserError("the mask shows no disc; check that it is the mask of this image.")
     return {
-        "patient_id": study.patient_id,
-        "study_id": study.study_id,
+        **shared_part(study, image, metadata),
         "image": np.ascontiguousarray(image.data, np.float32),
         "mask": np.ascontiguousarray(mask, np.uint8),
         "disc_levels": np.zeros(mask.shape, np.uint8) if levels is None else levels,
         "has_mask": True,
-        "affine": image.affine,
         "levels": sorted(gradings, key=lambda g: g["level"]),
         "sequence": sequence,
-        **dataclasses.asdict(metadata),
     }
 
 
@@ -79,13 +75,13 @@ class DiscSource(Source):
           is kept for segmentation and listed.
         """
         if not gradings:
-            self.ledger.exclude(study.study_id, "kept for segmentation only: it is not graded")
+            self.ledger.restrict(study.study_id, "kept for segmentation only: it is not graded")
             return None, []
         regions, _ = disc_regions(mask == DISC, affine)
         count = len(regions)
         graded = sorted(g["level"] for g in gradings)
         if graded != list(range(1, count + 1)):
-            self.ledger.exclude(
+            self.ledger.restrict(
                 study.study_id,
                 f"kept for segmentation only: the mask shows {count} discs, but {len(graded)} were"
                 f" graded (levels {_ranges(graded)})",
@@ -101,11 +97,11 @@ class DiscSource(Source):
     ) -> Sequence[Grading]:
         """The gradings whose disc an instance mask shows; the others are listed."""
         if not gradings:
-            self.ledger.exclude(study.study_id, "kept for segmentation only: it is not graded")
+            self.ledger.restrict(study.study_id, "kept for segmentation only: it is not graded")
         shown = set(np.unique(levels).tolist())
         for grading in gradings:
             if grading["level"] not in shown:
-                self.ledger.exclude(
+                self.ledger.restrict(
                     f"{study.study_id}/L{grading['level']}",
                     f"level {grading['level']} is graded, but the mask does not show it",
                 )
@@ -150,8 +146,8 @@ def checked_semantic(labels: np.ndarray, where: Any) -> np.ndarray:
     unknown = sorted(set(np.unique(labels).tolist()) - {0, VERTEBRA, DISC, CANAL})
     if unknown:
         raise UserError(
-            f"{where}: unknown label {', '.join(map(str, unknown[:10]))}; a semantic mask may hold"
-            " 0 to 3 (background, vertebra, disc, canal)."
+            f"{where}: unknown label {', '.join(map(str, unknown[:10]))}{painted(labels)}; a"
+            " semantic mask holds 0 background, 1 vertebra, 2 disc, 3 canal: write these numbers."
         )
     return labels.astype(np.uint8)
 

@@ -7,6 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from mskjax.errors import UserError
+from tfds_builders.columns import (
+    absence,
+    check_subset,
+    metadata,
+    note_pixel_size,
+    pixel_size,
+    read_studies,
+)
 from tfds_builders.disc_degeneration.sources import (
     DiscSource,
     as_semantic,
@@ -14,17 +22,10 @@ from tfds_builders.disc_degeneration.sources import (
     example,
     read_sagittal,
 )
+from tfds_builders.ids import check_ids, known_study
 from tfds_builders.raw import Example, NoOptions, RawStudy, folder_of
-from tfds_builders.spider import GRADES, INSTANCE_CANAL, Grading, parse_grading
-from tfds_builders.tables import (
-    Row,
-    check_ids,
-    check_subset,
-    known_study,
-    metadata,
-    number,
-    read_known,
-)
+from tfds_builders.spider import GRADES, Grading, is_instance_mask, parse_grading
+from tfds_builders.tables import Row, TableRow, read_known
 
 STUDY_COLUMNS = ("patient_id", "study_id", "image", "mask")
 STUDY_EXTRAS = (
@@ -46,18 +47,21 @@ class CohortSource(DiscSource):
         """The rows of studies.csv that can be packaged."""
         tables = self._folder / "studies.csv", self._folder / "discs.csv"
         self.tables = tuple(p for p in tables if p.is_file())
-        study_rows = read_known(tables[0], STUDY_COLUMNS, STUDY_EXTRAS, self.ledger)
+        study_rows = read_studies(self._folder, STUDY_COLUMNS, STUDY_EXTRAS, self.ledger)
         disc_rows = read_known(tables[1], DISC_COLUMNS, tuple(GRADES), self.ledger)
-        self._gradings = self._parse_discs(disc_rows, {r["study_id"] for r in study_rows})
+        studies = frozenset(row["study_id"] for row in study_rows)
+        self._gradings = self._parse_discs(disc_rows, studies)
         return self._parse_studies(study_rows)
 
     def read(self, study: RawStudy) -> Example:
         """Levels come from instance labels, or from counting the discs of a semantic mask."""
         row: Row = study.details
-        image, labels = read_sagittal(study.files, number(row, "pixel_spacing_mm"))
+        spacing = pixel_size(row, "pixel_spacing_mm")
+        image, labels = read_sagittal(study.files, spacing)
+        note_pixel_size(spacing, image)
         gradings = self._gradings.get(study.study_id, [])
         levels: np.ndarray | None
-        if labels.data.max() >= INSTANCE_CANAL:
+        if is_instance_mask(labels.data):
             mask, levels = as_semantic(labels.data, study.files[1])
             joined = self.join_by_label(study, levels, gradings)
         else:
@@ -65,11 +69,13 @@ class CohortSource(DiscSource):
             levels, joined = self.join_by_count(study, mask, image.affine, gradings)
         return example(study, image, mask, levels, joined, "t2", metadata(row, image))
 
-    def _parse_discs(self, rows: Sequence[Row], studies: set[str]) -> Mapping[str, list[Grading]]:
+    def _parse_discs(
+        self, rows: Sequence[TableRow], studies: frozenset[str]
+    ) -> Mapping[str, list[Grading]]:
         found: defaultdict[str, list[Grading]] = defaultdict(list)
         columns = {name: name for name in GRADES}
-        for n, row in enumerate(rows, start=1):
-            with self.ledger.collecting(f"discs.csv, row {n}"):
+        for row in rows:
+            with self.ledger.collecting(row.where):
                 study, grading = known_study(row, studies), parse_grading(row, "level", columns)
                 if any(other["level"] == grading["level"] for other in found[study]):
                     raise UserError(
@@ -78,20 +84,21 @@ class CohortSource(DiscSource):
                 found[study].append(grading)
         return found
 
-    def _parse_studies(self, rows: Sequence[Row]) -> list[RawStudy]:
+    def _parse_studies(self, rows: Sequence[TableRow]) -> list[RawStudy]:
         found: list[RawStudy] = []
         seen: set[str] = set()
         subsets: dict[str, str] = {}
-        for n, row in enumerate(rows, start=1):
-            with self.ledger.collecting(f"studies.csv, row {n}"):
+        for row in rows:
+            with self.ledger.collecting(row.where):
                 check_ids(row, seen)
                 check_subset(row, subsets)
-                study = row["study_id"]
-                if not row["image"]:
-                    raise UserError(f"study {study!r} has no image; fill in its path.")
-                if not row["mask"]:
-                    self.ledger.exclude(study, "it has no mask")
-                    continue
-                files = self._folder / row["image"], self._folder / row["mask"]
-                found.append(RawStudy(row["patient_id"], study, files, row))
+                columns = ("image", "mask") if row["mask"] else ("image",)
+                for column in columns:
+                    if fault := absence(row, column, self._folder):
+                        raise UserError(fault)
+                if row["mask"]:
+                    files = tuple(self._folder / row[column] for column in columns)
+                    found.append(RawStudy(row["patient_id"], row["study_id"], files, row))
+                else:
+                    self.ledger.exclude(row["study_id"], "it has no mask")
         return found

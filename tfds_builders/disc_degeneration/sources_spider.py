@@ -58,6 +58,7 @@ class _SpiderSource(DiscSource):
 
     def note_absences(self, studies: Sequence[RawStudy]) -> None:
         """Notes what the tables and the folder do not share."""
+        self.spider.check_patients(s.patient_id for s in studies)
         ungradable = set(self.spider.gradings) - {s.patient_id for s in studies}
         if ungradable:
             self.ledger.notes.append(

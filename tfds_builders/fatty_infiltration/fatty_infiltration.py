@@ -46,3 +46,7 @@ class FattyInfiltration(CohortBuilder):
     def graded(self, example: Example) -> Sequence[Mapping[str, int]]:
         """The one supraspinatus of the image, where it is graded."""
         return [{"goutallier": example["grade"]}] if example["grade"] >= 0 else []
+
+    def parts(self, example: Example) -> Mapping[str, bool]:
+        """The fossa is outlined; it has a grade."""
+        return {"mask": bool(example["has_mask"]), "grade": example["grade"] >= 0}

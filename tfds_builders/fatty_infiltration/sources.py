@@ -8,9 +8,9 @@ import numpy as np
 
 from mskjax.errors import UserError
 from mskjax.imaging.volume import Volume
+from tfds_builders.columns import Metadata, shared_part
 from tfds_builders.phantoms.shoulder import GRADES, shoulder_phantom
 from tfds_builders.raw import Example, GeneratedOptions, GeneratedSource, RawStudy
-from tfds_builders.tables import Metadata
 
 MISSING = -1
 FOSSA = 1
@@ -42,16 +42,13 @@ def example(
     """
     blank = np.zeros(image.data.shape, np.uint8)
     return {
-        "patient_id": study.patient_id,
-        "study_id": study.study_id,
+        **shared_part(study, image, metadata),
         "image": np.ascontiguousarray(image.data, np.float32),
         "mask": blank if mask is None else np.ascontiguousarray(mask, np.uint8),
         "has_mask": mask is not None,
-        "affine": image.affine,
         "grade": grade,
         "side": side,
         "sequence": sequence,
-        **dataclasses.asdict(metadata),
     }
 
 

@@ -7,22 +7,24 @@ from typing import Any
 
 from mskjax.errors import UserError
 from mskjax.imaging.files import read_mask, read_volume
-from mskjax.imaging.geometry import one_slice, through_plane, y_view
+from mskjax.imaging.planes import one_slice, y_view, y_view_axis
 from mskjax.imaging.volume import Volume
-from tfds_builders.fatty_infiltration.sources import FOSSA, MISSING, example
-from tfds_builders.phantoms.shoulder import GRADES
-from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
-from tfds_builders.tables import (
+from tfds_builders.columns import (
     SUBSETS,
-    Row,
+    absence,
     among,
-    check_ids,
     check_same,
     metadata,
-    number,
-    read_known,
+    note_pixel_size,
+    pixel_size,
+    read_studies,
     whole,
 )
+from tfds_builders.fatty_infiltration.sources import FOSSA, MISSING, example
+from tfds_builders.ids import check_ids
+from tfds_builders.phantoms.shoulder import GRADES
+from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
+from tfds_builders.tables import Row, TableRow
 
 STUDY_COLUMNS = ("patient_id", "study_id", "image", "mask", "grade")
 STUDY_EXTRAS = (
@@ -43,7 +45,7 @@ class CohortSource(Source):
         """The rows of studies.csv that can be packaged."""
         table = self._folder / "studies.csv"
         self.tables = (table,) if table.is_file() else ()
-        rows = read_known(table, STUDY_COLUMNS, STUDY_EXTRAS, self.ledger)
+        rows = read_studies(self._folder, STUDY_COLUMNS, STUDY_EXTRAS, self.ledger)
         with self.ledger.collecting(table.name):
             if rows and not any(row["mask"] for row in rows):
                 raise UserError(
@@ -56,14 +58,16 @@ class CohortSource(Source):
         """The one Y-view image of the study and its mask, upright."""
         row: Row = study.details
         path = study.files[0]
-        pixel = _pixel(row, "pixel_mm")
+        pixel = pixel_size(row, "pixel_mm")
         stored = read_volume(path, spacing=None if math.isnan(pixel) else (pixel, pixel))
+        note_pixel_size(pixel, stored)
         index = _slice_of(stored, _index(row, "slice"), path)
-        image = y_view(one_slice(stored, index), path)
+        axis = y_view_axis(stored)
+        image = y_view(one_slice(stored, axis, index), path)
         mask = None
         if len(study.files) > 1:
             outlined = read_mask(study.files[1], stored, labels=(FOSSA,))
-            mask = y_view(one_slice(outlined, index), study.files[1]).data
+            mask = y_view(one_slice(outlined, axis, index), study.files[1]).data
             if not mask.any():
                 raise UserError(
                     f"{study.files[1]}: the mask shows no fossa in slice {index}; check mask and"
@@ -73,12 +77,12 @@ class CohortSource(Source):
         grade = _grade(row, "grade")
         return example(study, image, mask, grade, side, sequence, metadata(row, stored))
 
-    def _parse(self, rows: Sequence[Row]) -> list[RawStudy]:
+    def _parse(self, rows: Sequence[TableRow]) -> list[RawStudy]:
         found: list[RawStudy] = []
         seen: set[str] = set()
         known: dict[tuple[str, str], str] = {}
-        for n, row in enumerate(rows, start=1):
-            where, faults = f"studies.csv, row {n}", len(self.ledger.bad)
+        for row in rows:
+            where, faults = row.where, len(self.ledger.bad)
             with self.ledger.collecting(where):
                 check_ids(row, seen)
             for column in ("sex", "subset"):
@@ -94,19 +98,10 @@ class CohortSource(Source):
 
     def _files(self, where: str, row: Row) -> tuple[Path, ...]:
         """Image, and mask where there is one; what is missing becomes a bad case."""
-        if not row["image"]:
-            self.ledger.bad.append(
-                (where, f"study {row['study_id']!r} has no image; fill in its path.")
-            )
-        files = []
-        for column in ("image", "mask"):
-            if row[column]:
-                files.append(self._folder / row[column])
-                if not files[-1].exists():
-                    self.ledger.bad.append(
-                        (where, f"{column} is {files[-1]}: no such file or folder; check the path.")
-                    )
-        return tuple(files)
+        columns = ("image", "mask") if row["mask"] else ("image",)
+        faults = [fault for column in columns if (fault := absence(row, column, self._folder))]
+        self.ledger.bad += [(where, fault) for fault in faults]
+        return tuple(self._folder / row[column] for column in columns)
 
     def _is_usable(self, row: Row) -> bool:
         """Whether a study has a mask or a grade; lists what is missing."""
@@ -114,9 +109,9 @@ class CohortSource(Source):
         if not mask and not grade:
             self.ledger.exclude(study, "it has neither mask nor grade")
         elif not mask:
-            self.ledger.exclude(study, "kept for grading only: it has no mask")
+            self.ledger.restrict(study, "kept for grading only: it has no mask")
         elif not grade:
-            self.ledger.exclude(study, "kept for segmentation only: it is not graded")
+            self.ledger.restrict(study, "kept for segmentation only: it is not graded")
         return bool(mask or grade)
 
 
@@ -126,7 +121,7 @@ def _slice_of(volume: Volume, given: int | None, path: Path) -> int:
     Raises:
       UserError: there are several and none is given, or the given one is not among them.
     """
-    count = volume.data.shape[through_plane(volume)]
+    count = volume.data.shape[y_view_axis(volume)]
     if given is None and count > 1:
         raise UserError(
             f"{path}: has {count} slices and it is not said which is the Y-view; give the slice"
@@ -147,21 +142,11 @@ def _index(row: Row, column: str) -> int | None:
     return whole(row, column, 0, 9999) if row.get(column) else None
 
 
-def _pixel(row: Row, column: str) -> float:
-    value = number(row, column)
-    if value == 0:
-        raise UserError(f"{column} is {row[column]!r}; it must be above 0, in mm.")
-    return value
-
-
 # Each is called for its faults, all of which are said before an image is opened.
 _CHECKS: Mapping[str, Callable[[Row, str], Any]] = {
     "grade": _grade,
     "slice": _index,
-    "pixel_mm": _pixel,
+    "pixel_mm": pixel_size,
     "side": among("left", "right"),
-    "sex": among("F", "M"),
-    "age": lambda row, column: number(row, column, 0, 130),
-    "field_strength_t": lambda row, column: number(row, column, 0, 30),
     "subset": among(*SUBSETS),
 }

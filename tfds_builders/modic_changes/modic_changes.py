@@ -80,3 +80,8 @@ class ModicChanges(CohortBuilder):
             for row in example["boxes"]
             if is_graded(row)
         ]
+
+    def parts(self, example: Example) -> Mapping[str, bool]:
+        """Any disc is boxed; any disc is graded."""
+        graded = any(is_graded(row) for row in example["boxes"])
+        return {"boxes": bool(example["has_boxes"]), "grade": graded}

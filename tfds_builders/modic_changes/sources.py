@@ -10,11 +10,11 @@ import numpy as np
 from mskjax.errors import UserError
 from mskjax.imaging.geometry import resample_to
 from mskjax.imaging.volume import Volume
+from tfds_builders.columns import Metadata, shared_part
 from tfds_builders.paired import Place, check_place, place_in
 from tfds_builders.phantoms.modic import modic_phantom
 from tfds_builders.raw import Example, GeneratedOptions, GeneratedSource, RawStudy, Source
 from tfds_builders.spider import GRADES, MISSING, Grading
-from tfds_builders.tables import Metadata
 
 UNKNOWN_LEVEL = 0
 # Below this a Modic type can neither be learnt nor scored as a class of its own.
@@ -126,15 +126,12 @@ class ModicSource(Source):
         rows = [disc.row() for disc in sorted(discs, key=lambda d: d.level)]
         self._count(discs)
         return {
-            "patient_id": study.patient_id,
-            "study_id": study.study_id,
+            **shared_part(study, t2, who),
             "t1": np.ascontiguousarray(matched, np.float32),
             "t2": np.ascontiguousarray(t2.data, np.float32),
             "has_t1": t1 is not None,
-            "affine": t2.affine,
             "boxes": rows,
             "has_boxes": any(disc.place for disc in discs),
-            **dataclasses.asdict(who),
         }
 
     def join_by_label(
@@ -152,7 +149,7 @@ class ModicSource(Source):
             raise UserError("the mask shows no disc; check that it is the mask of T2.")
         grades = {g["level"]: g for g in gradings}
         for level in sorted(set(grades) - set(places)):
-            self.ledger.exclude(
+            self.ledger.restrict(
                 f"{study.study_id}/L{level}",
                 f"level {level} is graded, but the mask does not show it",
             )

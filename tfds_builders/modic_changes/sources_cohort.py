@@ -10,26 +10,28 @@ import numpy as np
 from mskjax.errors import UserError
 from mskjax.imaging.files import read_mask
 from mskjax.imaging.volume import Volume
+from tfds_builders.columns import (
+    check_subset,
+    metadata,
+    note_pixel_size,
+    number,
+    pixel_size,
+    read_studies,
+    whole,
+)
+from tfds_builders.ids import check_ids, known_study
 from tfds_builders.modic_changes.sources import Disc, ModicSource, places_of_levels
 from tfds_builders.paired import Place, check_pair, pair_files, read_series
 from tfds_builders.raw import Example, NoOptions, RawStudy, folder_of
 from tfds_builders.spider import (
     GRADES,
     HIGHEST_LEVEL,
-    INSTANCE_CANAL,
     disc_levels,
+    is_instance_mask,
+    painted,
     parse_grading,
 )
-from tfds_builders.tables import (
-    Row,
-    check_ids,
-    check_subset,
-    known_study,
-    metadata,
-    number,
-    read_known,
-    whole,
-)
+from tfds_builders.tables import Row, TableRow, read_known
 
 SERIES = ("t2", "t1")
 STUDY_COLUMNS = ("patient_id", "study_id", "t1", "t2")
@@ -54,17 +56,18 @@ class CohortSource(ModicSource):
         """The rows of studies.csv that can be packaged."""
         tables = self._folder / "studies.csv", self._folder / "discs.csv"
         self.tables = tuple(p for p in tables if p.is_file())
-        rows = read_known(tables[0], STUDY_COLUMNS, STUDY_EXTRAS, self.ledger)
+        rows = read_studies(self._folder, STUDY_COLUMNS, STUDY_EXTRAS, self.ledger)
         discs = read_known(tables[1], DISC_COLUMNS, (*BOX_COLUMNS, *GRADES), self.ledger)
-        self._parse_discs(discs, {row["study_id"] for row in rows})
+        self._parse_discs(discs, frozenset(row["study_id"] for row in rows))
         return self._parse_studies(rows, discs)
 
     def read(self, study: RawStudy) -> Example:
         """T2 in canonical order, T1 sampled on it, and the discs."""
         row: Row = study.details
-        spacing = number(row, "pixel_spacing_mm")
+        spacing = pixel_size(row, "pixel_spacing_mm")
         files = study.files[:2]
         t2, t1 = (read_series(*named, spacing) for named in zip(files, SERIES, strict=True))
+        note_pixel_size(spacing, t2)
         discs = self._discs[study.study_id]
         if row.get("disc_mask"):
             levels = _levels(read_mask(study.files[2], t2).data, study.files[2])
@@ -74,10 +77,10 @@ class CohortSource(ModicSource):
         check_pair(t2, t1, files, _surroundings(discs, t2), "the region of the discs")
         return example
 
-    def _parse_discs(self, rows: Sequence[Row], studies: set[str]) -> None:
+    def _parse_discs(self, rows: Sequence[TableRow], studies: frozenset[str]) -> None:
         columns = {name: name for name in GRADES}
-        for n, row in enumerate(rows, start=1):
-            with self.ledger.collecting(f"discs.csv, row {n}"):
+        for row in rows:
+            with self.ledger.collecting(row.where):
                 study = known_study(row, studies)
                 grades = parse_grading(row, "level", columns)
                 level = grades.pop("level")
@@ -88,13 +91,13 @@ class CohortSource(ModicSource):
                     )
                 self._discs[study].append(Disc(level, _box(row), grades))
 
-    def _parse_studies(self, rows: Sequence[Row], discs: Sequence[Row]) -> list[RawStudy]:
+    def _parse_studies(self, rows: Sequence[TableRow], discs: Sequence[Row]) -> list[RawStudy]:
         found: list[RawStudy] = []
         seen: set[str] = set()
         subsets: dict[str, str] = {}
         listed = {row["study_id"] for row in discs}
-        for n, row in enumerate(rows, start=1):
-            where = f"studies.csv, row {n}"
+        for row in rows:
+            where = row.where
             with self.ledger.collecting(where):
                 check_ids(row, seen)
                 check_subset(row, subsets)
@@ -102,7 +105,7 @@ class CohortSource(ModicSource):
                 if discs:  # otherwise that table is faulty, and said so
                     self._check_discs(row, listed)
                 if files:
-                    found.append(RawStudy(row["patient_id"], row["study_id"], files, row))
+                    found.append(RawStudy(row["patient_id"], row["study_id"], files, row, 2))
         return found
 
     def _check_discs(self, row: Row, listed: set[str]) -> None:
@@ -118,7 +121,7 @@ class CohortSource(ModicSource):
                 " the discs are."
             )
         if row.get("disc_mask") and study not in listed:
-            self.ledger.exclude(study, "kept for detection only: it is not graded")
+            self.ledger.restrict(study, "kept for detection only: it is not graded")
 
     def _files(self, where: str, row: Row) -> tuple[Path, ...]:
         """T2, T1 and the mask of the discs where there is one; none if a file is missing."""
@@ -140,12 +143,13 @@ def _box(row: Row) -> Place | None:
 
 
 def _levels(labels: np.ndarray, path: Path) -> np.ndarray:
-    if labels.max() >= INSTANCE_CANAL:
+    if is_instance_mask(labels):
         return disc_levels(labels, path)
     if labels.min() < 0 or labels.max() > HIGHEST_LEVEL:
         raise UserError(
-            f"{path}: a mask of disc levels may hold 0 to {HIGHEST_LEVEL} (1 the lowest disc), or"
-            f" SPIDER's labels; this holds {labels.min()} to {labels.max()}."
+            f"{path}: a mask of disc levels holds 0 to {HIGHEST_LEVEL} (1 the lowest disc), or"
+            f" SPIDER's labels; this holds {labels.min()} to {labels.max()}{painted(labels)}: write"
+            " the level of each disc."
         )
     return labels
 

@@ -11,11 +11,13 @@ import numpy as np
 from mskjax.errors import UserError
 from mskjax.imaging.files import read_mask, read_volume
 from mskjax.imaging.volume import Volume
+from tfds_builders.columns import number, whole
+from tfds_builders.ids import check_table
 from tfds_builders.modic_changes.sources import UNKNOWN_LEVEL, Disc, ModicSource, places_of_levels
 from tfds_builders.paired import Place, check_pair, read_series
 from tfds_builders.raw import Example, NoOptions, RawStudy, folder_of
 from tfds_builders.spider import HIGHEST_LEVEL, Grading, SpiderTables, disc_levels
-from tfds_builders.tables import Row, number, read_table, whole
+from tfds_builders.tables import Row, TableRow, read_table
 
 _SERIES = r"(?P<patient>[^_]+)_(?P<series>t1|t2|t2_SPACE)"
 
@@ -83,12 +85,13 @@ class _SpiderSource(ModicSource):
             if "t2" in series:
                 kept[patient] = series
                 if "t1" not in series:
-                    self.ledger.exclude(f"{patient}_t1", "kept with T2 alone: it has no T1")
+                    self.ledger.restrict(f"{patient}_t1", "kept with T2 alone: it has no T1")
             else:
                 self.ledger.exclude(patient, f"it has no T2, only {', '.join(series)}")
         unused = Counter(name for series in found.values() for name in series)["t2_SPACE"]
         if unused:
             self.ledger.notes.append(f"{unused} T2-SPACE series are not used")
+        self.spider.check_patients(kept)
         absent = set(self.spider.gradings) - set(kept)
         if absent:
             self.ledger.notes.append(f"{len(absent)} graded patients have no T2 here")
@@ -114,20 +117,21 @@ class SpiderSource(_SpiderSource):
             if not mask.is_file():
                 self.ledger.bad.append((series["t2"].stem, f"{mask} is missing; unpack masks.zip."))
                 continue
-            files = (series["t2"], mask, *([series["t1"]] if "t1" in series else []))
-            found.append(RawStudy(patient, f"{patient}_t1t2", files))
+            images = (series["t2"], *([series["t1"]] if "t1" in series else []))
+            files = (*images, mask)
+            found.append(RawStudy(patient, f"{patient}_t1t2", files, images=len(images)))
         self.note_subsets(found)
         return found
 
     def read(self, study: RawStudy) -> Example:
         """Boxes and levels come from the instance labels of T2's mask."""
-        image, mask, *rest = study.files
+        image, *rest, mask = study.files
         t2 = read_series(image, "t2")
         levels = disc_levels(read_mask(mask, t2).data, mask)
         gradings = self.spider.gradings.get(study.patient_id, [])
         discs = self.join_by_label(study, places_of_levels(levels), gradings)
         if not gradings:
-            self.ledger.exclude(study.study_id, "kept for detection only: it is not graded")
+            self.ledger.restrict(study.study_id, "kept for detection only: it is not graded")
         t1 = self._t1(study, t2, levels, rest[0]) if rest else None
         return self.example(study, t2, t1, discs, self.spider.metadata(image.stem))
 
@@ -139,7 +143,7 @@ class SpiderSource(_SpiderSource):
         try:
             check_pair(t2, t1, (study.files[0], path), place, "the region of the discs")
         except UserError as error:
-            self.ledger.exclude(path.stem, f"kept with T2 alone: {error}")
+            self.ledger.restrict(path.stem, f"kept with T2 alone: {error}")
             return None
         return t1
 
@@ -167,11 +171,11 @@ class MidsagittalSource(_SpiderSource):
         for patient, series in pairs.items():
             use_t1 = "t1" in series and patient not in APART
             if "t1" in series and not use_t1:
-                self.ledger.exclude(
+                self.ledger.restrict(
                     f"{patient}_t1", "kept with T2 alone: T1 shows another part of the spine"
                 )
             files = (series["t2"], *([series["t1"]] if use_t1 else []))
-            found.append(RawStudy(patient, f"{patient}_t1t2", files))
+            found.append(RawStudy(patient, f"{patient}_t1t2", files, images=len(files)))
         self.note_subsets(found)
         return found
 
@@ -196,7 +200,7 @@ class MidsagittalSource(_SpiderSource):
         """Boxes with their grades, if there are as many as were graded; else each on its own."""
         levels = sorted(g["level"] for g in gradings)
         if boxes and levels != sorted(boxes):
-            self.ledger.exclude(
+            self.ledger.restrict(
                 study.study_id,
                 f"boxes kept for detection only: {len(boxes)} discs are boxed, but {len(levels)}"
                 " were graded, so no box has a level; grades are kept without boxes",
@@ -207,17 +211,19 @@ class MidsagittalSource(_SpiderSource):
         return [Disc(g["level"], places.get(g["level"]), g) for g in gradings]
 
     def _parse_boxes(
-        self, rows: list[dict[str, str]], pairs: Mapping[str, Mapping[str, Path]]
+        self, rows: list[TableRow], pairs: Mapping[str, Mapping[str, Path]]
     ) -> Mapping[str, Mapping[int, Box]]:
         """Boxes of T2 images; those of other series lie on other grids and are counted only."""
         found: defaultdict[str, dict[int, Box]] = defaultdict(dict)
         others: Counter[str] = Counter()
-        for n, row in enumerate(rows, start=1):
+        known = frozenset(pairs)
+        check_table("disc_boxes.csv", (row["patient"] for row in rows), known, self.ledger)
+        for row in rows:
             patient, series = row["patient"], row["series"]
             if series != "t2" or patient not in pairs:
                 others[series if series != "t2" else "t2 that is not packaged"] += 1
                 continue
-            with self.ledger.collecting(f"disc_boxes.csv, row {n}"):
+            with self.ledger.collecting(row.where):
                 level, box = _box(row)
                 if level in found[patient]:
                     raise UserError(f"patient {patient}, level {level} is boxed twice; remove one.")
@@ -244,4 +250,4 @@ def _upright(path: Path) -> Volume:
     affine[[0, 2, 1], [0, 1, 2]] = [-s for s in step]  # towards left, feet and back
     affine[[2, 1], 3] = -step[1] / 2, -step[2] / 2  # the edges of the field, not the centres, meet
     affine[3, 3] = 1
-    return Volume(np.ascontiguousarray(data), affine)
+    return Volume(np.ascontiguousarray(data), affine, {"pixel_size_known": False})  # nominal

@@ -42,3 +42,7 @@ class ShoulderBones(CohortBuilder):
             for label in STRUCTURES.values()
             if np.any(example["mask"] == label)
         ]
+
+    def parts(self, example: Example) -> Mapping[str, bool]:
+        """The bones are outlined."""
+        return {"mask": bool(example["has_mask"])}

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from mskjax.imaging.volume import Volume
+from tfds_builders.columns import Metadata, shared_part
 from tfds_builders.phantoms.shoulder_bones import (
     HUMERUS,
     PAPER,
@@ -17,7 +18,6 @@ from tfds_builders.phantoms.shoulder_bones import (
     bones_phantom,
 )
 from tfds_builders.raw import Example, GeneratedOptions, GeneratedSource, RawStudy
-from tfds_builders.tables import Metadata
 
 STRUCTURES: Mapping[str, int] = {"humerus": HUMERUS, "scapula": SCAPULA}
 # The paper keeps five of eight patients for training and cross-validation, and three for testing.
@@ -31,22 +31,19 @@ def example(
 
     Args:
       study: names it.
-      image: (S, H, W) on the axes of `geometry.display_axes`.
+      image: (S, H, W) on the axes of `planes.display_axes`.
       mask: (S, H, W) of 0, 1 and 2.
       side: left, right or empty.
       sequence: any text.
       metadata: the rest.
     """
     return {
-        "patient_id": study.patient_id,
-        "study_id": study.study_id,
+        **shared_part(study, image, metadata),
         "image": np.ascontiguousarray(image.data, np.float32),
         "mask": np.ascontiguousarray(mask, np.uint8),
         "has_mask": True,
-        "affine": image.affine,
         "side": side,
         "sequence": sequence,
-        **dataclasses.asdict(metadata),
     }
 
 

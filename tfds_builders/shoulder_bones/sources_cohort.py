@@ -8,22 +8,14 @@ import numpy as np
 
 from mskjax.errors import UserError
 from mskjax.imaging.files import read_mask, read_volume
-from mskjax.imaging.geometry import display_axes
+from mskjax.imaging.planes import display_axes
 from mskjax.imaging.volume import Volume
+from tfds_builders.columns import SUBSETS, absence, among, check_same, metadata, read_studies
+from tfds_builders.ids import check_ids
 from tfds_builders.phantoms.shoulder_bones import HUMERUS, SCAPULA
 from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
 from tfds_builders.shoulder_bones.sources import STRUCTURES, example
-from tfds_builders.tables import (
-    SEXES,
-    SUBSETS,
-    Row,
-    among,
-    check_ids,
-    check_same,
-    metadata,
-    number,
-    read_known,
-)
+from tfds_builders.tables import Row, TableRow
 
 STUDY_COLUMNS = ("patient_id", "study_id", "image")
 MASK_COLUMNS = ("mask", *STRUCTURES)
@@ -42,7 +34,9 @@ class CohortSource(Source):
         """The rows of studies.csv that can be packaged."""
         table = self._folder / "studies.csv"
         self.tables = (table,) if table.is_file() else ()
-        rows = read_known(table, STUDY_COLUMNS, (*MASK_COLUMNS, *STUDY_EXTRAS), self.ledger)
+        rows = read_studies(
+            self._folder, STUDY_COLUMNS, (*MASK_COLUMNS, *STUDY_EXTRAS), self.ledger
+        )
         with self.ledger.collecting(table.name):
             if rows and "mask" not in rows[0] and not set(STRUCTURES) <= set(rows[0]):
                 raise UserError(
@@ -98,14 +92,14 @@ class CohortSource(Source):
         return labels
 
     def _without_scapula(self, study: RawStudy, why: str) -> None:
-        self.ledger.exclude(f"{study.study_id}/scapula", f"the series counts as without: {why}")
+        self.ledger.restrict(f"{study.study_id}/scapula", f"the series counts as without: {why}")
 
-    def _parse(self, rows: Sequence[Row]) -> list[RawStudy]:
+    def _parse(self, rows: Sequence[TableRow]) -> list[RawStudy]:
         found: list[RawStudy] = []
         seen: set[str] = set()
         known: dict[tuple[str, str], str] = {}
-        for n, row in enumerate(rows, start=1):
-            where, faults = f"studies.csv, row {n}", len(self.ledger.bad)
+        for row in rows:
+            where, faults = row.where, len(self.ledger.bad)
             masks = _masks(row)
             with self.ledger.collecting(where):
                 check_ids(row, seen)
@@ -132,10 +126,8 @@ class CohortSource(Source):
         for column in ("image", *masks):
             path = self._folder / row[column]
             with self.ledger.collecting(where):
-                if not row[column]:
-                    raise UserError(f"study {row['study_id']!r} has no image; fill in its path.")
-                if not path.exists():
-                    raise UserError(f"{column} is {path}: no such file or folder; check the path.")
+                if fault := absence(row, column, self._folder):
+                    raise UserError(fault)
                 if path.suffix.lower() == ".png":
                     raise UserError(
                         f"{column} is {path}: a PNG is one slice without a place; give the series"
@@ -166,8 +158,5 @@ def _masks(row: Row) -> tuple[str, ...]:
 # Each is called for its faults, all of which are said before an image is opened.
 _CHECKS: Mapping[str, Callable[[Row, str], Any]] = {
     "side": among("left", "right"),
-    "sex": among(*SEXES),
-    "age": lambda row, column: number(row, column, 0, 130),
-    "field_strength_t": lambda row, column: number(row, column, 0, 30),
     "subset": among(*SUBSETS),
 }

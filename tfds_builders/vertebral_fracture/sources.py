@@ -10,11 +10,11 @@ import numpy as np
 from mskjax.errors import UserError
 from mskjax.imaging.geometry import resample_to
 from mskjax.imaging.volume import Volume
+from tfds_builders.columns import Metadata, shared_part
 from tfds_builders.paired import Place
 from tfds_builders.phantoms.fracture import fracture_phantom
 from tfds_builders.phantoms.fracture_readers import draw_calls, draw_findings
 from tfds_builders.raw import Example, GeneratedOptions, GeneratedSource, RawStudy
-from tfds_builders.tables import Metadata
 
 MISSING = -1
 _ORDER = 102  # stream of the order of the classes, beside those of a patient
@@ -61,18 +61,15 @@ def example(
     """
     matched = resample_to(t2.data, t2.affine, t1.data.shape, t1.affine)
     return {
-        "patient_id": study.patient_id,
-        "study_id": study.study_id,
+        **shared_part(study, t1, metadata),
         "t1": np.ascontiguousarray(t1.data, np.float32),
         "t2": np.ascontiguousarray(matched, np.float32),
-        "affine": t1.affine,
         "label": label,
         "slice": segment.slice,
         "box": np.asarray(segment.box, np.float32),
         "level": level,
         "readers": list(readers),
         "findings": list(findings),
-        **dataclasses.asdict(metadata),
     }
 
 

@@ -3,17 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tfds_builders.columns import check_subset, metadata, note_pixel_size, pixel_size, read_studies
+from tfds_builders.ids import check_ids
 from tfds_builders.paired import check_pair, pair_files, read_series
 from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
-from tfds_builders.tables import (
-    Row,
-    check_ids,
-    check_subset,
-    metadata,
-    number,
-    read_known,
-    read_table,
-)
+from tfds_builders.tables import Row, TableRow, read_known, read_table
 from tfds_builders.vertebral_fracture.sources import Finding, Reading, example
 from tfds_builders.vertebral_fracture.sources_geometry import find_segment, surroundings
 from tfds_builders.vertebral_fracture.sources_readings import (
@@ -47,25 +41,26 @@ class CohortSource(Source):
         names = "studies.csv", "readers.csv", "findings.csv"
         paths = [self._folder / name for name in names]
         self.tables = tuple(path for path in paths if path.is_file())
-        rows = read_known(paths[0], STUDY_COLUMNS, STUDY_EXTRAS, self.ledger)
+        rows = read_studies(self._folder, STUDY_COLUMNS, STUDY_EXTRAS, self.ledger)
         found = self._parse_studies(rows)
         listed = list(dict.fromkeys(row["study_id"] for row in rows))
         if paths[1].exists():
             table = read_known(paths[1], READER_COLUMNS, ("aided_call",), self.ledger)
             self._readings = parse_readers(table, listed, self.ledger)
         if paths[2].exists():
-            table = []
+            present: list[TableRow] = []
             with self.ledger.collecting(names[2]):
-                table = read_table(paths[2], FINDING_COLUMNS)  # every other column is a finding
-            self._findings = parse_findings(table, listed, self.ledger)
+                present = read_table(paths[2], FINDING_COLUMNS)  # every other column is a finding
+            self._findings = parse_findings(present, listed, self.ledger)
         return found
 
     def read(self, study: RawStudy) -> Example:
         """T1 in canonical order, T2 sampled on it, and the segment."""
         row: Row = study.details
-        spacing = number(row, "pixel_spacing_mm")
+        spacing = pixel_size(row, "pixel_spacing_mm")
         files = study.files[:2]
         t1, t2 = (read_series(*named, spacing) for named in zip(files, SERIES, strict=True))
+        note_pixel_size(spacing, t1)
         segment = find_segment(row, t1, self._folder)
         check_pair(t1, t2, files, surroundings(segment), "the surroundings of the segment")
         return example(
@@ -80,25 +75,24 @@ class CohortSource(Source):
             metadata(row, t1),
         )
 
-    def _parse_studies(self, rows: Sequence[Row]) -> list[RawStudy]:
+    def _parse_studies(self, rows: Sequence[TableRow]) -> list[RawStudy]:
         found: list[RawStudy] = []
         seen: set[str] = set()
         subsets: dict[str, str] = {}
-        for n, row in enumerate(rows, start=1):
-            where = f"studies.csv, row {n}"
+        for row in rows:
+            where = row.where
             with self.ledger.collecting(where):
                 check_ids(row, seen)
                 check_subset(row, subsets)
                 parse_class(row, "label")
                 files = self._files(where, row)
                 if files:
-                    found.append(RawStudy(row["patient_id"], row["study_id"], files, row))
+                    found.append(RawStudy(row["patient_id"], row["study_id"], files, row, 2))
         if unknown := sum(not row["label"] for row in rows):
             self.ledger.notes.append(f"label: {unknown} of {len(rows)} studies have none")
         return found
 
     def _files(self, where: str, row: Row) -> tuple[Path, ...]:
-        """T1, T2 and the mask of the segment where there is one; none if a series is missing."""
-        files = pair_files(row, SERIES, self._folder, where, self.ledger)
-        mask = (self._folder / row["box_mask"],) if row.get("box_mask") else ()
-        return (*files, *mask) if files else ()
+        """T1, T2 and the mask of the segment where there is one; none if a file is missing."""
+        columns = (*SERIES, "box_mask") if row.get("box_mask") else SERIES
+        return pair_files(row, columns, self._folder, where, self.ledger)

@@ -7,8 +7,9 @@ import numpy as np
 from mskjax.errors import UserError
 from mskjax.imaging.files import read_mask
 from mskjax.imaging.volume import Volume
+from tfds_builders.columns import number, whole
 from tfds_builders.paired import Place, check_place, place_in
-from tfds_builders.tables import Row, number, whole
+from tfds_builders.tables import Row
 
 BOX_COLUMNS = ("row0", "col0", "row1", "col1")
 

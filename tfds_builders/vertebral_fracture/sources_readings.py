@@ -7,8 +7,10 @@ of readers stands on the studies that both have read.
 from collections.abc import Mapping, Sequence
 
 from mskjax.errors import UserError
+from tfds_builders.columns import whole
+from tfds_builders.ids import check_names, known_study
 from tfds_builders.raw import Ledger
-from tfds_builders.tables import Row, known_study, whole
+from tfds_builders.tables import Row, TableRow
 from tfds_builders.vertebral_fracture.sources import MISSING, Finding, Reading
 
 READER_COLUMNS = ("study_id", "reader", "call")
@@ -29,7 +31,7 @@ def parse_class(row: Row, column: str) -> int:
 
 
 def parse_readers(
-    rows: Sequence[Row], studies: Sequence[str], ledger: Ledger
+    rows: Sequence[TableRow], studies: Sequence[str], ledger: Ledger
 ) -> Mapping[str, list[Reading]]:
     """The calls of readers.csv.
 
@@ -42,9 +44,12 @@ def parse_readers(
       Study to one reading of every reader, in the order in which the table first names them.
     """
     calls: dict[tuple[str, str], Reading] = {}
-    for n, row in enumerate(rows, start=1):
-        with ledger.collecting(f"readers.csv, row {n}"):
-            study, reader = known_study(row, studies), row["reader"]
+    known = frozenset(studies)
+    if rows:
+        check_names((row["reader"] for row in rows), "reader", ledger, rows[0].table)
+    for row in rows:
+        with ledger.collecting(row.where):
+            study, reader = known_study(row, known), row["reader"]
             if not reader:
                 raise UserError(f"study {study!r} has a call but no reader; fill in the reader.")
             if (study, reader) in calls:
@@ -74,7 +79,7 @@ def parse_readers(
 
 
 def parse_findings(
-    rows: Sequence[Row], studies: Sequence[str], ledger: Ledger
+    rows: Sequence[TableRow], studies: Sequence[str], ledger: Ledger
 ) -> Mapping[str, list[Finding]]:
     """The binary features of findings.csv; every column beside study_id is one.
 
@@ -88,9 +93,10 @@ def parse_findings(
     """
     names = [name for name in rows[0] if name not in FINDING_COLUMNS] if rows else []
     found: dict[str, list[Finding]] = {}
-    for n, row in enumerate(rows, start=1):
-        with ledger.collecting(f"findings.csv, row {n}"):
-            study = known_study(row, studies)
+    known = frozenset(studies)
+    for row in rows:
+        with ledger.collecting(row.where):
+            study = known_study(row, known)
             if study in found:
                 raise UserError(f"study {study!r} has two rows; remove one of them.")
             found[study] = [

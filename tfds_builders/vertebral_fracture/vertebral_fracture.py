@@ -48,3 +48,7 @@ class VertebralFracture(CohortBuilder):
     def graded(self, example: Example) -> Sequence[Mapping[str, int]]:
         """The one abnormal segment, where it has a label."""
         return [{"fracture": example["label"]}] if example["label"] >= 0 else []
+
+    def parts(self, example: Example) -> Mapping[str, bool]:
+        """The segment is known of every study; it may have a label."""
+        return {"segment": True, "grade": example["label"] >= 0}

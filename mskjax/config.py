@@ -11,7 +11,6 @@ import json
 import types
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from mskjax.errors import UserError
@@ -35,7 +34,8 @@ class DataConfig:
       split: ``folds`` (patient-grouped, stratified), ``official`` (the cohort's own division),
         ``folds_and_official`` (folds of its training part, then all of it against its held-out
         part) or ``by_case`` (cases of one patient on both sides; only to show what leakage does).
-      splits: a splits.json to use instead of making one.
+      splits: a splits.json to use instead of making one, see `data.splits.load`; the way to leave
+        patients out, and to repeat cross-validation.
       folds: number of folds of ``folds`` and ``folds_and_official``.
       validation_fraction: share of each fold's training patients that is kept from training, for
         the selection of checkpoints; 0 keeps none.
@@ -59,14 +59,18 @@ class DataConfig:
 class TrainConfig:
     """How one stage is trained: AdamW, linear warm-up, cosine decay to zero.
 
+    From ``steps`` to ``ema_decay``, but for the batch size, a change compiles nothing: see
+    `training.hyper`.
+
     Attributes:
       steps: optimiser steps in all.
       batch_size: examples a step, over all devices; a multiple of the number of devices.
       learning_rate: peak of the schedule.
-      warmup_steps: steps of the linear rise from 0.
+      warmup_steps: steps of the linear rise from 0; fewer than `steps`.
       weight_decay: decoupled decay, on weights of rank 2 and more only.
       clip_norm: global gradient norm above which gradients are scaled down.
       ema_decay: decay of the exponential moving average of weights that is evaluated; 0 = none.
+        It warms up, see `training.hyper.average_decay`.
       balance: ``none``, ``weights`` (inverse class frequency in the loss) or ``sampling``
         (each class drawn equally often; of several heads, by the first).
       validate_every: steps between evaluations on the validation patients.
@@ -105,6 +109,11 @@ class TrainConfig:
         _one_of(self.select, ("best", "latest"), "train.select")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"train.ema_decay is {self.ema_decay}; it must be in [0, 1).")
+        if not 0 <= self.warmup_steps < self.steps:
+            raise UserError(
+                f"train.warmup_steps is {self.warmup_steps} and train.steps is {self.steps}; the"
+                " warm-up must be shorter than the run: change one of the two."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,47 +199,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "co
         elif a != b:
             found.append(f"{path} was {a!r}, now {b!r}")
     return found
-
-
-def claim_workdir(workdir: Path, config: StudyConfig) -> None:
-    """Writes config.json, or checks that the folder belongs to this very config.
-
-    Where the files lie and on how many devices a study runs may change between runs of one study.
-
-    Raises:
-      UserError: the folder holds another study.
-    """
-    path = workdir / "config.json"
-    new = json.loads(to_json(config))
-    if path.exists():
-        old = json.loads(path.read_text())
-        movable = ("devices",), ("data", "data_dir"), ("data", "manual_dir")
-        changed = differences(_without(old, movable), _without(new, movable))
-        if changed:
-            raise UserError(
-                f"{workdir} belongs to another config ({'; '.join(changed[:5])}); give another"
-                " --workdir, or the config it was started with."
-            )
-        return
-    if workdir.exists() and any(workdir.glob("fold_*")):
-        raise UserError(f"{workdir} holds folds but no config.json; give an empty --workdir.")
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, FileNotFoundError) as error:
-        raise UserError(f"--workdir: {workdir} cannot be made: {error.strerror}.") from None
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(to_json(config))
-    temporary.replace(path)
-
-
-def _without(values: dict, paths: tuple[tuple[str, ...], ...]) -> dict:
-    copy = json.loads(json.dumps(values))
-    for *parents, last in paths:
-        node = copy
-        for parent in parents:
-            node = node.get(parent, {})
-        node.pop(last, None)
-    return copy
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mskjax import systems
-from mskjax.config import StudyConfig, TrainConfig, claim_workdir, parse, to_json
+from mskjax.config import StudyConfig, TrainConfig, parse, to_json
 from mskjax.errors import UserError
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -99,21 +99,6 @@ def test_a_wrong_study_is_refused_before_any_work(path, value, message):
     node[last] = value
     with pytest.raises(UserError, match=message):
         parse_and_check(values)
-
-
-def test_workdir_belongs_to_one_config(tmp_path):
-    config = parse(StudyConfig, phantom())
-    claim_workdir(tmp_path / "run", config)
-    claim_workdir(tmp_path / "run", config)
-    moved = dataclasses.replace(
-        config, devices=2, data=dataclasses.replace(config.data, data_dir="elsewhere")
-    )
-    claim_workdir(tmp_path / "run", moved)
-    with pytest.raises(UserError, match="config.seed was 0, now 1"):
-        claim_workdir(tmp_path / "run", dataclasses.replace(config, seed=1))
-    (tmp_path / "other" / "fold_0").mkdir(parents=True)
-    with pytest.raises(UserError, match="no config.json"):
-        claim_workdir(tmp_path / "other", config)
 
 
 def test_ema_decay_of_one_would_never_learn():

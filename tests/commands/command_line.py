@@ -32,6 +32,7 @@ SMALL = {
     "stages.grades.model.norm": "batch",
     "stages.grades.model.blocks": "(1,1,1,1)",
     "stages.grades.train.steps": 6,
+    "stages.grades.train.warmup_steps": 3,
     "stages.grades.train.batch_size": 8,
     "stages.grades.train.checkpoint_every": 2,
     "stages.grades.train.log_every": 2,
@@ -106,6 +107,7 @@ def real_study(variant, workdir, data_dir, raw, *flags, **changes):
     for stage in ("regions", "grades"):  # published sizes and half precision are for accelerators
         fields[f"stages.{stage}.model.dtype"] = "float32"
         fields[f"stages.{stage}.train.steps"] = 3
+        fields[f"stages.{stage}.train.warmup_steps"] = 1
     fields["stages.grades.heads"] = "pfirrmann"
     fields |= {k.replace("__", "."): v for k, v in changes.items()}
     return _arguments(f":{variant}", workdir, data_dir, fields, flags)

@@ -30,6 +30,7 @@ FIELDS = {
     "stages.edges.blocks.width": 4,
     "stages.edges.blocks.hidden": 8,
     "stages.edges.train.steps": 10,
+    "stages.edges.train.warmup_steps": 5,
 }
 
 

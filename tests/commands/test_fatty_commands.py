@@ -20,6 +20,9 @@ pytestmark = pytest.mark.long
 
 SYSTEM = "fatty_infiltration"
 # Patient -> Goutallier grade; two of each class of every task, for two folds.
+ORACLE_A = "oracle_p_model_task_a_high_grade"
+CLASSES_A = ("low_grade", "low_grade", "", "high_grade", "high_grade")
+CLASSES_D = ("low_grade", "low_grade", "low_grade", "high_grade", "high_grade")
 GRADES = {"a": 0, "b": 0, "c": 1, "d": 1, "e": 2, "f": 2, "g": 3, "h": 3, "i": 4, "j": 4}
 SIZE = 24
 AFFINE = np.array([[-4.0, 0, 0, 8], [0, 0, -2.0, 20], [0, -2.0, 0, 30], [0, 0, 0, 1]])
@@ -130,11 +133,14 @@ def test_no_patient_is_on_both_sides(workdir):
 
 
 def test_every_image_is_scored_as_far_as_it_is_annotated(workdir):
-    cases = {r["case"]: r for r in rows_of(workdir, "case")}
-    assert {k: int(r["reference"]) for k, r in cases.items()} == GRADES | {"c2": 1, "l": 2}
+    cases = {r["case"]: r for r in rows_of(workdir, "grade")}
+    known = GRADES | {"c2": 1, "l": 2}
+    for task, classes in {"task_a": CLASSES_A, "task_d": CLASSES_D}.items():
+        expected = {k: classes[grade] for k, grade in known.items()}
+        assert {k: r[f"reference_{task}"] for k, r in cases.items()} == expected
     assert {r["study"] for r in rows_of(workdir, "structure")} == {*GRADES, "c2", "k"}
     assert {r["fold"] for r in cases.values() if r["patient"] == "pc"} in ({"0"}, {"1"})
-    assert cases["l"]["oracle_p_A"] == "" != cases["c"]["oracle_p_A"]  # it has no mask
+    assert cases["l"][ORACLE_A] == "" != cases["c"][ORACLE_A]  # it has no mask
     assert cases["e"]["wrong"] == ""  # task A leaves grade 2 out
     dice = [float(r["dice"]) for r in rows_of(workdir, "structure")]
     assert np.mean(dice) > 0.8  # it found them, so what is below is about graded images
@@ -158,13 +164,14 @@ def test_report_holds_to_the_contract_and_says_real_data(workdir):
 
 
 def test_figures_can_be_recomputed_from_the_table(workdir):
-    cases = [r for r in rows_of(workdir, "case") if r["found"] == "1"]
+    cases = [r for r in rows_of(workdir, "grade") if r["found"] == "1"]
     assert len(cases) == 12
     report = report_of(workdir)
-    for suffix, task, excluded in (("", "A", {2}), ("_task_d", "D", set())):
-        inside = [r for r in cases if int(r["reference"]) not in excluded]
-        high = [int(r["reference"]) > 2 for r in inside]
-        p = [float(r[f"p_{task}"]) for r in inside]
+    for task in ("task_a", "task_d"):
+        suffix, excluded = f"_{task}", task == "task_a"
+        inside = [r for r in cases if r[f"reference_{task}"]]
+        high = [r[f"reference_{task}"] == "high_grade" for r in inside]
+        p = [float(r[f"p_model_{task}_high_grade"]) for r in inside]
         figures = report["end_to_end"]
         assert figures[f"auroc{suffix}"]["n"] == len(inside)
         assert figures[f"auroc{suffix}"]["value"] == pytest.approx(roc_auc_score(high, p), abs=1e-5)
@@ -174,7 +181,7 @@ def test_figures_can_be_recomputed_from_the_table(workdir):
 
 
 def test_pictures_show_where_the_grader_looked(workdir):
-    folds = {r["study"]: r["fold"] for r in rows_of(workdir, "case")}
+    folds = {r["study"]: r["fold"] for r in rows_of(workdir, "grade")}
     page = (workdir / "report" / "report.html").read_text()
     assert page.count("data:image/png") >= len(folds)
     coloured = []
@@ -198,19 +205,21 @@ def test_five_grades_beside_task_b_on_a_network_without_normalisation(cohort, ma
         stages__grades__model__norm="none", stages__grades__emd_weight=1.0,
     )  # fmt: skip
     assert main_here(*arguments) == 0
-    cases, report = rows_of(tmp_path, "case"), report_of(tmp_path)
+    cases, report = rows_of(tmp_path, "grade"), report_of(tmp_path)
     assert {r["case"] for r in cases} == set("bdfhj")
-    grades = [[float(r[f"oracle_p_goutallier_{g}"]) for g in range(5)] for r in cases]
+    columns = [f"oracle_p_model_goutallier_grade_{g}" for g in range(5)]
+    grades = [[float(r[c]) for c in columns] for r in cases]
     np.testing.assert_allclose(np.sum(grades, 1), 1, atol=1e-5)
     median = (np.cumsum(grades, 1) < 0.5).sum(1)
-    right = np.mean(median == [int(r["reference"]) for r in cases])
+    reference = [int(r["reference_goutallier"].removeprefix("grade_")) for r in cases]
+    right = np.mean(median == reference)
     figures = report["oracle_region"]
     assert figures["accuracy_goutallier"]["value"] == pytest.approx(right)
-    assert figures["accuracy_goutallier"]["n"] == figures["auroc"]["n"] == 5
-    assert "quadratic_weighted_kappa" in report["end_to_end"]
-    high = [int(r["reference"]) > 1 for r in cases]
-    auroc = roc_auc_score(high, [float(r["oracle_p_B"]) for r in cases])
-    assert figures["auroc"]["value"] == pytest.approx(auroc, abs=1e-5)
+    assert figures["accuracy_goutallier"]["n"] == figures["auroc_task_b"]["n"] == 5
+    assert "quadratic_weighted_kappa_goutallier" in report["end_to_end"]
+    high = [grade > 1 for grade in reference]
+    auroc = roc_auc_score(high, [float(r["oracle_p_model_task_b_high_grade"]) for r in cases])
+    assert figures["auroc_task_b"]["value"] == pytest.approx(auroc, abs=1e-5)
     assert "norm" not in str(report["architecture"][1]["table"])
 
 
@@ -254,12 +263,13 @@ def test_pretrained_weights_and_sampling_for_tasks_e_and_c(cohort, main_here, tm
     assert report["recipe"]["stages"]["grades"]["train"]["balance"] == "sampling"
     # E is grade 2 against 3, 4; C 0, 1 against 2; D, always reported, is read from E's head.
     figures = report["end_to_end"]
-    counts = [figures[f"auroc{suffix}"]["n"] for suffix in ("", "_task_c", "_task_d")]
+    counts = [figures[f"auroc{suffix}"]["n"] for suffix in ("_task_e", "_task_c", "_task_d")]
     assert counts == [3, 3, 5]
-    assert set(report["confusion"]) == {"task E", "task C", "task D"}
-    cases = rows_of(workdir, "case")
-    high = [int(r["reference"]) > 2 for r in cases]
-    expected = roc_auc_score(high, [float(r["oracle_p_E"]) for r in cases])
+    assert set(report["confusion"]) == {"task_e", "task_c", "task_d"}
+    cases = rows_of(workdir, "grade")
+    high = [r["reference_task_d"] == "high_grade" for r in cases]
+    p = [float(r["oracle_p_model_task_d_high_grade"]) for r in cases]
+    expected = roc_auc_score(high, p)
     found = report["oracle_region"]["auroc_task_d"]["value"]
     assert found == pytest.approx(expected, abs=1e-5)
 

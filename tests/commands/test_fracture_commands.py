@@ -151,25 +151,25 @@ def test_no_patient_is_on_both_sides(workdir):
 
 
 def test_every_patient_is_scored_and_the_unlabelled_one_for_the_segment_only(workdir):
-    segments, cases = rows_of(workdir, "segment"), rows_of(workdir, "case")
+    segments, cases = rows_of(workdir, "regions"), rows_of(workdir, "grade")
     assert sorted(r["study"] for r in segments) == sorted(LABELS)
-    expected = {k: str(int(v == "malignant")) for k, v in LABELS.items() if v}
-    assert {r["case"]: r["reference"] for r in cases} == expected
+    expected = {k: v for k, v in LABELS.items() if v}
+    assert {r["case"]: r["reference_malignant"] for r in cases} == expected
     assert sum(r["found"] == "1" for r in cases) >= 6  # or little is shown here
     for row in cases:
-        assert bool(row["p"]) == (row["found"] == "1")
+        assert bool(row["p_model_malignant_malignant"]) == (row["found"] == "1")
     report = report_of(workdir)
-    p = [float(r["oracle_p"]) for r in cases]
-    auroc = roc_auc_score([int(r["reference"]) for r in cases], p)
+    p = [float(r["oracle_p_model_malignant_malignant"]) for r in cases]
+    auroc = roc_auc_score([r["reference_malignant"] == "malignant" for r in cases], p)
     assert report["oracle_region"]["auroc"]["value"] == pytest.approx(auroc, abs=1e-5)
     assert report["oracle_region"]["auroc"]["n"] == 8
-    found = np.mean([r["segment_found"] == "1" for r in segments])
-    assert report["stages"]["segments"]["segment_found"]["value"] == pytest.approx(found)
+    found = np.mean([r["regions_found"] == "1" for r in segments])
+    assert report["stages"]["segments"]["regions_found"]["value"] == pytest.approx(found)
 
 
 def test_holes_of_readers_stay_holes_and_their_figures_count_what_they_read(workdir):
-    cases = {r["case"]: r for r in rows_of(workdir, "case")}
-    digit = {"m": "1", "b": "0", " ": ""}
+    cases = {r["case"]: r for r in rows_of(workdir, "grade")}
+    digit = {"m": "malignant", "b": "benign", " ": ""}
     for column, said in {
         "reader_senior": SENIOR,
         "reader_resident": RESIDENT,

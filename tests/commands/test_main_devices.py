@@ -51,7 +51,7 @@ def test_evaluation_agrees(finished, main_here, tmp_path):
 def test_training_agrees(data_dir, main_here, tmp_path):
     # Few and small steps: sums of 1 and 8 parts are rounded differently, and where a gradient
     # is all but zero Adam makes a whole step of that rounding.
-    recipe = {"steps": 3, "learning_rate": 1e-4, "log_every": 1}
+    recipe = {"steps": 3, "warmup_steps": 1, "learning_rate": 1e-4, "log_every": 1}
     few = {f"stages__{s}__train__{k}": v for s in ("regions", "grades") for k, v in recipe.items()}
     runs = {devices: tmp_path / str(devices) for devices in (1, 8)}
     for devices, workdir in runs.items():

@@ -7,7 +7,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 from builders import mini_spine
-from commands.command_line import complaint, own_cohort, real_study, run, study, unfinished
+from commands.command_line import complaint, own_cohort, real_study, run, study
 
 from mskjax import tables
 from mskjax.training import checkpoints
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
         ("--config.stages.grades.extent=-1.0.0", "it must be a number"),
         ("--config.data.split=random", "config.data.split is 'random'; it must be one of folds"),
         ("--config.data.folds=1", "config.data.folds is 1; it must be at least 2"),
-        ("--config.data.folds=5", "5 folds need 5 patients of every class, but there are class"),
+        ("--config.data.folds=5", "5 folds need 5 patients of every class, but there are m"),
         ("--config.data.cohort=disc_degeneratio", "did you mean 'disc_degeneration'"),
         ("--config.data.config=phanton", "did you mean 'phantom'"),
         ("--config.data.options.patients=0", "patients"),
@@ -55,7 +55,7 @@ def test_wrong_flags_and_fields(finished, main_here, tmp_path, capsys, flag, mes
     said = complaint(capsys.readouterr().err)
     assert message in said
     assert "\n" not in said
-    assert not unfinished(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,7 @@ def test_in_a_process_of_its_own(tmp_path):
     assert process.returncode == 2
     assert "did you mean 'patch'?" in complaint(process.stderr)
     assert process.stdout == ""
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_workdir_that_cannot_be_made(finished, main_here, tmp_path, capsys):
@@ -134,14 +135,10 @@ def test_bad_raw_files_are_listed_together_and_nothing_is_packaged(main_here, tm
     assert main_here(*real_study("cohort", tmp_path / "run", data, raw)) == 2
     said = complaint(capsys.readouterr().err)
     assert len(said.splitlines()) == 6
-    for line, word in zip(
-        said.splitlines()[1:],
-        ("NaN", "b.nii.gz", "c_seg.nii.gz", "77", "e.nii.gz"),
-        strict=True,
-    ):
-        assert word.lower() in line.lower()
+    for word in ("NaN", "b.nii.gz", "c_seg.nii.gz", "77", "e.nii.gz"):
+        assert sum(word in line for line in said.splitlines()[1:]) == 1, said
     assert not [p for p in data.rglob("*") if p.is_file()]
-    assert not (tmp_path / "run" / "splits.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 Usage = namedtuple("Usage", "total used free")

@@ -14,6 +14,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa
 pytestmark = pytest.mark.slow
 
 STAGES = ("regions", "grades")
+ROMAN = ("i", "ii", "iii", "iv", "v")
+NAMES = ("mild", "moderate", "severe")
 SEVERITY = np.array([0, 0, 1, 2, 2])  # of Pfirrmann grades 1 to 5
 
 
@@ -68,7 +70,7 @@ def test_no_patient_is_on_both_sides(finished):
 def test_every_case_is_scored_once_by_the_fold_that_held_its_patient_out(finished):
     folds = json.loads((finished.workdir / "splits.json").read_text())["folds"]
     home = {p: str(k) for k, fold in enumerate(folds) for p in fold["test"]}
-    structures, discs = rows_of(finished.workdir, "structure"), rows_of(finished.workdir, "disc")
+    structures, discs = rows_of(finished.workdir, "structure"), rows_of(finished.workdir, "grade")
     per_structure = Counter((r["patient"], r["name"]) for r in structures)
     assert per_structure == {(p, s): 1 for p in home for s in ("vertebra", "disc", "canal")}
     assert len({r["case"] for r in discs}) == len(discs)
@@ -77,31 +79,37 @@ def test_every_case_is_scored_once_by_the_fold_that_held_its_patient_out(finishe
 
 
 def test_figures_can_be_recomputed_from_the_table(finished):
-    discs = rows_of(finished.workdir, "disc")
+    discs = rows_of(finished.workdir, "grade")
     found = np.array([r["found"] == "1" for r in discs])
     assert found.sum() > 5  # or nothing is shown here
     figures = report_of(finished.workdir)["end_to_end"]
-    reference = np.array([int(r["reference"]) for r in discs])
-    p = np.array([[float(r[f"p_{g}"]) for g in range(1, 6)] for r in discs])
+    reference = np.array([ROMAN.index(r["reference_pfirrmann"]) for r in discs])
+    columns = [f"p_model_pfirrmann_{g}" for g in ROMAN]
+    p = np.array([[float(r[c] or 0) for c in columns] for r in discs])
     p_severity = np.stack([p[:, np.flatnonzero(c == SEVERITY)].sum(1) for c in range(3)], 1)
     severity = np.where(found, p_severity.argmax(1), 3)  # 3: missed, wrong in every class
-    expected = SEVERITY[reference - 1]
+    expected = SEVERITY[reference]
+    assert [r["reference_severity"] for r in discs] == [NAMES[k] for k in expected]
     labels = np.unique(expected)
-    assert figures["accuracy"]["n"] == len(discs)
-    assert figures["accuracy"]["value"] == pytest.approx(accuracy_score(expected, severity))
+    assert figures["accuracy_severity"]["n"] == len(discs)
+    share = accuracy_score(expected, severity)
+    assert figures["accuracy_severity"]["value"] == pytest.approx(share)
     right = [np.mean(severity[expected == c] == c) for c in labels]
-    assert figures["balanced_accuracy"]["value"] == pytest.approx(np.mean(right))
-    grade = np.array([int(r["predicted"] or 0) for r in discs])
+    assert figures["balanced_accuracy_severity"]["value"] == pytest.approx(np.mean(right))
+    calls = [r["call_pfirrmann"] for r in discs]
+    grade = np.array([ROMAN.index(c) if c else -1 for c in calls])
     distance = np.where(found[None], (reference[:, None] - grade[None]) ** 2, 16)
     kappa = 1 - np.diagonal(distance).mean() / distance.mean()
-    assert figures["quadratic_weighted_kappa"]["value"] == pytest.approx(kappa, abs=1e-5)
+    assert figures["quadratic_weighted_kappa_pfirrmann"]["value"] == pytest.approx(kappa, abs=1e-5)
     share = accuracy_score(reference, grade)
     assert figures["accuracy_pfirrmann"]["value"] == pytest.approx(share)
-    oracle = np.array([int(r["oracle"]) for r in discs])
-    kappa = cohen_kappa_score(reference, oracle, labels=range(1, 6), weights="quadratic")
+    columns = [f"oracle_p_model_pfirrmann_{g}" for g in ROMAN]
+    ideal_p = np.array([[float(r[c]) for c in columns] for r in discs])
+    oracle = np.minimum((np.cumsum(ideal_p, 1) < 0.5).sum(1), 4)  # the median grade
+    kappa = cohen_kappa_score(reference, oracle, labels=range(5), weights="quadratic")
     by_grade = balanced_accuracy_score(reference, oracle)
     ideal = report_of(finished.workdir)["oracle_region"]
-    assert ideal["quadratic_weighted_kappa"]["value"] == pytest.approx(kappa, abs=1e-5)
+    assert ideal["quadratic_weighted_kappa_pfirrmann"]["value"] == pytest.approx(kappa, abs=1e-5)
     assert ideal["balanced_accuracy_pfirrmann"]["value"] == pytest.approx(by_grade)
 
 

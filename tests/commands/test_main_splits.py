@@ -18,10 +18,11 @@ def report_of(workdir):
 
 
 FEW = {"stages__regions__train__steps": 3, "stages__grades__train__steps": 2}
+FEW |= {f"stages__{stage}__train__warmup_steps": 1 for stage in ("regions", "grades")}
 
 
 @pytest.mark.long
-def test_a_supplied_file_is_followed(finished, main_here, tmp_path):
+def test_a_supplied_file_is_followed(finished, main_here, tmp_path, capsys):
     own = {"train": ["phantom0002", "phantom0003"], "test": ["phantom0005"]}
     (tmp_path / "mine.json").write_text(json.dumps({"folds": [own]}))
     workdir = tmp_path / "run"
@@ -30,7 +31,10 @@ def test_a_supplied_file_is_followed(finished, main_here, tmp_path):
     (fold,) = divided(workdir)["folds"]
     assert fold["train"] == own["train"]
     assert fold["test"] == own["test"]
+    left_out = "Left out of every fold: patients phantom0000, phantom0001 and phantom0004."
+    assert f"note: {left_out}" in capsys.readouterr().out.splitlines()
     report = report_of(workdir)
+    assert left_out in report["limits"]
     assert report["protocol"]["split"] == "supplied"
     assert report["protocol"]["patient_overlap"] == 0
     cases = (workdir / "cases.csv").read_text()
@@ -47,8 +51,67 @@ def test_a_supplied_file_with_a_patient_on_both_sides_is_refused(
     arguments = study(workdir, finished.data_dir, data__splits=tmp_path / "mine.json")
     assert main_here(*arguments) == 2
     said = complaint(capsys.readouterr().err)
-    assert "1 patients are on both sides (phantom0002)" in said
-    assert not (workdir / "splits.json").exists()
+    assert "1 patients are on both sides (train and test: phantom0002)" in said
+    assert not workdir.exists()
+
+
+def test_a_patient_tested_by_two_supplied_folds_is_refused(finished, main_here, tmp_path, capsys):
+    patients = [f"phantom000{i}" for i in range(6)]
+    made = [{"train": patients[2:], "test": patients[:2]}]
+    made += [{"train": patients[3:] + patients[:1], "test": patients[1:3]}]
+    (tmp_path / "mine.json").write_text(json.dumps({"folds": made}))
+    arguments = study(tmp_path / "run", finished.data_dir, data__splits=tmp_path / "mine.json")
+    assert main_here(*arguments) == 2
+    said = complaint(capsys.readouterr().err)
+    assert "1 patients are tested by more than one fold (folds 0 and 1: phantom0001)" in said
+    assert '"repetition": 0, 1, ...' in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_patients_left_out_are_said_and_saved(finished, main_here, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mskjax.study._run_folds", lambda *_: None)  # the division alone
+    made = [{"train": ["phantom0000", "phantom0001"], "test": ["phantom0002"]}]
+    made += [{"train": ["phantom0002", "phantom0003", "phantom0004"], "test": ["phantom0001"]}]
+    (tmp_path / "mine.json").write_text(json.dumps({"folds": made}))
+    workdir = tmp_path / "run"
+    arguments = study(workdir, finished.data_dir, data__splits=tmp_path / "mine.json")
+    assert main_here(*arguments, "--mode=train") == 0
+    said = capsys.readouterr().out
+    assert "2 fold(s), patients on both sides: 0\n" in said
+    assert "note: Left out of every fold: patient phantom0005.\n" in said
+    assert "note: Left out of fold 0: patients phantom0003 and phantom0004.\n" in said
+    assert "note: Left out of fold 1: patient phantom0000.\n" in said
+    assert divided(workdir)["left_out"] == {
+        "phantom0000": [1],
+        "phantom0003": [0],
+        "phantom0004": [0],
+        "phantom0005": [0, 1],
+    }
+
+
+@pytest.mark.long
+def test_repeated_cross_validation_is_scored_by_repetition(finished, main_here, tmp_path):
+    patients = [f"phantom000{i}" for i in range(6)]
+    made = []
+    for repetition, step in enumerate((1, 2)):
+        halves = (patients[::2], patients[1::2]) if step == 2 else (patients[:3], patients[3:])
+        for test, train in (halves, halves[::-1]):
+            made.append({"train": train, "test": test, "repetition": repetition})
+    (tmp_path / "mine.json").write_text(json.dumps({"folds": made}))
+    workdir = tmp_path / "run"
+    changes = FEW | {"data__splits": tmp_path / "mine.json"}
+    assert main_here(*study(workdir, finished.data_dir, **changes)) == 0
+    report = report_of(workdir)
+    assert report["protocol"]["repetitions"] == 2
+    assert report["protocol"]["folds"] == 2
+    with (workdir / "cases.csv").open(newline="") as file:
+        graded = [r for r in csv.DictReader(file) if r["kind"] == "grade"]
+    assert {r["fold"] for r in graded} == {"0", "1", "2", "3"}
+    assert report["end_to_end"]["accuracy_pfirrmann"]["n"] == len({r["case"] for r in graded})
+    assert [r["end_to_end"]["accuracy_pfirrmann"]["n"] for r in report["repetitions"]] == [
+        len(graded) / 2
+    ] * 2
+    assert "Repetitions" in (workdir / "report" / "report.html").read_text()
 
 
 def test_the_official_division_of_a_cohort_without_one_is_refused(
@@ -77,8 +140,8 @@ def test_the_official_division_after_folds_of_its_training_part(main_here, tmp_p
     assert report["protocol"]["split"] == "folds_and_official"
     assert report["protocol"]["folds"] == 2
     assert report["cohort"]["kind"] == "real"
-    assert report["end_to_end"]["accuracy"]["n"] == 8
-    assert report["held_out"]["end_to_end"]["accuracy"]["n"] == 8
+    assert report["end_to_end"]["accuracy_pfirrmann"]["n"] == 8
+    assert report["held_out"]["end_to_end"]["accuracy_pfirrmann"]["n"] == 8
     rows = list(csv.DictReader((workdir / "cases.csv").open()))
     assert {r["fold"] for r in rows if r["patient"] in ("pb", "pd")} == {"2"}
     page = (workdir / "report" / "report.html").read_text()
@@ -104,4 +167,4 @@ def test_division_by_case_is_labelled_as_leaking(finished, main_here, tmp_path):
     assert "LEAKING" in (tmp_path / "report" / "report.html").read_text()
     # Only the cases of the test part are scored.
     tested = [c for c, part in content["folds"][0]["cases"].items() if part == "test"]
-    assert report["end_to_end"]["accuracy"]["n"] == len(tested)
+    assert report["end_to_end"]["accuracy_pfirrmann"]["n"] == len(tested)

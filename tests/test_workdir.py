@@ -1,0 +1,166 @@
+"""The folder of a study: to whom it belongs, and that who is refused leaves no trace."""
+
+import dataclasses
+import json
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+
+from mskjax import workdir as workdirs
+from mskjax.config import StudyConfig, parse
+from mskjax.errors import UserError
+from mskjax.locks import LOCK
+
+EXPERIMENT = Path(__file__).resolve().parents[1] / "experiments" / "disc_degeneration.py"
+
+
+@pytest.fixture(scope="module")
+def config():
+    return parse(StudyConfig, runpy.run_path(str(EXPERIMENT))["get_config"]().to_dict())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "runs" / "first"
+
+
+def write(path, text=""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def tree(folder):
+    return {
+        str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
+        for p in folder.rglob("*")
+    }
+
+
+def command(folder, error, *made):
+    """A command that makes files and ends with an error."""
+    with workdirs.owned(folder):
+        assert (folder / LOCK).exists()
+        for name in made:
+            write(folder / name, "new")
+        raise error
+
+
+def refused(folder, *made):
+    with pytest.raises(UserError, match="wrong"):
+        command(folder, UserError("wrong"), *made)
+
+
+RESULTS = (
+    "fold_0/regions/checkpoints/latest/10/_METADATA",
+    "fold_1/grades/checkpoints/best/6/_METADATA",
+    "fold_0/regions/cost.json",
+    "fold_0/cases.csv",
+    "cases.csv",
+    "report/report.json",
+)
+
+
+def test_a_refused_command_leaves_nothing_not_even_folders(folder, tmp_path):
+    refused(folder, "config.json", "fold_0/regions/metrics.jsonl", "fold_0/checkpoints/latest/x")
+    assert tree(tmp_path) == {}
+    folder.mkdir(parents=True)  # it was there before: it stays
+    refused(folder, "config.json")
+    assert tree(tmp_path) == {"runs": None, "runs/first": None}
+
+
+def test_files_that_were_there_stay_as_they_were(folder):
+    write(folder / "config.json", "old")
+    write(folder / "notes" / "mine.txt", "mine")
+    (folder / "link").symlink_to(folder / "notes")
+    before = tree(folder)
+    refused(folder, "config.json", "splits.json", "notes/theirs.txt", "fold_0/regions/x")
+    assert tree(folder) == before
+    assert (folder / "link").is_symlink()
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_what_was_trained_stays_after_a_refusal(folder, result):
+    refused(folder, result, "config.json")
+    assert (folder / result).read_text() == "new"
+    assert (folder / "config.json").read_text() == "new"
+    assert not (folder / LOCK).exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
+def test_the_lock_is_released_whatever_ends_the_command(folder, tmp_path, error):
+    with pytest.raises(error):
+        command(folder, error())
+    assert tree(tmp_path) == {}
+    with pytest.raises(error):
+        command(folder, error(), "fold_0/log")
+    assert tree(folder) == {"fold_0": None, "fold_0/log": b"new"}  # helps to find a defect
+
+
+def test_a_folder_that_cannot_be_made_or_written(tmp_path):
+    write(tmp_path / "file")
+    for wrong in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / "a" / ("x" * 300)):
+        with pytest.raises(UserError, match=f"--workdir: {wrong} cannot be made or written"):
+            workdirs.owned(wrong).__enter__()
+    assert tree(tmp_path) == {"file": b""}
+    if os.geteuid():  # root may write anywhere
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(UserError, match="Permission denied"):
+            workdirs.owned(tmp_path / "closed").__enter__()
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_a_config_owns_the_folder_once_something_is_trained(folder, config, result):
+    other = dataclasses.replace(config, seed=1)
+    workdirs.claim(folder, other)
+    assert not workdirs.check(folder, config)
+    workdirs.claim(folder, config)
+    assert json.loads((folder / "config.json").read_text())["seed"] == 0
+    write(folder / result)
+    before = tree(folder)
+    for refuse in (workdirs.check, workdirs.claim):
+        with pytest.raises(UserError, match="belongs to another config .config.seed was 0, now 1"):
+            refuse(folder, other)
+    assert tree(folder) == before
+    assert workdirs.check(folder, config)
+    data = dataclasses.replace(config.data, data_dir="elsewhere", manual_dir="raw")
+    moved = dataclasses.replace(config, devices=2, data=data)
+    assert workdirs.check(folder, moved)
+    workdirs.claim(folder, moved)
+    assert tree(folder) == before
+
+
+def test_an_attempt_that_trained_nothing_leaves_nothing_to_the_next_config(folder, config):
+    workdirs.claim(folder, dataclasses.replace(config, seed=1))
+    write(folder / "fold_0/grades/initialisation.json", '["weights of another"]')
+    write(folder / "fold_0/grades/checkpoints/latest/2.orbax-checkpoint-tmp/state")
+    write(folder / "notes.txt", "mine")
+    workdirs.claim(folder, config)
+    assert sorted(tree(folder)) == ["config.json", "notes.txt"]
+
+
+def test_folders_of_something_else_are_refused(tmp_path, config):
+    write(tmp_path / "one" / "fold_0" / "model.pth")
+    write(tmp_path / "two" / "config.json", '{"name": "a web page"}')
+    write(tmp_path / "three" / "config.json", "{")
+    before = tree(tmp_path)
+    for name, message in (
+        ("one", "holds folds but no config.json"),
+        ("two", "is not the config of a study .KeyError"),
+        ("three", "is not the config of a study .JSONDecodeError"),
+    ):
+        for refuse in (workdirs.check, workdirs.claim):
+            with pytest.raises(UserError, match=message):
+                refuse(tmp_path / name, config)
+    assert tree(tmp_path) == before
+
+
+def test_a_study_is_finished_for_its_own_config_alone(folder, config):
+    assert not workdirs.is_finished(folder, config)
+    workdirs.claim(folder, config)
+    assert not workdirs.is_finished(folder, config)
+    write(folder / "report" / "report.html")
+    assert workdirs.is_finished(folder, config)
+    assert not workdirs.is_finished(folder, dataclasses.replace(config, seed=1))

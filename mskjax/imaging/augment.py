@@ -18,9 +18,12 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SliceAugmentation:
     """Strengths for 2-D slices; every draw is uniform in +-strength unless said otherwise.
+
+    A pytree: inside a jitted step the strengths are traced scalars, so others compile nothing.
 
     Attributes:
       rotation: degrees.
@@ -47,9 +50,10 @@ class SliceAugmentation:
     blur: float = 0.5
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class CropAugmentation:
-    """Strengths for 3-D crops; in plane all slices move together.
+    """Strengths for 3-D crops; in plane all slices move together.  A pytree, as the other.
 
     Attributes:
       rotation: degrees, in plane.
@@ -145,7 +149,8 @@ def sample_slice_transform(key: jax.Array, config: SliceAugmentation) -> SliceTr
 def sample_crop_transform(key: jax.Array, config: CropAugmentation) -> CropTransform:
     """Draws the transform of one crop from a typed key."""
     keys = jax.random.split(key, 4)
-    shift = jax.random.randint(keys[1], (), -config.slice_shift, config.slice_shift + 1)
+    reach = jnp.asarray(config.slice_shift).astype(jnp.int32)
+    shift = jax.random.randint(keys[1], (), -reach, reach + 1)
     return CropTransform(
         in_plane=_sample_in_plane(keys[0], config.rotation, config.scale, config.translation, 0.0),
         slice_shift=shift,

@@ -80,7 +80,7 @@ def masked_heads_loss(
     logits: Mapping[str, jax.Array],
     targets: Mapping[str, jax.Array],
     weights: Mapping[str, jax.Array],
-    emd_weight: float,
+    emd_weight: float | jax.Array,
     nominal: Collection[str] = (),
 ) -> jax.Array:
     """Multi-head classification loss in which missing labels count for nothing.
@@ -92,7 +92,7 @@ def masked_heads_loss(
       logits: head name to (B, K).
       targets: head name to (B,) int in 0..K-1, or -1 where missing; the same names.
       weights: head name to (K,) class weights; a head that is not named is not weighted.
-      emd_weight: >= 0.
+      emd_weight: () >= 0, may be traced.
       nominal: heads whose classes have no order, and so no earth mover's distance.
 
     Returns:

@@ -82,7 +82,9 @@ class BoneEdges(PixelClassification):
         """(1, H, W) bool, the band: its pixels are drawn evenly, or the edge would be biased."""
         return super().candidates(label % _BAND).any(0)[None] & (label >= _BAND)
 
-    def loss(self, outputs: jax.Array, batch: dict[str, jax.Array], balance: object) -> jax.Array:
+    def loss(
+        self, outputs: jax.Array, batch: dict[str, jax.Array], balance: Any, hyper: Any
+    ) -> jax.Array:
         """Cross-entropy; a view that has lost its band costs nothing."""
         return self._scored(outputs, batch)[0]
 

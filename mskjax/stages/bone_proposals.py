@@ -114,7 +114,9 @@ class BoneProposals(PixelClassification):
         centres = patches.lattice((rows, cols), self.options.stride).reshape(1, -1, 2)
         return {**examples, "centres": np.broadcast_to(centres, (slices, *centres.shape[1:]))}
 
-    def loss(self, outputs: Any, batch: dict[str, jax.Array], balance: Any) -> jax.Array:
+    def loss(
+        self, outputs: Any, batch: dict[str, jax.Array], balance: Any, hyper: Any
+    ) -> jax.Array:
         """The sum over members: cross-entropy and soft Dice of U-Nets, cross-entropy of AlexNet.
 
         AlexNet sees classes in equal shares, which would make it find bone everywhere.  Its logits

@@ -105,12 +105,11 @@ class BoxDetection(Stage):
     name: str
     options: BoxDetectionOptions
     canvas: tuple[int, int]
-    inputs: tuple[str, ...] = ("image", "boxes", "labels")
+    inputs = ("image", "boxes", "labels")
 
-    @property
-    def train(self) -> TrainConfig:  # type: ignore[override]
-        """The recipe."""
-        return self.options.train
+    def hyper(self) -> dict[str, Any]:
+        """Strengths of the augmentation."""
+        return {"augmentation": self.options.augmentation}
 
     def model(self) -> nn.Module:
         """Faster R-CNN with two classes that are kinds of one thing."""
@@ -191,13 +190,15 @@ class BoxDetection(Stage):
         lowest = outputs["probabilities"][number][kept, LOWEST - 1] / np.maximum(scores, 1e-6)
         return Found(number, boxes, scores, lowest)
 
-    def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def augment(
+        self, keys: jax.Array, batch: dict[str, jax.Array], hyper: Any
+    ) -> dict[str, jax.Array]:
         """Motion of image and boxes together, intensities, blur and noise of the image."""
 
         def one(
             key: jax.Array, image: jax.Array, boxes: jax.Array, tilt: jax.Array
         ) -> tuple[jax.Array, jax.Array]:
-            transform = augment.sample_slice_transform(key, self.options.augmentation)
+            transform = augment.sample_slice_transform(key, hyper["augmentation"])
             return (
                 augment.apply_to_image(transform, image),
                 augment.apply_to_boxes(transform, boxes, tilt, (image.shape[0], image.shape[1])),
@@ -206,7 +207,9 @@ class BoxDetection(Stage):
         image, boxes = jax.vmap(one)(keys, batch["image"], batch["boxes"], batch["tilts"])
         return {**batch, "image": image, "boxes": boxes}
 
-    def loss(self, outputs: Any, batch: dict[str, jax.Array], balance: Any) -> jax.Array:
+    def loss(
+        self, outputs: Any, batch: dict[str, jax.Array], balance: Any, hyper: Any
+    ) -> jax.Array:
         """Both stages of the detector, see `models.faster_rcnn.detection_loss`."""
         return detection_loss(outputs)
 

@@ -1,6 +1,7 @@
 """A grader of crops through several slices: SpineNet's 3-D network."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -74,7 +75,9 @@ class CropGrading(Grading):
             dropout=m.dropout,
         )
 
-    def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def augment(
+        self, keys: jax.Array, batch: dict[str, jax.Array], hyper: Any
+    ) -> dict[str, jax.Array]:
         """In-plane motion shared by all slices, slice shift and flip, intensity changes."""
-        image = augment.augment_crops(keys, batch["image"], self.options.augmentation)
+        image = augment.augment_crops(keys, batch["image"], hyper["augmentation"])
         return {**batch, "image": image}

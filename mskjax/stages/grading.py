@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mskjax.config import TrainConfig
 from mskjax.data.pipeline import Examples
 from mskjax.models import losses
 from mskjax.models.attention import grad_cam
@@ -51,7 +50,8 @@ class Grading(Stage):
 
     Attributes:
       name: of the stage.
-      options: dataclass of the stage with at least ``train`` and ``emd_weight``.
+      options: dataclass of the stage with at least ``train``, ``emd_weight`` and
+        ``augmentation``.
       heads: the gradings; the first is the one that is balanced, monitored and explained.
     """
 
@@ -59,15 +59,16 @@ class Grading(Stage):
     options: Any
     heads: tuple[Head, ...]
 
-    @property
-    def train(self) -> TrainConfig:  # type: ignore[override]
-        """The recipe."""
-        return self.options.train
+    def hyper(self) -> dict[str, Any]:
+        """Weight of the earth mover's distance and strengths of the augmentation."""
+        return {k: getattr(self.options, k) for k in ("emd_weight", "augmentation")}
 
-    def loss(self, outputs: Any, batch: dict[str, jax.Array], balance: Any) -> jax.Array:
+    def loss(
+        self, outputs: Any, batch: dict[str, jax.Array], balance: Any, hyper: Any
+    ) -> jax.Array:
         """Cross-entropy (and earth mover's distance) per example over the labels it has."""
         targets = {h.name: batch[f"target_{h.name}"] for h in self.heads}
-        return losses.masked_heads_loss(outputs, targets, balance, self.options.emd_weight)
+        return losses.masked_heads_loss(outputs, targets, balance, hyper["emd_weight"])
 
     def monitor(self, outputs: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Whether the first head is right."""

@@ -159,11 +159,13 @@ class ImageGrading(Grading):
         loaded = pretrained.load(path, self.model(), variables)
         return loaded.variables, loaded.notes()
 
-    def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def augment(
+        self, keys: jax.Array, batch: dict[str, jax.Array], hyper: Any
+    ) -> dict[str, jax.Array]:
         """Motion, intensities, blur and noise; all channels alike."""
 
         def one(key: jax.Array, image: jax.Array) -> jax.Array:
-            transform = augment.sample_slice_transform(key, self.options.augmentation)
+            transform = augment.sample_slice_transform(key, hyper["augmentation"])
             return augment.apply_to_image(transform, image)
 
         return {**batch, "image": jax.vmap(one)(keys, batch["image"])}

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -83,7 +83,8 @@ class PairedDiscGrading(CropGrading):
 
     def traced(self) -> "PairedDiscGrading":
         """Normalisations differ in what the host cuts, not in the network."""
-        return dataclasses.replace(self, name="", normalisation="none", landmarks=None)
+        traced = cast(PairedDiscGrading, super().traced())
+        return dataclasses.replace(traced, normalisation="none", landmarks=None)
 
     def fitted(self, studies: Sequence[Study], train: Sequence[int]) -> "PairedDiscGrading":
         """The stage with landmarks learnt from training studies, where it needs them.

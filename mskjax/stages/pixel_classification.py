@@ -137,10 +137,12 @@ class PixelClassification(SliceSegmentation):
         shape = (-1, self.options.blocks.points, 2)
         return {**examples, "centres": np.array(centres, np.float32).reshape(shape)}
 
-    def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def augment(
+        self, keys: jax.Array, batch: dict[str, jax.Array], hyper: Any
+    ) -> dict[str, jax.Array]:
         """A random view of slice and label, and pixels drawn from it, balanced by class."""
         pair = jax.vmap(lambda key: jax.random.split(key))(keys)
-        view = super().augment(pair[:, 0], batch)
+        view = super().augment(pair[:, 0], batch, hyper)
 
         def draw(key: jax.Array, label: jax.Array) -> jax.Array:
             uniform = jax.random.uniform(key, (self.options.blocks.points,))

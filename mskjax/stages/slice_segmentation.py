@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -72,10 +73,9 @@ class SliceSegmentation(Stage):
     canvas: tuple[int, int]
     channels: tuple[str, ...] = ("image",)
 
-    @property
-    def train(self) -> TrainConfig:  # type: ignore[override]
-        """The recipe."""
-        return self.options.train
+    def hyper(self) -> dict[str, Any]:
+        """Strengths of the augmentation."""
+        return {"augmentation": self.options.augmentation}
 
     def model(self) -> nn.Module:
         """U-Net with one output per structure and one for background."""
@@ -145,7 +145,9 @@ class SliceSegmentation(Stage):
         logits = jnp.log(jnp.maximum(probabilities, np.finfo(np.float16).smallest_subnormal))
         return float(losses.segmentation_loss(logits, jnp.asarray(examples["label"])).mean())
 
-    def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def augment(
+        self, keys: jax.Array, batch: dict[str, jax.Array], hyper: Any
+    ) -> dict[str, jax.Array]:
         """A random patch, then a random transform of image and label together."""
         patch = tuple(min(p, c) for p, c in zip(self.options.patch, self.canvas, strict=True))
 
@@ -156,7 +158,7 @@ class SliceSegmentation(Stage):
             size = (*patch, image.shape[-1])
             image = jax.lax.dynamic_slice(image, (start[0], start[1], 0), size)
             label = jax.lax.dynamic_slice(label, (start[0], start[1]), patch)
-            transform = augment.sample_slice_transform(key, self.options.augmentation)
+            transform = augment.sample_slice_transform(key, hyper["augmentation"])
             return (
                 augment.apply_to_image(transform, image),
                 augment.apply_to_mask(transform, label),
@@ -165,7 +167,9 @@ class SliceSegmentation(Stage):
         image, label = jax.vmap(one)(keys, batch["image"], batch["label"])
         return {**batch, "image": image, "label": label}
 
-    def loss(self, outputs: jax.Array, batch: dict[str, jax.Array], balance: object) -> jax.Array:
+    def loss(
+        self, outputs: jax.Array, batch: dict[str, jax.Array], balance: Any, hyper: Any
+    ) -> jax.Array:
         """Cross-entropy plus soft Dice per slice."""
         return losses.segmentation_loss(outputs, batch["label"].astype(jnp.int32))
 

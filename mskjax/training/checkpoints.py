@@ -6,16 +6,22 @@ process that dies while saving leaves the checkpoint before intact.
 """
 
 import errno
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from mskjax.errors import UserError
 from mskjax.training.state import TrainState
 
 SPARE_BYTES = 16_000_000  # for all that is written between two saves
+KINDS = ("latest", "best")
+# Of a stage's folder, written in this order once it is trained to its end.
+ARCHITECTURE, COST = "architecture.json", "cost.json"
 
 
 class Checkpoints:
@@ -28,20 +34,31 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self._folder = folder
         self._managers = {
-            name: ocp.CheckpointManager(
-                (folder / name).resolve(),
-                options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True),
+            kind: ocp.CheckpointManager(
+                (folder / kind).resolve(),
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=1,
+                    create=True,
+                    cleanup_tmp_directories=True,
+                    # Both may save at one step; processes must not take one for the other.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        barrier_sync_key_prefix=kind
+                    ),
+                ),
             )
-            for name in ("latest", "best")
+            for kind in KINDS
         }
 
     def save(self, kind: str, state: TrainState, record: dict[str, Any]) -> None:
-        """Saves in the background.
+        """Saves in the background; `state` may be donated as soon as this returns.
+
+        ``latest`` is not begun before ``best`` is on disk, for its record names the best step: a
+        process killed between the two would go on without it, and select other weights.
 
         Args:
           kind: ``latest`` or ``best``.
           state: the train state.
-          record: JSON: the data iterator's state, wall-clock so far, best loss so far.
+          record: JSON: the data iterator's state, wall-clock so far, best loss so far and its step.
 
         Raises:
           OSError: ENOSPC: the disk has no room for it.
@@ -49,6 +66,8 @@ class Checkpoints:
         if int(state.step) in self._managers[kind].all_steps():
             return  # a run killed between two saves comes here again, with the same bits
         self._check_space(state)
+        if kind == "latest":
+            self._managers["best"].wait_until_finished()
         self._managers[kind].save(
             int(state.step),
             args=ocp.args.Composite(
@@ -96,3 +115,76 @@ class Checkpoints:
         self.wait()
         for manager in self._managers.values():
             manager.close()
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether the stage of ``fold_<k>/<stage>`` is trained to its end."""
+    return (folder / ARCHITECTURE).exists() and (folder / COST).exists()
+
+
+def selected_step(folder: Path) -> int:
+    """The step whose weights a finished stage is used with, of architecture.json.
+
+    Args:
+      folder: ``fold_<k>/<stage>``.
+
+    Raises:
+      UserError: the stage is not trained to its end.
+    """
+    path = folder / ARCHITECTURE
+    if not path.exists():
+        raise UserError(f"{path} is missing: the stage is not trained; run with --mode=train.")
+    return json.loads(path.read_text())["selected_step"]
+
+
+def restore_variables(folder: Path, sharding: jax.sharding.Sharding | None = None) -> Any:
+    """The selected weights of a finished stage, as its checkpoint describes them.
+
+    Neither the network nor a batch is needed.
+
+    Args:
+      folder: ``fold_<k>/<stage>``.
+      sharding: where the arrays go; None gives NumPy arrays.
+
+    Returns:
+      Flax collections.
+
+    Raises:
+      UserError: the stage is not trained to its end, or the checkpoint is gone.
+    """
+    return restore_average(folder / "checkpoints", selected_step(folder), sharding)
+
+
+def restore_average(folder: Path, step: int, sharding: jax.sharding.Sharding | None = None) -> Any:
+    """The average of weights at a step; the state beside it is not read.
+
+    Args:
+      folder: ``fold_<k>/<stage>/checkpoints``.
+      step: of either checkpoint.
+      sharding: where the arrays go; None gives NumPy arrays.
+
+    Returns:
+      Flax collections.
+
+    Raises:
+      UserError: neither checkpoint is of this step.
+    """
+    paths = [folder.resolve() / kind / str(step) / "state" for kind in KINDS]
+    path = next((p for p in paths if p.exists()), None)
+    if path is None:
+        raise UserError(
+            f"{folder}: no checkpoint of step {step}; remove {folder.parent} to train it again."
+        )
+    handler = ocp.PyTreeCheckpointHandler()
+    stored = handler.metadata(path).tree["average"]
+    if sharding is None:
+        how = ocp.RestoreArgs(restore_type=np.ndarray)
+    else:
+        how = ocp.ArrayRestoreArgs(sharding=sharding)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), stored)
+    arguments = ocp.args.PyTreeRestore(
+        item={"average": shapes},
+        restore_args={"average": jax.tree.map(lambda _: how, stored)},
+        partial_restore=True,
+    )
+    return handler.restore(path, args=arguments)["average"]

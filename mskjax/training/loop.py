@@ -1,12 +1,13 @@
 """The one training loop of all stages of all systems."""
 
+import contextlib
 import dataclasses
+import json
 import resource
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,26 @@ from mskjax.data.pipeline import (
 )
 from mskjax.errors import Preempted, UserError
 from mskjax.evaluation import validate
+from mskjax.models.summary import parameter_count, parameter_table
 from mskjax.progress import Progress
-from mskjax.training.checkpoints import Checkpoints
+from mskjax.training.checkpoints import (
+    ARCHITECTURE,
+    COST,
+    Checkpoints,
+    is_trained,
+    restore_average,
+    restore_variables,
+    selected_step,
+)
+from mskjax.training.hyper import effective, learning_rate
 from mskjax.training.mesh import check_batch_size, put_batch, replicated
 from mskjax.training.program import Program
-from mskjax.training.state import TrainState, learning_rate
+from mskjax.training.state import TrainState
 from mskjax.writers import Writer, write_json
+
+INITIALISATION = "initialisation.json"
+
+_rate = jax.jit(learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +51,14 @@ class Fit:
 
     Attributes:
       variables: the selected weights (moving average).
-      state: the last state.
       step: the step whose weights were selected.
     """
 
     variables: Any
-    state: TrainState
     step: int
 
 
-@contextmanager
+@contextlib.contextmanager
 def preemption() -> Iterator[threading.Event]:
     """An event that SIGTERM sets; cloud schedulers send it before they take a machine away."""
     event = threading.Event()
@@ -68,8 +81,9 @@ def fit(
 ) -> Fit:
     """Trains a stage, or goes on from its latest checkpoint, or finds it finished.
 
-    Weights come from, in this order: the finished training in `folder`; the latest checkpoint
-    there; `Stage.initial`, e.g. a file of weights of another task; initialisation from `seed`.
+    Weights come from, in this order: the finished training in `folder`, which needs no example;
+    the latest checkpoint there; `Stage.initial`, e.g. a file of weights of another task;
+    initialisation from `seed`.
 
     Args:
       program: the stage's compiled programs.
@@ -82,9 +96,26 @@ def fit(
       title: for the progress bar.
 
     Raises:
-      UserError: a step was not finite; nothing was saved after it.
+      UserError: a step was not finite, and nothing was saved after it; or a checkpoint that
+        training goes on from is gone.
       Preempted: `stop` was set and the state was saved.
     """
+    if not is_trained(folder):
+        _train(program, examples, chosen, validation, folder, seed, stop, title)
+    return Fit(restore_variables(folder, replicated(program.mesh)), selected_step(folder))
+
+
+def _train(
+    program: Program,
+    examples: Examples,
+    chosen: np.ndarray,
+    validation: Examples | None,
+    folder: Path,
+    seed: int,
+    stop: threading.Event,
+    title: str,
+) -> None:
+    """Trains to the end and says so in the folder."""
     stage, config = program.stage, program.stage.train
     check_batch_size(
         config.batch_size, program.mesh, f"config.stages.{stage.name}.train.batch_size"
@@ -100,38 +131,55 @@ def fit(
         jax.process_index(),
         jax.process_count(),
     )
-    checkpoints = Checkpoints(folder / "checkpoints")
-    one = next(evaluation_batches(take(examples, chosen[:1]), config.batch_size))
-    state = program.init(put_batch(one, program.mesh), jax.random.fold_in(key, 2**31 - 2))
-    record: dict[str, Any] = {"best_loss": None, "wall_s": 0.0, "data": None}
-    if checkpoints.step("latest") is not None:
-        state, record = checkpoints.restore("latest", state)
-        if record["data"] is not None:
-            batches.set_state(record["data"])
-    else:
-        variables, notes = stage.initial(state.variables)
-        if notes:
-            state = program.start_from(state, variables)
-            write_json(folder / "initialisation.json", notes)
-    step = int(state.step)
-    if step < config.steps:
+    first = next(evaluation_batches(take(examples, chosen[:1]), config.batch_size))
+    state = program.init(put_batch(first, program.mesh), jax.random.fold_in(key, 2**31 - 2))
+    record: dict[str, Any] = {"best_loss": None, "best_step": None, "wall_s": 0.0, "data": None}
+    with (
+        contextlib.closing(batches),
+        contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints,
+    ):
+        if checkpoints.step("latest") is not None:
+            state, record = checkpoints.restore("latest", state)
+            _mend_best(checkpoints, state, record, folder)
+            if record["data"] is not None:
+                batches.set_state(record["data"])
+        else:
+            variables, notes = stage.initial(state.variables)
+            if notes:
+                state = program.start_from(state, variables)
+                write_json(folder / INITIALISATION, notes)
         run = _Run(program, checkpoints, batches, record, validation, balance, key, stop)
-        writer = Writer(folder, step)
-        try:
-            state = run.steps(state, step, writer, title)
-        finally:
-            writer.close()
-            checkpoints.close()
-        checkpoints = Checkpoints(folder / "checkpoints")
-    if not (folder / "cost.json").exists():  # or a kill came between the last save and this line
+        if (step := int(state.step)) < config.steps:
+            with contextlib.closing(Writer(folder, step)) as writer:
+                run.steps(state, step, writer, title)
+    selected = record["best_step"] if run.selects_best else config.steps
+    _write_architecture(folder, program, selected)
+    if not (folder / COST).exists():  # or a kill came between the last save and this line
         _write_cost(folder, record, config.steps, program)
-    selected = state
-    if validation is not None and config.select == "best" and checkpoints.step("best"):
-        selected, _ = checkpoints.restore("best", state)
-    checkpoints.close()
-    if hasattr(batches, "close"):
-        batches.close()
-    return Fit(selected.average, state, int(selected.step))
+
+
+def _mend_best(
+    checkpoints: Checkpoints, state: TrainState, record: dict[str, Any], folder: Path
+) -> None:
+    """Holds ``best`` against the record of ``latest``.
+
+    A later one is in order: the process was killed between the two, and comes to the same step
+    again.
+
+    Raises:
+      UserError: it is gone and cannot be made again.
+    """
+    found = checkpoints.step("best")
+    # Versions before this did not record it.
+    wanted: Any = record.setdefault("best_step", found)
+    if record["best_loss"] is None or (found is not None and found >= wanted):
+        return
+    if wanted != int(state.step):
+        raise UserError(
+            f"{folder / 'checkpoints' / 'best'} does not hold the weights of the lowest validation"
+            f" loss; remove {folder} to train it again."
+        )
+    checkpoints.save("best", state, record)
 
 
 @dataclasses.dataclass
@@ -147,9 +195,13 @@ class _Run:
     key: jax.Array
     stop: threading.Event
 
-    def steps(self, state: TrainState, step: int, writer: Writer, title: str) -> TrainState:
+    @property
+    def selects_best(self) -> bool:
+        """Whether the weights of the lowest validation loss are used, not the latest."""
+        return self.validation is not None and self.program.stage.train.select == "best"
+
+    def steps(self, state: TrainState, step: int, writer: Writer, title: str) -> None:
         config = self.program.stage.train
-        rate = learning_rate(config)
         progress = Progress(title, config.steps, step)
         self._clock = time.monotonic()
         while step < config.steps:
@@ -163,7 +215,7 @@ class _Run:
                 writer.write_scalars(
                     step,
                     {f"train_{k}": v for k, v in values.items()}
-                    | {"learning_rate": float(rate(step - 1))},
+                    | {"learning_rate": float(_rate(self.program.hyper, step - 1))},
                 )
                 note = f"loss {values['loss']:.4f}"
             if step % config.validate_every == 0 or step == config.steps:
@@ -177,7 +229,6 @@ class _Run:
             progress.advance(note)
         self.checkpoints.wait()
         progress.close()
-        return state
 
     def _validate(self, state: TrainState, step: int, writer: Writer) -> None:
         if self.validation is None:
@@ -186,8 +237,8 @@ class _Run:
         values = validate(self.program, state.average, self.validation, self.balance)
         writer.write_scalars(step, {f"validation_{k}": v for k, v in values.items()})
         best = self.record["best_loss"]
-        if best is None or values["loss"] < best:
-            self.record["best_loss"] = values["loss"]
+        if self.selects_best and (best is None or values["loss"] < best):
+            self.record["best_loss"], self.record["best_step"] = values["loss"], step
             self.checkpoints.save("best", state, self._stamped())
 
     def _save(self, state: TrainState, writer: Writer) -> None:
@@ -224,6 +275,20 @@ def _order(program: Program, examples: Examples, chosen: np.ndarray) -> np.ndarr
     return chosen
 
 
+def _write_architecture(folder: Path, program: Program, selected: int) -> None:
+    """architecture.json of a finished stage: what it is, and which of its weights are used."""
+    params = restore_average(folder / "checkpoints", selected)["params"]
+    notes = folder / INITIALISATION
+    content = {
+        "parameters": int(parameter_count(params)),
+        "table": parameter_table(params),
+        "selected_step": selected,
+        "effective": effective(program.stage.train),
+        "initialisation": json.loads(notes.read_text()) if notes.exists() else ["random"],
+    }
+    write_json(folder / ARCHITECTURE, content)
+
+
 def _write_cost(folder: Path, record: dict[str, Any], steps: int, program: Program) -> None:
     """cost.json of a finished stage; wall-clock adds up over resumed runs."""
     device = program.mesh.devices.flat[0]
@@ -238,4 +303,4 @@ def _write_cost(folder: Path, record: dict[str, Any], steps: int, program: Progr
         "peak_memory_bytes": int(peak),
     }
     program.compile_s = 0.0  # the next fold reuses the program
-    write_json(folder / "cost.json", cost)
+    write_json(folder / COST, cost)

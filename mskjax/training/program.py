@@ -1,4 +1,7 @@
-"""The compiled programs of a stage, made once and used by all folds and by stages like it."""
+"""The compiled programs of a stage, made once and used by all folds and by stages like it.
+
+A stage is like another if they differ in name, recipe and hyper-parameters alone.
+"""
 
 import functools
 import time
@@ -9,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mskjax.metrics.states import MaskedMean
+from mskjax.training.hyper import Hyper
 from mskjax.training.mesh import replicated, sharded
 from mskjax.training.stage import Stage
 from mskjax.training.state import TrainState, initial_state, train_step
@@ -26,16 +30,18 @@ class Program:
     Attributes:
       stage: the declaration.
       mesh: the devices.
+      hyper: the stage's hyper-parameters on every device.
       compile_s: seconds spent compiling the training step.
     """
 
     def __init__(self, stage: Stage, mesh: Mesh):
         self.stage, self.mesh, self.compile_s = stage, mesh, 0.0
+        self.hyper = jax.device_put(Hyper.of(stage.train, stage.hyper()), replicated(mesh))
         self._compiled = _compiled(stage.traced(), mesh)
 
     def init(self, batch: Batch, key: jax.Array) -> TrainState:
         """State before the first step, with random weights."""
-        return self._compiled.init(self._training_view(batch), key)
+        return self._compiled.init(self.hyper, self._training_view(batch), key)
 
     def start_from(self, state: TrainState, variables: Any) -> TrainState:
         """The state before the first step with other weights of the same shapes."""
@@ -45,20 +51,24 @@ class Program:
     def train(
         self, state: TrainState, batch: Batch, balance: Any, key: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One step; the first call for a shape compiles and is timed."""
+        """One step; the first call for a shape compiles and is timed.
+
+        The state that is given is consumed: its memory holds the next one.
+        """
         shapes = tuple((k, v.shape, v.dtype) for k, v in sorted(batch.items()))
         steps = self._compiled.steps
         if shapes not in steps:
             start = time.monotonic()
-            steps[shapes] = self._compiled.train.lower(state, batch, balance, key).compile()
+            step = self._compiled.train.lower(state, self.hyper, batch, balance, key)
+            steps[shapes] = step.compile()
             self.compile_s += time.monotonic() - start
-        return steps[shapes](state, batch, balance, key)
+        return steps[shapes](state, self.hyper, batch, balance, key)
 
     def validate(
         self, variables: Any, batch: Batch, balance: Any, totals: dict[str, MaskedMean]
     ) -> dict[str, MaskedMean]:
         """Adds a padded batch to the running means of loss and monitors."""
-        return self._compiled.validate(variables, batch, balance, totals)
+        return self._compiled.validate(variables, self.hyper, batch, balance, totals)
 
     def predict(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
         """Activated outputs of a padded batch, padding included."""
@@ -67,7 +77,7 @@ class Program:
     def _training_view(self, batch: Batch) -> Batch:
         """Shapes after augmentation: a stage may train on patches of what it predicts on."""
         keys = jax.random.split(jax.random.key(0), len(batch["index"]))
-        shapes = jax.eval_shape(self.stage.augment, keys, batch)
+        shapes = jax.eval_shape(self.stage.augment, keys, batch, self.hyper.stage)
         return {k: jnp.zeros(v.shape, v.dtype) for k, v in shapes.items()}
 
 
@@ -85,11 +95,12 @@ class _Compiled:
         self.init = jax.jit(functools.partial(initial_state, stage), out_shardings=whole)
         self.train = jax.jit(
             functools.partial(train_step, stage),
-            in_shardings=(whole, parts, whole, whole),
+            in_shardings=(whole, whole, parts, whole, whole),
             out_shardings=(whole, whole),
+            donate_argnums=0,  # or two whole states are in memory
         )
         self.validate = jax.jit(
-            self._validation, in_shardings=(whole, parts, whole, whole), out_shardings=whole
+            self._validation, in_shardings=(whole, whole, parts, whole, whole), out_shardings=whole
         )
         # Predictions are gathered: every process then holds all of them.
         self.predict = jax.jit(self._prediction, in_shardings=(whole, parts), out_shardings=whole)
@@ -100,10 +111,12 @@ class _Compiled:
     def _outputs(self, variables: Any, batch: Batch) -> Any:
         return self.stage.model().apply(variables, *self._inputs(batch), train=False)
 
-    def _validation(self, variables: Any, batch: Batch, balance: Any, totals: Any) -> Any:
+    def _validation(
+        self, variables: Any, hyper: Hyper, batch: Batch, balance: Any, totals: Any
+    ) -> Any:
         outputs = self._outputs(variables, batch)
         values = {
-            "loss": self.stage.loss(outputs, batch, balance),
+            "loss": self.stage.loss(outputs, batch, balance, hyper.stage),
             **self.stage.monitor(outputs, batch),
         }
         new = {k: MaskedMean.from_model_output(v, batch["weight"]) for k, v in values.items()}
@@ -114,4 +127,5 @@ class _Compiled:
         return outputs | self.stage.explain(variables, self._inputs(batch))
 
 
-_compiled = functools.lru_cache(maxsize=8)(_Compiled)  # those of the largest system
+# More than the largest system has stages; what is in use is kept alive by its `Program` anyway.
+_compiled = functools.lru_cache(maxsize=32)(_Compiled)

@@ -1,8 +1,10 @@
 """What the loops need to know of one network: `Stage`, the declaration that systems fill in."""
 
 import abc
+import copy
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -14,27 +16,52 @@ from mskjax.data.pipeline import Examples
 Study = Mapping[str, Any]  # one packaged study: arrays on the native grid and strings
 
 
+@dataclasses.dataclass(frozen=True)
 class Stage(abc.ABC):
     """One network of a system: what it sees, what it is, how it is trained.
 
     A stage is stateless and hashable.  Methods on `Examples` run on the host; methods on batches
     are traced under jit and must be pure.
+
+    Attributes:
+      name: of the stage.
+      options: dataclass with at least ``train``, a `TrainConfig`, and the fields that `hyper`
+        names.
     """
 
     name: str
-    train: TrainConfig
-    inputs: tuple[str, ...] = ("image",)  # the arrays of an example that the network sees
+    options: Any
+
+    inputs: ClassVar[tuple[str, ...]] = ("image",)  # arrays of an example that the network sees
+
+    @property
+    def train(self) -> TrainConfig:
+        """The recipe."""
+        return self.options.train
 
     @abc.abstractmethod
     def model(self) -> nn.Module:
         """The network: ``__call__(*inputs, train: bool)``."""
 
+    def hyper(self) -> dict[str, Any]:
+        """The options that leave shapes unchanged: names of fields -> pytrees of numbers.
+
+        `augment` and `loss` are given them as scalars that may be traced, so another value compiles
+        nothing.
+        """
+        return {}
+
     def traced(self) -> "Stage":
         """The stage as far as methods on batches depend on it: equal ones share what is compiled.
 
-        A stage overrides this if some of its fields concern the host alone.
+        It has no name, no recipe and none of the options that `hyper` names: what reads them there
+        instead of its argument fails.  A stage overrides this if more of its fields concern the
+        host alone.
         """
-        return self
+        options = copy.copy(self.options)
+        for field in ("train", *self.hyper()):
+            object.__setattr__(options, field, None)  # frozen; and None is no legal value
+        return dataclasses.replace(self, name="", options=options)
 
     @abc.abstractmethod
     def training_examples(self, study: Study) -> Examples | None:
@@ -44,12 +71,29 @@ class Stage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def augment(self, keys: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Random training view of a batch; ``keys`` (B,) holds one typed key per example."""
+    def augment(
+        self, keys: jax.Array, batch: dict[str, jax.Array], hyper: Any
+    ) -> dict[str, jax.Array]:
+        """Random training view of a batch.
+
+        Args:
+          keys: (B,), one typed key per example.
+          batch: arrays of B examples.
+          hyper: as `hyper` gives it, of scalars that may be traced.
+        """
 
     @abc.abstractmethod
-    def loss(self, outputs: Any, batch: dict[str, jax.Array], balance: Any) -> jax.Array:
-        """(B,) float32 loss per example, given the raw outputs of the network."""
+    def loss(
+        self, outputs: Any, batch: dict[str, jax.Array], balance: Any, hyper: Any
+    ) -> jax.Array:
+        """(B,) float32 loss per example.
+
+        Args:
+          outputs: of the network, raw.
+          batch: arrays of B examples.
+          balance: of `balance`.
+          hyper: as `hyper` gives it, of scalars that may be traced.
+        """
 
     @abc.abstractmethod
     def activate(self, outputs: Any) -> dict[str, jax.Array]:

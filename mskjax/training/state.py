@@ -1,5 +1,6 @@
 """The train state and the one training step."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from mskjax.config import TrainConfig
+from mskjax.training.hyper import Hyper, average_decay, learning_rate
 from mskjax.training.stage import Stage
 
 
@@ -15,7 +16,7 @@ class TrainState(struct.PyTreeNode):
     """All that a step reads and writes; what is in here is what a checkpoint holds.
 
     Attributes:
-      step: int32, optimiser steps done.
+      step: int32, optimiser steps done; it stands still once training has ended or failed.
       variables: Flax collections (``params`` and, with batch norm, ``batch_stats``).
       optimiser: optax state.
       average: exponential moving average of ``variables`` (equal to it where switched off).
@@ -29,32 +30,33 @@ class TrainState(struct.PyTreeNode):
     bad_step: jax.Array
 
 
-def make_optimiser(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) with clipping, linear warm-up and cosine decay."""
-    schedule = learning_rate(config)
+def optimiser(hyper: Hyper) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2019) with clipping, linear warm-up and cosine decay.
+
+    The structure of its state does not depend on `hyper`, which may hold traced arrays.
+    """
 
     def decayed(params: Any) -> Any:
         return jax.tree.map(lambda p: p.ndim > 1, params)
 
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed),
+        optax.clip_by_global_norm(hyper.clip_norm),
+        optax.adamw(
+            functools.partial(learning_rate, hyper),
+            weight_decay=hyper.weight_decay,
+            mask=decayed,
+        ),
     )
 
 
-def learning_rate(config: TrainConfig) -> optax.Schedule:
-    """The learning rate as a function of the step alone."""
-    warmup = min(config.warmup_steps, config.steps // 2)
-    return optax.warmup_cosine_decay_schedule(
-        0.0 if warmup else config.learning_rate, config.learning_rate, warmup, config.steps
-    )
-
-
-def initial_state(stage: Stage, batch: dict[str, jax.Array], key: jax.Array) -> TrainState:
+def initial_state(
+    stage: Stage, hyper: Hyper, batch: dict[str, jax.Array], key: jax.Array
+) -> TrainState:
     """State before the first step.
 
     Args:
       stage: gives the network.
+      hyper: of the training; the state depends on none of its values.
       batch: arrays of the shapes the network will see in training.
       key: typed key of the initialisation.
     """
@@ -63,7 +65,7 @@ def initial_state(stage: Stage, batch: dict[str, jax.Array], key: jax.Array) -> 
     return TrainState(
         step=jnp.int32(0),
         variables=variables,
-        optimiser=make_optimiser(stage.train).init(variables["params"]),
+        optimiser=optimiser(hyper).init(variables["params"]),
         average=jax.tree.map(jnp.copy, variables),
         bad_step=jnp.int32(-1),
     )
@@ -76,18 +78,33 @@ def example_keys(key: jax.Array, step: jax.Array, index: jax.Array) -> jax.Array
 
 
 def train_step(
-    stage: Stage, state: TrainState, batch: dict[str, jax.Array], balance: Any, key: jax.Array
+    stage: Stage,
+    state: TrainState,
+    hyper: Hyper,
+    batch: dict[str, jax.Array],
+    balance: Any,
+    key: jax.Array,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimiser step; a pure function of its arguments.
 
-    A step that is not finite changes nothing but `bad_step`, so that the state saved before the
-    loop stops is the last good one.
+    A state whose training has ended (``step`` at ``hyper.steps`` or beyond) or failed (`bad_step`)
+    is frozen: whatever it is given, it comes back bit for bit.  So states of several trainings
+    may be stepped together until the last has ended, and one that fails spoils no other.  The step
+    that fails changes nothing but `bad_step`: the state is the last good one.
+
+    Args:
+      stage: gives augmentation, network and loss.
+      state: before the step.
+      hyper: scalars; another value compiles nothing.
+      batch: arrays of B examples with ``index``.
+      balance: of `Stage.balance`.
+      key: typed key of the training.
 
     Returns:
       The next state and scalars ``loss``, ``gradient_norm``.
     """
     keys = example_keys(key, state.step, batch["index"])
-    view = stage.augment(keys, batch)
+    view = stage.augment(keys, batch, hyper.stage)
     model = stage.model()
     # One key a step for dropout; augmentation has one per example.
     dropout = jax.random.fold_in(jax.random.fold_in(key, state.step), 2**31 - 1)
@@ -100,28 +117,26 @@ def train_step(
             mutable=["batch_stats"],
             rngs={"dropout": dropout},
         )
-        return jnp.mean(stage.loss(outputs, view, balance)), updates
+        return jnp.mean(stage.loss(outputs, view, balance, hyper.stage)), updates
 
     (loss, updates), gradient = jax.value_and_grad(mean_loss, has_aux=True)(
         state.variables["params"]
     )
     norm = optax.tree.norm(gradient)
-    change, optimiser = make_optimiser(stage.train).update(
-        gradient, state.optimiser, state.variables["params"]
-    )
+    change, moments = optimiser(hyper).update(gradient, state.optimiser, state.variables["params"])
     variables = {
         **state.variables,
         **updates,
         "params": optax.apply_updates(state.variables["params"], change),
     }
-    # The average warms up with (1 + t) / (10 + t), or the random start would weigh for long.
-    decay = jnp.minimum(stage.train.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+    decay = average_decay(hyper, state.step)
     average = jax.tree.map(lambda a, v: decay * a + (1 - decay) * v, state.average, variables)
+    training = (state.bad_step < 0) & (state.step < hyper.steps)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    new = state.replace(variables=variables, optimiser=optimiser, average=average)
-    kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, state)
-    kept = kept.replace(
-        step=state.step + 1,
-        bad_step=jnp.where(~finite & (state.bad_step < 0), state.step, state.bad_step),
+    new = state.replace(
+        step=state.step + 1, variables=variables, optimiser=moments, average=average
     )
+    kept = jax.tree.map(lambda n, o: jnp.where(training & finite, n, o), new, state)
+    failed = training & ~finite
+    kept = kept.replace(bad_step=jnp.where(failed, state.step, state.bad_step))
     return kept, {"loss": loss, "gradient_norm": norm}

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +29,10 @@ image_of = jax.jit(apply_to_image)
 mask_of = jax.jit(apply_to_mask)
 crop_of = jax.jit(apply_to_crop)
 boxes_of = jax.jit(apply_to_boxes, static_argnums=3)
-augment_crops = jax.jit(augment.augment_crops, static_argnums=2)
+augment_crops = jax.jit(augment.augment_crops)
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@jax.jit
 def augment_slices(keys, images, masks, config):
     def one(key, image, mask):
         transform = sample_slice_transform(key, config)
@@ -59,6 +58,7 @@ def moved(**geometry):
 
 
 def test_strength_zero_changes_no_bit():
+    """Though the compiled function knows no strength: it is the one that also turns and blurs."""
     keys = jax.random.split(jax.random.key(3), 2)
     images, masks = normal(2, 12, 9, 2), jnp.arange(216).reshape(2, 12, 9).astype(jnp.uint8)
     out, out_masks = augment_slices(keys, images, masks, NO_SLICE)
@@ -344,6 +344,18 @@ def test_crop_draws():
     assert 0.4 < float(drawn.flip_slices.mean()) < 0.6
     assert not drawn.in_plane.flip.any()
     assert float(drawn.gain.max()) <= 1.1 + 1e-5
+
+
+def test_other_strengths_run_on_the_same_program():
+    keys, crops = jax.random.split(jax.random.key(5), 2), normal(2, 4, 6, 5, 2)
+    images, masks = normal(2, 12, 9, 2), jnp.ones((2, 12, 9), jnp.uint8)
+    augment_crops(keys, crops, CropAugmentation())
+    augment_slices(keys, images, masks, SliceAugmentation())
+    before = augment_crops._cache_size(), augment_slices._cache_size()
+    many = CropAugmentation(40.0, 0.5, 0.0, slice_shift=2, flip_slices=1.0, gain=0.0)
+    assert float(jnp.abs(augment_crops(keys, crops, many) - crops).max()) > 0.1
+    augment_slices(keys, images, masks, dataclasses.replace(SliceAugmentation(), blur=0.0))
+    assert before == (augment_crops._cache_size(), augment_slices._cache_size())
 
 
 def test_configurations_are_hashable_and_frozen():

@@ -19,7 +19,7 @@ def stage(canvas=(32, 36), patch=(32, 36), spacing=1.5, band_mm=3.0, augmentatio
         spacing_mm=spacing,
         patch=patch,
         blocks=BlockOptions(size=17, points=12, width=2, hidden=8),
-        train=TrainConfig(steps=2, batch_size=2),
+        train=TrainConfig(steps=2, batch_size=2, warmup_steps=0),
         augmentation=augmentation,
         band_mm=band_mm,
     )
@@ -49,7 +49,7 @@ def test_the_band_moves_with_the_slice():
     made = stage(augmentation=augment.SliceAugmentation())
     examples = made.training_examples(study())
     batch = {k: jnp.asarray(v) for k, v in examples.items()}
-    view = jax.jit(made.augment)(jax.random.split(jax.random.key(0), 3), batch)
+    view = jax.jit(made.augment)(jax.random.split(jax.random.key(0), 3), batch, made.hyper())
     marked = np.asarray(view["label"]) >= 4
     assert not np.array_equal(marked, examples["label"] >= 4)
     assert at(marked, view["centres"]).all()
@@ -63,9 +63,9 @@ def test_loss_reads_the_classes_below_the_mark():
     batch = {k: jnp.asarray(v) for k, v in examples.items()}
     target = at(study()["mask"], examples["centres"])
     sure = 30 * jax.nn.one_hot(target, 3)
-    np.testing.assert_allclose(stage().loss(sure, batch, ()), 0, atol=1e-5)
+    np.testing.assert_allclose(stage().loss(sure, batch, (), {}), 0, atol=1e-5)
     np.testing.assert_allclose(stage().monitor(sure, batch)["accuracy"], 1)
-    assert (np.asarray(stage().loss(-sure, batch, ())) > 10).all()
+    assert (np.asarray(stage().loss(-sure, batch, (), {})) > 10).all()
 
 
 def test_a_view_without_a_band_costs_nothing():
@@ -73,7 +73,7 @@ def test_a_view_without_a_band_costs_nothing():
         "label": jnp.zeros((1, 32, 36), jnp.uint8),
         "centres": jnp.full((1, 12, 2), 5.0),
     }
-    assert stage().loss(jnp.ones((1, 12, 3)), batch, ()).tolist() == [0]
+    assert stage().loss(jnp.ones((1, 12, 3)), batch, (), {}).tolist() == [0]
 
 
 @pytest.mark.parametrize("at_once", [20, 2**16])
@@ -139,3 +139,10 @@ def test_the_pixels_beside_an_edge_belong_to_a_band_of_any_width():
 def test_a_band_without_width_is_refused():
     with pytest.raises(UserError, match="band_mm"):
         stage(band_mm=0.0)
+
+
+def test_strengths_of_the_augmentation_are_no_part_of_what_is_compiled():
+    moving = stage(augmentation=augment.SliceAugmentation())
+    assert moving.traced() == stage().traced()
+    assert moving.hyper() == {"augmentation": augment.SliceAugmentation()}
+    assert stage(patch=(24, 36)).traced() != stage().traced()

@@ -25,7 +25,7 @@ def stage(canvas=(32, 36), patch=(32, 36), spacing=1.5, **options):
         spacing_mm=spacing,
         patch=patch,
         model=UNetOptions((4, 4)),
-        train=TrainConfig(steps=2, batch_size=2),
+        train=TrainConfig(steps=2, batch_size=2, warmup_steps=0),
         augmentation=options.pop("augmentation", STILL),
         blocks=BlockOptions(size=17, points=12, width=2, hidden=8),
         **options,
@@ -132,21 +132,21 @@ def test_a_step_draws_pixels_of_the_view_it_trains_on():
     examples = moved.training_examples(study())
     batch = {k: jnp.asarray(v) for k, v in examples.items()}
     keys = jax.random.split(jax.random.key(0), 3)
-    view = jax.jit(moved.augment)(keys, batch)
+    view = jax.jit(moved.augment)(keys, batch, moved.hyper())
     assert not np.array_equal(view["label"], batch["label"])
     at = np.asarray(view["centres"], int)
     label = np.asarray(view["label"])
     for number, present in enumerate((3, 3, 2)):
         drawn = label[number][at[number][:, 0], at[number][:, 1]]
         assert sorted(np.bincount(drawn)[np.bincount(drawn) > 0]) == [12 // present] * present
-    other = jax.jit(moved.augment)(jax.random.split(jax.random.key(1), 3), batch)
+    other = jax.jit(moved.augment)(jax.random.split(jax.random.key(1), 3), batch, moved.hyper())
     assert not np.array_equal(view["centres"], other["centres"])
 
 
 def test_blocks_of_a_patch_of_the_slice_end_within_it():
     small = stage(patch=(24, 26))
     batch = {k: jnp.asarray(v) for k, v in small.training_examples(study()).items()}
-    view = jax.jit(small.augment)(jax.random.split(jax.random.key(0), 3), batch)
+    view = jax.jit(small.augment)(jax.random.split(jax.random.key(0), 3), batch, small.hyper())
     assert view["image"].shape == (3, 24, 26, 1)
     at = np.asarray(view["centres"])
     assert at.min() >= 8
@@ -168,7 +168,7 @@ def test_loss_is_the_sum_over_members():
     label = batch["label"]
     for name, target in zip(bp.UNETS, (label == 1, label == 2, label > 0), strict=True):
         expected = expected + losses.segmentation_loss(outputs[name], target.astype(jnp.int32))
-    np.testing.assert_allclose(stage().loss(outputs, batch, balance), expected, rtol=1e-5)
+    np.testing.assert_allclose(stage().loss(outputs, batch, balance, {}), expected, rtol=1e-5)
     monitors = stage().monitor(outputs, batch)
     right = (np.argmax(outputs["unet_scapula"], -1) == (examples["label"] == 2)).mean((1, 2))
     np.testing.assert_allclose(monitors["accuracy_unet_scapula"], right, rtol=1e-5)
@@ -244,3 +244,10 @@ def test_a_stride_below_one_and_a_share_above_it_are_refused():
         stage(stride=0)
     with pytest.raises(UserError, match="smallest_part is 1.5"):
         stage(smallest_part=1.5)
+
+
+def test_strengths_of_the_augmentation_are_no_part_of_what_is_compiled():
+    moving = stage(augmentation=augment.SliceAugmentation())
+    assert moving.traced() == stage().traced()
+    assert moving.hyper() == {"augmentation": augment.SliceAugmentation()}
+    assert stage(patch=(24, 36)).traced() != stage().traced()

@@ -23,7 +23,7 @@ def stage(most_boxes=4, canvas=(48, 40), **changes):
     options = bd.BoxDetectionOptions(
         spacing_mm=1.5,
         channels=("t2",),
-        train=TrainConfig(steps=1, batch_size=1),
+        train=TrainConfig(steps=1, batch_size=1, warmup_steps=0),
         most_boxes=most_boxes,
         **changes,
     )
@@ -161,7 +161,7 @@ def test_augmentation_moves_each_box_with_its_own_image():
     boxes = np.tile(np.array([[15, 12, 25, 28], [0, 0, 0, 0]], np.float32), (2, 1, 1))
     batch = {"image": jnp.asarray(image), "boxes": jnp.asarray(boxes), "labels": jnp.ones((2, 2))}
     batch["tilts"] = jnp.zeros((2, 2), jnp.float32)
-    moved = jax.jit(made.augment)(jax.random.split(jax.random.key(0), 2), batch)
+    moved = jax.jit(made.augment)(jax.random.split(jax.random.key(0), 2), batch, made.hyper())
     own = np.asarray(moved["boxes"])
     assert np.abs(own[0, 0] - own[1, 0]).max() > 1
     assert not own[:, 1].any()
@@ -169,3 +169,11 @@ def test_augmentation_moves_each_box_with_its_own_image():
         rows, cols = np.nonzero(picture > 0.5)
         edges = (rows.min(), cols.min(), rows.max() + 1, cols.max() + 1)
         np.testing.assert_allclose(box, edges, atol=0.51)
+
+
+def test_detectors_that_differ_in_recipe_or_strengths_are_traced_alike():
+    other = stage(augmentation=augment.SliceAugmentation(gain=0.5, flip=0.0))
+    assert other != stage()
+    assert other.traced() == stage().traced()
+    assert other.hyper() == {"augmentation": augment.SliceAugmentation(gain=0.5, flip=0.0)}
+    assert stage(most_boxes=5).traced() != stage().traced()

@@ -24,7 +24,7 @@ def stage(normalisation="z_score_volume", crop=(3, 12, 16), extent=1.0, heads=("
         crop=crop,
         model=GraderOptions(width=8, norm="group"),
         heads=heads,
-        train=TrainConfig(steps=1, batch_size=1),
+        train=TrainConfig(steps=1, batch_size=1, warmup_steps=0),
         extent=extent,
     )
     return pg.PairedDiscGrading(

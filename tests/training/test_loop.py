@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from training.toy import Toy, toy_config, toy_examples
+from training.toy import stored_state, toy, toy_examples
 
 from mskjax.errors import Preempted, UserError
 from mskjax.evaluation import predict, validate
@@ -21,7 +21,7 @@ from mskjax.writers import read_rows
 
 
 def run(folder, devices=1, stop=None, **changes):
-    program = Program(Toy(toy_config(**changes)), data_mesh(devices))
+    program = Program(toy(**changes), data_mesh(devices))
     result = fit(
         program,
         toy_examples(),
@@ -55,16 +55,6 @@ class StopAt:
         return self.left <= 0
 
 
-def test_equal_stages_compile_once(tmp_path):
-    changes = {"steps": 2, "learning_rate": 0.0123}  # of no other test
-    first, _ = run(tmp_path / "a", **changes)
-    again, _ = run(tmp_path / "b", **changes)
-    cost = [json.loads((tmp_path / k / "cost.json").read_text())["compile_s"] for k in "ab"]
-    assert cost[0] > 0
-    assert cost[1] == 0
-    assert again.stage == first.stage
-
-
 def test_learns_and_writes_what_it_promises(tmp_path):
     program, result = run(tmp_path, steps=60)
     scores = validate(program, result.variables, toy_examples(50, 2), ())
@@ -83,7 +73,7 @@ def test_resumes_to_the_same_bits_after_preemption(tmp_path, at):
     with pytest.raises(Preempted, match=f"step {at} of 12"):
         run(tmp_path / "parts", stop=StopAt(at))
     parts = run(tmp_path / "parts")[1]
-    assert_same_bits(whole.state, parts.state)
+    assert_same_bits(stored_state(tmp_path / "whole"), stored_state(tmp_path / "parts"))
     assert_same_bits(whole.variables, parts.variables)
     assert read_rows(tmp_path / "whole/metrics.jsonl") == read_rows(
         tmp_path / "parts/metrics.jsonl"
@@ -123,7 +113,7 @@ def test_resumes_to_the_same_bits_after_sigkill_at_a_random_step(tmp_path):
     assert process.returncode == -signal.SIGKILL
     killed = run(tmp_path / "killed", steps=40)[1]
     whole = run(tmp_path / "whole", steps=40)[1]
-    assert_same_bits(whole.state, killed.state)
+    assert_same_bits(stored_state(tmp_path / "whole"), stored_state(tmp_path / "killed"))
     assert_same_bits(whole.variables, killed.variables)
 
 
@@ -173,7 +163,7 @@ def test_every_example_counts_once(tmp_path, n):
 
 
 def test_a_step_that_is_not_finite_is_named_and_not_saved(tmp_path):
-    program = Program(Toy(toy_config(), break_at=1), data_mesh(1))
+    program = Program(toy(break_at=1), data_mesh(1))
     with pytest.raises(UserError, match="not finite at step 0"):
         fit(program, toy_examples(), np.arange(40), None, tmp_path, 0, threading.Event(), "toy")
     assert not list((tmp_path / "checkpoints" / "latest").glob("[0-9]*"))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 
 from mskjax.config import TrainConfig
 from mskjax.training.stage import Stage
@@ -23,10 +24,19 @@ class Net(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Toy(Stage):
+class ToyOptions:
     train: TrainConfig
-    name: str = "toy"
+    noise: float = 0.1
+    penalty: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy(Stage):
+    options: ToyOptions
     break_at: int = -1
+
+    def hyper(self):
+        return {"noise": self.options.noise, "penalty": self.options.penalty}
 
     def model(self):
         return Net()
@@ -34,12 +44,13 @@ class Toy(Stage):
     def training_examples(self, study):
         raise NotImplementedError
 
-    def augment(self, keys, batch):
+    def augment(self, keys, batch, hyper):
         noise = jax.vmap(lambda k: jax.random.normal(k, batch["image"].shape[1:]))(keys)
-        return {**batch, "image": batch["image"] + 0.1 * noise}
+        return {**batch, "image": batch["image"] + hyper["noise"] * noise}
 
-    def loss(self, outputs, batch, balance):
+    def loss(self, outputs, batch, balance, hyper):
         loss = optax.softmax_cross_entropy_with_integer_labels(outputs, batch["label"])
+        loss = loss + hyper["penalty"] * jnp.square(outputs).sum(-1)
         return jnp.where(batch["label"] == self.break_at, jnp.nan, loss)
 
     def monitor(self, outputs, batch):
@@ -68,5 +79,19 @@ def toy_config(**changes):
         "log_every": 2,
         "ema_decay": 0.5,
         "learning_rate": 0.05,
+        "warmup_steps": 6,
     }
     return TrainConfig(**(fields | changes))
+
+
+def toy(break_at=-1, noise=0.1, penalty=0.0, **changes):
+    return Toy("toy", ToyOptions(toy_config(**changes), noise, penalty), break_at)
+
+
+def stored_state(folder, kind="latest"):
+    """All that a checkpoint holds of the state, read without the project's code."""
+    (step,) = (folder / "checkpoints" / kind).resolve().glob("[0-9]*")
+    handler = ocp.PyTreeCheckpointHandler()
+    tree = handler.metadata(step / "state").tree
+    arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    return handler.restore(step / "state", args=ocp.args.PyTreeRestore(restore_args=arrays))

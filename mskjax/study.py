@@ -6,30 +6,29 @@ says so.
 """
 
 import dataclasses
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mskjax import systems
-from mskjax.config import MODES, StudyConfig, claim_workdir
-from mskjax.data import pipeline, splits
+from mskjax import cases, systems
+from mskjax import workdir as workdirs
+from mskjax.config import MODES, StudyConfig
+from mskjax.data import folds, pipeline, splits
 from mskjax.data.cohorts import Cohort, prepare_cohort, with_shuffled
 from mskjax.data.pipeline import Examples
 from mskjax.errors import Preempted, UserError
 from mskjax.evaluation import predict
-from mskjax.models.summary import parameter_count, parameter_table
 from mskjax.progress import Progress, say
 from mskjax.reporting.environment import environment
 from mskjax.reporting.summary import write_report
-from mskjax.systems.base import Predict, System
-from mskjax.tables import Row, read_rows, write_rows
+from mskjax.tables import Row
 from mskjax.training.loop import Fit, fit, preemption
 from mskjax.training.mesh import data_mesh
 from mskjax.training.program import Program
 from mskjax.training.stage import Stage
+from mskjax.two_stage.system import Predict, System
 from mskjax.writers import write_json
 
 STUDIES_AT_ONCE = 8  # bounds the memory of network outputs during evaluation
@@ -44,15 +43,22 @@ def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> Non
       modes: any of `MODES`; ``evaluate`` needs trained stages, ``report`` needs cases.csv.
 
     Raises:
-      UserError: the config, the cohort or the folder is wrong.
+      UserError: the config, the cohort or the folder is wrong, or another process works there; the
+        folder is then as it was, unless something was trained in it.
       Preempted: SIGTERM arrived; run again to go on.
     """
-    system_module = systems.load(config.system)
-    system_module.check(config)
-    claim_workdir(workdir, config)
-    if set(modes) == set(MODES) and (workdir / "report" / "report.html").exists():
+    systems.load(config.system).check(config)
+    if set(modes) == set(MODES) and workdirs.is_finished(workdir, config):
         say(f"finished: {workdir / 'report' / 'report.html'}")
         return
+    workdirs.check(workdir, config)  # once before anything is touched, once when it is ours
+    with workdirs.owned(workdir):
+        _run(config, workdir, modes)
+
+
+def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
+    """As `run`, in a workdir of its own; nothing is written before everything is checked."""
+    begun = workdirs.check(workdir, config)
     cohort = prepare_cohort(
         config.data.cohort,
         config.data.config,
@@ -60,20 +66,26 @@ def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> Non
         config.data.manual_dir,
         **config.data.options,
     )
-    write_json(workdir / "environment.json", environment())
-    write_json(workdir / "cohort.json", cohort.audit)
-    system = system_module.build(config, cohort.studies)
+    system = systems.load(config.system).build(config, cohort.studies)
     if config.data.shuffle_labels:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
-    divided = make_splits(config, cohort, system, workdir / "splits.json")
+    kept = workdir / "splits.json"
+    divided = make_splits(config, cohort, system, kept if begun else None)
+    workdirs.claim(workdir, config)
+    write_json(workdir / "environment.json", environment())
+    write_json(workdir / "cohort.json", cohort.audit)
+    if not begun or not kept.exists():
+        splits.save(kept, divided)
     say(
         f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
         f" {len(divided.folds)} fold(s), patients on both sides: {divided.patient_overlap}"
     )
+    for remark in divided.remarks():
+        say(f"note: {remark}")
     with preemption() as stop:
         _run_folds(config, cohort, system, divided, workdir, modes, stop)
     if "evaluate" in modes:
-        write_rows(workdir / "cases.csv", gather_rows(workdir, len(divided.folds)))
+        cases.write(workdir / "cases.csv", gather_rows(workdir, len(divided.folds)))
     if "report" in modes:
         page = write_report(workdir)
         say(f"report: {page}")
@@ -105,23 +117,34 @@ def _run_folds(
     cut_once = system.stages[:1] if system.recuts else system.stages
     prepared = {stage.name: prepare_examples(cohort, stage) for stage in cut_once}
     for folder, fold in left.items():
+        for name, examples in prepared.items():  # before hours are spent on the stages before it
+            training_rows(examples, fold, f"{folder.name} {name}")
+    for folder, fold in left.items():
         runner = _Fold(config, cohort, system, programs, prepared, fold, folder, stop)
         fits, adapted = runner.train()
         if "evaluate" in modes:
             runner.evaluate(fits, adapted)
 
 
-def make_splits(config: StudyConfig, cohort: Cohort, system: System, path: Path) -> splits.Splits:
-    """The study's division, written once; see `DataConfig.split`."""
-    fingerprint = cohort.audit["fingerprint"]
-    if path.exists():
-        return splits.load(path, cohort.patients, fingerprint, config.data.split)
-    if config.data.splits is not None:
-        made = splits.load(Path(config.data.splits), cohort.patients, fingerprint, "supplied")
-    else:
-        made = splits.Splits(_divide(config, cohort, system), config.data.split, fingerprint)
-    splits.save(path, made)
-    return made
+def make_splits(
+    config: StudyConfig, cohort: Cohort, system: System, path: Path | None
+) -> splits.Splits:
+    """The study's division; see `DataConfig.split`.
+
+    Args:
+      config: of the study.
+      cohort: that is divided.
+      system: says by which classes.
+      path: splits.json of a study that goes on, which keeps its division; None for a new one.
+    """
+    fingerprint, images = cohort.audit["fingerprint"], splits.images_of(cohort.audit)
+    kind = config.data.split
+    if path is None or not path.exists():
+        if config.data.splits is None:
+            made = _divide(config, cohort, system)
+            return splits.Splits(made, kind, fingerprint, cohort.patients, images)
+        path, kind = Path(config.data.splits), "supplied"
+    return splits.load(path, cohort.patients, fingerprint, kind, images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +196,21 @@ def prepare_examples(cohort: Cohort, stage: Stage) -> Prepared:
     return Prepared(examples, np.array(patients), np.array(cases) if cases else None)
 
 
+def training_rows(prepared: Prepared, fold: splits.Fold, title: str) -> np.ndarray:
+    """Numbers of the training examples of a fold.
+
+    Raises:
+      UserError: it has none.
+    """
+    chosen = prepared.rows(fold, "train")
+    if not len(chosen):
+        raise UserError(
+            f"{title}: no training example among {len(fold.train)} patients; give a division with"
+            " patients who have what this stage learns from."
+        )
+    return chosen
+
+
 @dataclasses.dataclass(frozen=True)
 class _Fold:
     """One fold of a study.
@@ -217,17 +255,13 @@ class _Fold:
 
     def _fit(self, name: str, prepared: Prepared) -> Fit:
         own, title = self.folder / name, f"{self.folder.name} {name}"
-        chosen = prepared.rows(self.fold, "train")
+        chosen = training_rows(prepared, self.fold, title)
         held = prepared.rows(self.fold, "validation")
-        if not len(chosen):
-            raise UserError(f"{title}: no training example among {len(self.fold.train)} patients.")
         validation = pipeline.take(prepared.examples, held) if len(held) else None
         entropy = (self.config.seed, _number(self.folder))
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         program = self.programs[name]
-        result = fit(program, prepared.examples, chosen, validation, own, seed, self.stop, title)
-        _write_architecture(own, result)
-        return result
+        return fit(program, prepared.examples, chosen, validation, own, seed, self.stop, title)
 
     def evaluate(self, fits: dict[str, Fit], system: System) -> None:
         """Reads and scores the held-out studies on predicted and on reference regions."""
@@ -247,12 +281,13 @@ class _Fold:
             for study, ours, ideal in zip(chunk, predicted, oracle, strict=True):
                 scored = system.score(study, ours, ideal, baselines)
                 rows += [r for r in scored if _held_out(r, self.fold)]
-                picture = system.picture(study, ours, self.cohort.audit["kind"] == "phantom")
+                picture = system.picture(study, ours, study, self.cohort.audit["kind"] == "phantom")
                 (pictures / f"{study['study_id']}.png").write_bytes(picture)
                 progress.advance()
         progress.close()
         number = _number(self.folder)
-        write_rows(self.folder / "cases.csv", [{"fold": number, **r} for r in rows])
+        who = {"fold": number, "seed": self.config.seed}
+        cases.write(self.folder / "cases.csv", [{**who, **r} for r in rows])
 
     def _studies_of(self, part: str) -> list[int]:
         patients = set(getattr(self.fold, part))
@@ -272,7 +307,7 @@ def gather_rows(workdir: Path, folds: int) -> list[Row]:
         path = workdir / f"fold_{number}" / "cases.csv"
         if not path.exists():
             raise UserError(f"{path} is missing; run with --mode=train,evaluate first.")
-        rows += read_rows(path)
+        rows += cases.read(path)
     return rows
 
 
@@ -288,14 +323,16 @@ def _divide(config: StudyConfig, cohort: Cohort, system: System) -> tuple[splits
         cases |= dict.fromkeys(system.cases(study), patient)
     data = config.data
     if data.split == "official":
-        return splits.official_fold(subsets, data.validation_fraction, config.seed)
+        return folds.official_fold(subsets, data.validation_fraction, config.seed)
     if data.split == "folds_and_official":
-        return splits.folds_and_official(
-            subsets, strata, data.folds, data.validation_fraction, config.seed
+        return folds.folds_and_official(
+            subsets, strata, data.folds, data.validation_fraction, config.seed, system.strata
         )
     if data.split == "by_case":
-        return splits.by_case_fold(cases, config.seed)
-    return splits.grouped_folds(strata, data.folds, data.validation_fraction, config.seed)
+        return folds.by_case_fold(cases, config.seed)
+    return folds.grouped_folds(
+        strata, data.folds, data.validation_fraction, config.seed, system.strata
+    )
 
 
 def _held_out(row: Row, fold: splits.Fold) -> bool:
@@ -305,15 +342,3 @@ def _held_out(row: Row, fold: splits.Fold) -> bool:
 
 def _number(folder: Path) -> int:
     return int(folder.name.removeprefix("fold_"))
-
-
-def _write_architecture(folder: Path, result: Fit) -> None:
-    params = result.variables["params"]
-    loaded = folder / "initialisation.json"
-    content = {
-        "parameters": int(parameter_count(params)),
-        "table": parameter_table(params),
-        "selected_step": result.step,
-        "initialisation": json.loads(loaded.read_text()) if loaded.exists() else ["random"],
-    }
-    write_json(folder / "architecture.json", content)

@@ -26,7 +26,7 @@ def columns(study: Mapping[str, Any]) -> Row:
 
 
 def strata(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
-    """Divides cases by sex, age, manufacturer and field strength.
+    """Divides cases by level, side, sex, age, manufacturer and field strength.
 
     Args:
       rows: of cases.csv, all values as text.
@@ -36,6 +36,8 @@ def strata(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
       patients, and groups with fewer than two strata, are left out.
     """
     named = {
+        "level": [r.get("level", "") for r in rows],
+        "side": [r.get("side", "") for r in rows],
         "sex": [r.get("sex", "") for r in rows],
         "age": [_age(r.get("age", "")) for r in rows],
         "manufacturer": [r.get("manufacturer", "").title() for r in rows],

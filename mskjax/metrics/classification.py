@@ -68,11 +68,13 @@ def sensitivity_per_class(matrix: ArrayLike) -> jax.Array:
 def specificity_per_class(matrix: ArrayLike) -> jax.Array:
     """(K,) TN / (TN + FP), class against the rest; NaN where there is no rest.
 
-    A missed case of another class is a true negative here: the class was not claimed.
+    A missed case of another class is wrong, as in accuracy: no class was claimed for it, so it is
+    not one that was rightly told from this class.
     """
     hit, reference, predicted = _margins(matrix)
+    missed = jnp.asarray(matrix, jnp.float32)[:, hit.shape[0] :].sum(1)
     rest = reference.sum() - reference
-    return _ratio(rest - (predicted - hit), rest)
+    return _ratio(rest - (predicted - hit) - (missed.sum() - missed), rest)
 
 
 def ppv_per_class(matrix: ArrayLike) -> jax.Array:
@@ -107,14 +109,6 @@ def f1_weighted(matrix: ArrayLike) -> jax.Array:
 def cohen_kappa(matrix: ArrayLike) -> jax.Array:
     """Unweighted kappa (Cohen 1960); NaN where chance alone would agree always."""
     return _kappa(matrix, lambda distance: (distance > 0).astype(jnp.float32))
-
-
-def linear_weighted_kappa(matrix: ArrayLike) -> jax.Array:
-    """Kappa with disagreement |i - j| (Cohen 1968); NaN as ``cohen_kappa``.
-
-    A missed case weighs K - 1, the greatest disagreement there is.
-    """
-    return _kappa(matrix, lambda distance: distance)
 
 
 def quadratic_weighted_kappa(matrix: ArrayLike) -> jax.Array:
@@ -233,20 +227,20 @@ def sensitivity_at_specificity(
 def pairwise_auroc(
     probabilities: ArrayLike,
     reference: ArrayLike,
-    a: int,
-    b: int,
+    a: int | jax.Array,
+    b: int | jax.Array,
     weights: ArrayLike | None = None,
 ) -> jax.Array:
-    """AUROC of class b against class a among the cases of these two classes.
+    """Separation of classes a and b among their own cases (Hand & Till 2001, A(i, j)).
 
-    The score is p_b / (p_a + p_b), the two-class probability renormalised (pairwise comparison
-    after Hand & Till 2001, whose A(i|j) ranks by p_b alone); 1/2 where both are 0.
+    Mean of the AUROC of p_b for b and of the AUROC of p_a for a, the probabilities as they are:
+    the pair's term of scikit-learn's ``roc_auc_score(multi_class="ovo")``.
 
     Args:
-      probabilities: (N, K) float, >= 0.
+      probabilities: (N, K) float.
       reference: (N,) int.
-      a: negative class.
-      b: positive class.
+      a: one class.
+      b: the other.
       weights: (N,) case weights.
 
     Returns:
@@ -254,12 +248,10 @@ def pairwise_auroc(
     """
     probabilities = jnp.asarray(probabilities, jnp.float32)
     reference = jnp.asarray(reference)
-    p_a, p_b = probabilities[:, a], probabilities[:, b]
-    both = p_a + p_b
-    score = jnp.where(both == 0, 0.5, p_b / jnp.where(both == 0, 1.0, both))
     member = (reference == a) | (reference == b)
     weights = jnp.where(member, _weights(weights, reference.shape[0]), 0.0)
-    return auroc(score, reference == b, weights)
+    of_a, of_b = (auroc(probabilities[:, k], reference == k, weights) for k in (a, b))
+    return (of_a + of_b) / 2
 
 
 class _Ranked(NamedTuple):
@@ -303,9 +295,10 @@ def _rank(scores: ArrayLike, positive: ArrayLike, weights: ArrayLike | None) -> 
 def brier(
     probabilities: ArrayLike, reference: ArrayLike, weights: ArrayLike | None = None
 ) -> jax.Array:
-    """Multi-class Brier score (Brier 1950): mean over cases of sum_k (p_k - [reference = k])^2.
+    """Brier score: mean over cases of half the sum over classes of (p_k - [reference = k])^2.
 
-    Range [0, 2], 0 is perfect.  For two classes this is twice the one-column form.
+    Range [0, 1] for any number of classes, 0 is perfect; of two classes it is the mean square of
+    (p_1 - reference).  Brier's own (1950) has no half, and a range of [0, 2].
 
     Args:
       probabilities: (N, K) float, rows sum to 1.
@@ -318,8 +311,32 @@ def brier(
     probabilities = jnp.asarray(probabilities, jnp.float32)
     classes = probabilities.shape[1]
     reference, weights = _labelled(reference, classes, weights)
-    error = jnp.square(probabilities - jax.nn.one_hot(reference, classes)).sum(1)
-    return _ratio(jnp.where(weights > 0, weights * error, 0.0).sum(), weights.sum())
+    error = jnp.square(probabilities - jax.nn.one_hot(reference, classes)).sum(1) / 2
+    return _mean(error, weights)
+
+
+def log_loss(
+    probabilities: ArrayLike,
+    reference: ArrayLike,
+    least: float,
+    weights: ArrayLike | None = None,
+) -> jax.Array:
+    """Mean over cases of -log p of the own class, in nats.
+
+    Args:
+      probabilities: (N, K) float, rows sum to 1.
+      reference: (N,) int.
+      least: probabilities below it count as this, so that one case costs no infinity.
+      weights: (N,) case weights.
+
+    Returns:
+      () float in [0, -log(least)]; NaN without cases.
+    """
+    probabilities = jnp.asarray(probabilities, jnp.float32)
+    reference, weights = _labelled(reference, probabilities.shape[1], weights)
+    own = jnp.take_along_axis(probabilities, reference[:, None], 1)[:, 0]
+    # Not -log, which makes a perfect loss print as -0.000.
+    return _mean(jnp.abs(jnp.log(jnp.maximum(own, least))), weights)
 
 
 class CalibrationTable(NamedTuple):
@@ -379,34 +396,6 @@ def ece(
 
 
 # --------------------------------------------------------------------------------------------
-# Agreement of two measurements
-
-
-def lin_ccc(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) -> jax.Array:
-    """Lin's concordance correlation coefficient (Lin 1989), moments divided by N.
-
-    2 s_xy / (s_x^2 + s_y^2 + (mean_x - mean_y)^2), range [-1, 1].
-
-    Args:
-      x: (N,) float, one measurement.
-      y: (N,) float, the other.
-      weights: (N,) case weights.
-
-    Returns:
-      () float; NaN without cases or where both are the same constant.
-    """
-    x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
-    weights = _weights(weights, x.shape[0])
-    x, y = jnp.where(weights > 0, x, 0.0), jnp.where(weights > 0, y, 0.0)
-    total = weights.sum()
-    mean_x, mean_y = _ratio((weights * x).sum(), total), _ratio((weights * y).sum(), total)
-    dx, dy = x - mean_x, y - mean_y
-    covariance = (weights * dx * dy).sum()
-    spread = (weights * (dx**2 + dy**2)).sum() + total * (mean_x - mean_y) ** 2
-    return _ratio(2 * covariance, spread)
-
-
-# --------------------------------------------------------------------------------------------
 # Shared arithmetic
 
 
@@ -433,6 +422,11 @@ def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     """Quotient, NaN where the denominator is 0."""
     safe = jnp.where(denominator == 0, 1.0, denominator)
     return jnp.where(denominator == 0, jnp.nan, numerator / safe)
+
+
+def _mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Weighted mean of values of cases; what a hidden case holds is of no account."""
+    return _ratio(jnp.where(weights > 0, weights * values, 0.0).sum(), weights.sum())
 
 
 def _mean_defined(values: jax.Array) -> jax.Array:

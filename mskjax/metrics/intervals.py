@@ -114,7 +114,7 @@ def patient_bootstrap(
         count,
         jax.random.key(seed),
         resamples=resamples,
-        chunk=max(1, min(resamples, CHUNK_ELEMENTS // size)),
+        chunk=max(1, min(resamples + 1, CHUNK_ELEMENTS // size)),
     )
     method = f"patient bootstrap, percentile, {resamples} resamples"
 
@@ -196,9 +196,11 @@ def _resampled(
     def one(index: jax.Array) -> Any:
         drawn = jax.random.randint(jax.random.fold_in(key, index), number.shape, 0, patients)
         multiplicity = jnp.zeros(number.shape, jnp.float32).at[drawn].add(lot)
-        return statistic(data, multiplicity[codes] * real)
+        return statistic(data, jnp.where(index < resamples, multiplicity[codes], 1.0) * real)
 
-    return statistic(data, real), jax.lax.map(one, jnp.arange(resamples), batch_size=chunk)
+    # The last one is no resample, so that the statistic is compiled once.
+    found = jax.lax.map(one, jnp.arange(resamples + 1), batch_size=chunk)
+    return jax.tree.map(lambda f: f[-1], found), jax.tree.map(lambda f: f[:-1], found)
 
 
 def _patient_codes(patients: Sequence[Hashable] | np.ndarray, data: Any) -> tuple[Any, int]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mskjax.metrics import classification as c
-from mskjax.metrics.binary import MISSED, NO_CASES, labels_only, proportions
+from mskjax.metrics.grading import Grading, denominators, label_figures
 from mskjax.metrics.intervals import (
     Estimate,
     Statistic,
@@ -26,6 +26,8 @@ Json = dict[str, Any]
 Cell = str | int | float | None | Json
 
 UNREAD = -1
+_GRADING = Grading("read", ("negative", "positive"))
+MISSED = _GRADING.missed
 # A missed region is a kind of call of its own: a reader never gives it, another model may.
 _KINDS_OF_CALL = 3
 _FIGURES = {
@@ -313,11 +315,16 @@ class _Figures:
         reference, calls = self.study.reference[read], calls[read]
         if not self.study.one_case_a_patient:
             patients = self._patients(read)
-            return labels_only(reference, calls, patients, self.resamples, self.seed)
+            return label_figures(
+                _GRADING, reference, calls, patients, resamples=self.resamples, seed=self.seed
+            )
+        # Each is the share of right calls among its cases.
+        over = denominators(_GRADING, reference, calls)
+        every = np.ones(len(reference), bool), "no case"
         right = reference == calls
         return {
-            name: _wilson(right[cases], NO_CASES[name])
-            for name, cases in proportions(reference, calls).items()
+            name: _wilson(right[cases], why)
+            for name, (cases, why) in ((n, over.get(n, every)) for n in _FIGURES)
         }
 
     def paired(self, a: np.ndarray, b: np.ndarray) -> _Pair:

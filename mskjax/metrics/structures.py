@@ -11,7 +11,7 @@ def score_structures(
     reference: np.ndarray,
     predicted: np.ndarray,
     names: Sequence[str],
-    spacing: Sequence[float] | np.ndarray,
+    spacing: Sequence[float] | np.ndarray | None,
     tolerance_mm: float,
 ) -> dict[str, dict[str, float]]:
     """Scores the labels 1, 2, ... of two masks on one grid.
@@ -20,12 +20,13 @@ def score_structures(
       reference: (I, J, K) uint8.
       predicted: (I, J, K) uint8.
       names: of the labels 1, 2, ...
-      spacing: voxel pitch along each axis, mm.
+      spacing: voxel pitch along each axis, mm; None where it is not known.
       tolerance_mm: of the normalised surface distance.
 
     Returns:
       name -> dice, iou, ppv, sensitivity, pixel_accuracy (fractions), nsd (fraction), hd95 and
-      assd (mm); the rules for empty masks are those of `segmentation` and `surfaces`.
+      assd (mm), all three NaN without a spacing; the rules for empty masks are those of
+      `segmentation` and `surfaces`.
     """
     matrix = segmentation.confusion_counts(reference, predicted, len(names) + 1)
     scores = {}

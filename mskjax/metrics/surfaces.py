@@ -88,10 +88,12 @@ def assd(
 def surface_metrics(
     reference: np.ndarray,
     predicted: np.ndarray,
-    spacing: Sequence[float] | np.ndarray,
+    spacing: Sequence[float] | np.ndarray | None,
     tolerance_mm: float,
 ) -> dict[str, float]:
-    """``nsd``, ``hd95`` and ``assd`` from one computation of the distances."""
+    """``nsd``, ``hd95`` and ``assd`` of one computation of distances; NaN without a spacing."""
+    if spacing is None:
+        return dict.fromkeys(("nsd", "hd95", "assd"), float("nan"))
     distances = surface_distances(reference, predicted, spacing)
     return {
         "nsd": _nsd(distances, tolerance_mm),

@@ -177,6 +177,7 @@ def _data_answers(report: Mapping[str, Any], phantom: bool) -> dict[str, str]:
     stages = " then ".join(wording.label(name).lower() for name in report["stages"])
     counts = f"{cohort['patients']} patients and {cohort['cases']} cases"
     excluded = len(cohort["excluded"])
+    restricted = len(cohort.get("restricted", []))
     unit, overlap = protocol["unit"], protocol["patient_overlap"]
     events = _see(report, "class_counts", "Splits and class counts")
     return {
@@ -195,7 +196,9 @@ def _data_answers(report: Mapping[str, Any], phantom: bool) -> dict[str, str]:
         f"{wording.setting(protocol['seeds'])}: {_section('Splits and class counts')}",
         "disjoint": f"{wording.label(unit)}; patients found in more than one partition: {overlap}",
         "sample_size": f"{counts} were available; a calculation is {AUTHORS}",
-        "flow": f"{counts} included, {excluded} excluded: {_section('Cohort')}",
+        "flow": f"{counts} included, {excluded} excluded"
+        + (f", {restricted} kept for a part of the study" if restricted else "")
+        + f": {_section('Cohort')}",
         "events": events if events != AUTHORS else f"n and patients beside each value; {counts}",
         "characteristics": (
             "not applicable: generated phantoms, no patients"

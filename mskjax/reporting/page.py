@@ -6,7 +6,7 @@ answered, because silence would be read as a yes.
 """
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ SECTIONS = {
     "roc": "Receiver operating characteristic",
     "calibration": "Calibration",
     "folds": "Values of each fold",
+    "repetitions": "Repetitions",
     "subgroups": "Subgroups",
     "held_out": "Held-out patients",
     "external": "External test",
@@ -67,8 +68,8 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
     Args:
       report: the contents of report.json: the fields of its contract, and optionally title,
         headline, command, created, flow, class_counts, splits, confusion, calibration, folds,
-        subgroups, architecture, recipe, curves, checklist, rules, limits, held_out, external,
-        model_card, and those that systems add:
+        subgroups, architecture, recipe, curves, checklist, rules, limits, repetitions, held_out,
+        external, model_card, and those that systems add:
 
         - tables, ``[{"id": str, "title": str, "note": str, "columns": [str], "rows": [[cell]]}]``
           with cell = text, number, None or estimate, under the heading tables_title; a column
@@ -119,6 +120,7 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "contents": _contents(report),
         "results": _side_by_side(report),
         "held_out": _side_by_side(report["held_out"]) if report.get("held_out") else [],
+        "repetitions": _over_repetitions(report.get("repetitions") or []),
         "baselines": _beside_baselines(report),
         "tables": [_table(table) for table in report.get("tables") or []],
         "published": _beside_published(report),
@@ -167,6 +169,20 @@ def _side_by_side(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"metric": name, "end_to_end": ours.get(name), "oracle": oracle.get(name)}
         for name in dict.fromkeys([*ours, *oracle])
     ]
+
+
+def _over_repetitions(repetitions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each metric with its least, its greatest and all its values over the repetitions."""
+    rows = []
+    places = ("end_to_end", "oracle_region") if repetitions else ()
+    for place in places:
+        for name in dict.fromkeys(name for own in repetitions for name in own[place]):
+            estimates = [own[place].get(name) for own in repetitions]
+            values = [e["value"] if e else None for e in estimates]
+            known = [v for v in values if v is not None]
+            spread = [min(known), max(known)] if known else None
+            rows.append({"place": place, "metric": name, "values": values, "spread": spread})
+    return rows
 
 
 def _beside_baselines(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -35,7 +35,8 @@ class Panel:
     Attributes:
       name: stands above the panel.
       image: (H, W), any real dtype, row 0 at the top; NaN is shown black.
-      spacing: pixel pitch along rows (down) and columns (across), mm, positive.
+      spacing: pixel pitch along rows (down) and columns (across), mm, positive; where lengths
+        are not known, in any unit.
       mask: (H, W) label mask, 0 background; each structure is a contour with a translucent fill,
         or a contour alone where there is attention to be seen through it.
       heat: (h, w) attention in [0, 1], NaN as 0; it covers the whole image, whatever its own size,
@@ -60,17 +61,19 @@ def sheet(
     *,
     labels: Mapping[int, Label] | None = None,
     phantom: bool = False,
+    scale_bar: bool = True,
 ) -> bytes:
     """Draws panels side by side with true proportions.
 
     Panels may show different images; the longer sides of all are equally long, and each has its own
-    grey window, from the 1st to the 99th percentile.  A bar of 20 mm gives the scale of the first.
+    grey window, from the 1st to the 99th percentile.
 
     Args:
       panels: at least one, from left to right.
       title: lines above the panels.
       labels: label -> (name, colour) of the structures in masks; other labels are not drawn.
       phantom: burn the word PHANTOM into every panel.
+      scale_bar: draw 20 mm into the first panel; False where the pixel size is not known.
 
     Returns:
       A PNG file.
@@ -87,7 +90,7 @@ def sheet(
         size, scale = _panel_size(image.shape, panel.spacing, min(_PANEL, _WIDTH // len(panels)))
         canvas = _canvas(panel, image, size, labels)
         _boxes(canvas, panel.boxes, image.shape)
-        if not drawn:
+        if scale_bar and not drawn:
             _scale_bar(canvas, scale)
         for row, column, text in panel.annotations:
             y, x = _to_canvas((row + 0.5, column + 0.5), image.shape, canvas)
@@ -136,6 +139,7 @@ def overlay(
     annotations: Sequence[Note] = (),
     further: Sequence[Panel] = (),
     phantom: bool = False,
+    scale_bar: bool = True,
 ) -> bytes:
     """Draws image | reference standard | prediction: the `sheet` of a segmentation.
 
@@ -149,6 +153,7 @@ def overlay(
       annotations: (row, column, text) in pixels of ``image``, written on the last of these panels.
       further: panels that follow.
       phantom: burn the word PHANTOM into every panel.
+      scale_bar: as in `sheet`.
 
     Returns:
       A PNG file.
@@ -160,7 +165,7 @@ def overlay(
     panels = [Panel("Image", image, spacing)]
     panels += [Panel(name, image, spacing, mask) for name, mask in masks if mask is not None]
     panels[-1] = dataclasses.replace(panels[-1], annotations=tuple(annotations))
-    return sheet([*panels, *further], title, labels=labels, phantom=phantom)
+    return sheet([*panels, *further], title, labels=labels, phantom=phantom, scale_bar=scale_bar)
 
 
 def _checked(panel: Panel) -> np.ndarray:

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mskjax import systems
+from mskjax import cases, systems
 from mskjax.config import StudyConfig, parse
-from mskjax.data.splits import load
+from mskjax.data.splits import Splits, images_of, load
 from mskjax.errors import UserError
 from mskjax.reporting import wording
 from mskjax.reporting.checklist import checklist
 from mskjax.reporting.page import write_page
-from mskjax.systems.base import System
-from mskjax.tables import Row, read_rows
+from mskjax.tables import Row
+from mskjax.two_stage.system import System
 from mskjax.writers import read_rows as read_curve
 
 PICTURES = 24  # in the gallery; the worst first
@@ -39,8 +39,8 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
       UserError: a part of the run is missing.
     """
     output = output or workdir / "report"
-    output.mkdir(parents=True, exist_ok=True)
     report = summarise(workdir)
+    output.mkdir(parents=True, exist_ok=True)
     temporary = output / "report.tmp"
     temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
     temporary.replace(output / "report.json")
@@ -61,19 +61,24 @@ def summarise(workdir: Path) -> dict[str, Any]:
     module = systems.load(config.system)
     system: System = module.build(config, ())
     stages = [stage.name for stage in system.stages]
-    rows = read_rows(workdir / "cases.csv")
+    every_row = cases.read(workdir / "cases.csv")
     kept = sorted({patient for patient, _ in audit["index"]})
-    divided = load(workdir / "splits.json", kept, audit["fingerprint"], config.data.split)
-    folds = sorted({int(r["fold"]) for r in rows})
-    apart = {k for k, fold in enumerate(divided.folds) if fold.held_out}
-    crossed = [r for r in rows if int(r["fold"]) not in apart]
+    divided = load(
+        workdir / "splits.json", kept, audit["fingerprint"], config.data.split, images_of(audit)
+    )
+    folds = sorted({int(r["fold"]) for r in every_row})
+    crossed = _of_folds(every_row, divided.crossed(0))
+    apart = _of_folds(every_row, [k for k, fold in enumerate(divided.folds) if fold.held_out])
+    rows = crossed + apart  # of several repetitions, the first: no case counts twice
     figures = system.summarise(crossed, config.resamples, config.seed)
-    held_out = _held_out([r for r in rows if int(r["fold"]) in apart], system, config)
     report = {
         "system": system.name,
         "variant": config.variant,
         "title": system.title,
-        "headline": _headline(figures, audit, config.data.shuffle_labels),
+        "primary": system.primary,
+        "headline": _headline(
+            system.primary, figures, audit, config.data.shuffle_labels, divided.repetitions
+        ),
         "cohort": {
             **{
                 k: audit[k]
@@ -88,13 +93,16 @@ def summarise(workdir: Path) -> dict[str, Any]:
                     "excluded",
                 )
             },
+            "restricted": audit.get("restricted", []),
+            "parts": audit.get("parts", {}),
             "config": config.data.config,
             "citation": audit.get("citation", ""),
             "notes": audit.get("notes", []),
         },
         "protocol": {
-            "folds": len(divided.folds) - len(apart),
-            "unit": "case" if divided.kind == "by_case" else "patient",
+            "folds": len(divided.crossed(0)),
+            "repetitions": divided.repetitions,
+            "unit": divided.unit,
             "split": divided.kind,
             "seeds": [config.seed],
             "patient_overlap": divided.patient_overlap,
@@ -102,7 +110,8 @@ def summarise(workdir: Path) -> dict[str, Any]:
             **({"control": SHUFFLED} if config.data.shuffle_labels else {}),
         },
         **figures,
-        "held_out": held_out,
+        "repetitions": _repetitions(every_row, figures, divided, system, config),
+        "held_out": _held_out(apart, system, config),
         "published": [p.as_json() for p in system.published],
         "external": {},
         "cost": _cost(workdir, stages, folds),
@@ -115,10 +124,14 @@ def summarise(workdir: Path) -> dict[str, Any]:
                     "validation": len(f.validation),
                     "test": len(f.test),
                     "held_out": f.held_out,
+                    "repetition": f.repetition,
                 }
                 for f in divided.folds
             ],
             "patient_overlap": divided.patient_overlap,
+            "overlapping": divided.overlapping,
+            "compared": "identifiers and images" if divided.has_images else "identifiers",
+            "left_out": divided.left_out,
         },
         "class_counts": _class_counts(audit, rows),
         "flow": _flow(audit, rows),
@@ -127,10 +140,33 @@ def summarise(workdir: Path) -> dict[str, Any]:
         "curves": _curves(workdir, stages, folds),
         "pictures": _pictures(workdir, system, rows),
         "rules": list(system.rules),
-        "limits": _limits(system, audit, divided.kind, config.data.shuffle_labels),
+        "limits": _limits(system, audit, divided, config.data.shuffle_labels),
     }
     report["checklist"] = checklist(report)
     return report
+
+
+def _of_folds(rows: Sequence[Row], folds: Sequence[int]) -> list[Row]:
+    return [r for r in rows if int(r["fold"]) in folds]
+
+
+def _repetitions(
+    rows: Sequence[Row],
+    first: dict[str, Any],
+    divided: Splits,
+    system: System,
+    config: StudyConfig,
+) -> list[dict[str, Any]]:
+    """End-to-end and oracle figures of each cross-validation, where it was repeated."""
+    if divided.repetitions == 1:
+        return []
+    found = []
+    for number in range(divided.repetitions):
+        own = _of_folds(rows, divided.crossed(number))
+        figures = system.summarise(own, config.resamples, config.seed) if number else first
+        places = {place: figures[place] for place in ("end_to_end", "oracle_region")}
+        found.append({"repetition": number, **places})
+    return found
 
 
 def _held_out(rows: Sequence[Row], system: System, config: StudyConfig) -> dict[str, Any]:
@@ -141,22 +177,24 @@ def _held_out(rows: Sequence[Row], system: System, config: StudyConfig) -> dict[
     return {place: figures[place] for place in ("end_to_end", "oracle_region")}
 
 
-def _headline(figures: dict[str, Any], audit: dict[str, Any], shuffled: bool) -> str:
-    """The first end-to-end figure in a sentence, with interval, n and what it is measured on."""
+def _headline(
+    name: str, figures: dict[str, Any], audit: dict[str, Any], shuffled: bool, repetitions: int
+) -> str:
+    """The leading end-to-end figure in a sentence, with interval, n and what it is measured on."""
     mark = "CONTROL RUN (shuffled labels): " if shuffled else ""
-    name = next(iter(figures["end_to_end"]), "")
     first = figures["end_to_end"].get(name)
     if not first or first["value"] is None or first["ci95"] is None:
         return f"{mark}no end-to-end figure is defined." if mark else ""
     low, high = first["ci95"]
     what = "generated phantoms" if audit["kind"] == "phantom" else "real patients"
+    which = f"; repetition 0, the first of {repetitions}" if repetitions > 1 else ""
     return (
         f"{mark}{wording.metric(name)}, end to end: {first['value']:.3f} (95 % interval {low:.3f}"
-        f" to {high:.3f}; {first['n']} cases of {first['patients']} {what})."
+        f" to {high:.3f}; {first['n']} cases of {first['patients']} {what}{which})."
     )
 
 
-def _limits(system: System, audit: dict[str, Any], kind: str, shuffled: bool) -> list[str]:
+def _limits(system: System, audit: dict[str, Any], divided: Splits, shuffled: bool) -> list[str]:
     limits = list(system.limits)
     if audit["kind"] == "phantom":
         limits.insert(
@@ -164,7 +202,9 @@ def _limits(system: System, audit: dict[str, Any], kind: str, shuffled: bool) ->
             "PHANTOM: generated images; the figures say that the pipeline learns, and"
             " nothing about patients.",
         )
-    if kind == "by_case":
+    for remark in reversed(divided.remarks()):
+        limits.insert(0, remark)
+    if divided.unit == "case":
         limits.insert(
             0,
             "LEAKING SPLIT: cases were divided, not patients; cases of one patient lie on both"
@@ -172,7 +212,13 @@ def _limits(system: System, audit: dict[str, Any], kind: str, shuffled: bool) ->
         )
     if shuffled:
         limits.insert(0, f"CONTROL RUN: {SHUFFLED}; figures should lie at chance.")
-    if "official" not in kind:
+    if unsized := audit.get("studies_without_pixel_size", 0):
+        limits.append(
+            f"{unsized} of {audit['studies']} studies do not say how large their pixels are:"
+            " lengths in them are pixels, their pictures have no scale bar, and figures in mm leave"
+            " them out."
+        )
+    if "official" not in divided.kind:
         limits.append("No external test.")
     return limits
 
@@ -215,14 +261,15 @@ def _class_counts(audit: dict[str, Any], rows: Sequence[Row]) -> dict[str, dict[
         known = {value: n for value, n in found.items() if value != "-1"}
         missing = {"not graded": found["-1"]} if "-1" in found else {}
         counts[grade] = {"cohort": known | missing}
-    held_out: dict[str, Counter[str]] = {}
-    for row in sorted(_cases(rows), key=lambda r: int(r["fold"])):
-        if row.get("reference"):
-            held_out.setdefault(f"fold {row['fold']}", Counter())[row["reference"]] += 1
-    if held_out:
+    graded = sorted(_cases(rows), key=lambda r: int(r["fold"]))
+    tasks = [name for name in (graded[0] if graded else ()) if name.startswith("reference_")]
+    for task in tasks:
+        held_out: dict[str, Counter[str]] = {}
+        for row in (r for r in graded if r[task]):
+            held_out.setdefault(f"fold {row['fold']}", Counter())[row[task]] += 1
         # All classes in every fold: columns stand in order, and a class that is missing shows.
         classes = sorted(set().union(*held_out.values()))
-        counts["held_out_cases"] = {
+        counts[f"held_out_{task.removeprefix('reference_')}"] = {
             fold: {value: found[value] for value in classes} for fold, found in held_out.items()
         }
     return counts
@@ -234,14 +281,30 @@ def _cases(rows: Sequence[Row]) -> list[Row]:
 
 
 def _flow(audit: dict[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [
-        {"step": "packaged", "patients": audit["patients"], "cases": audit["cases"]},
-        {
-            "step": "scored on held-out folds",
-            "patients": len({r["patient"] for r in rows}),
-            "cases": len(_cases(rows)),
-        },
+    """How many patients, studies and cases have what it takes, and are scored."""
+    steps: list[dict[str, Any]] = [
+        {"step": f"packaged, with {part}", **having}
+        for part, having in audit.get("parts", {}).items()
     ]
+    graded = _cases(rows)
+    for name, scored in (
+        ("regions", [r for r in rows if not r.get("case")]),
+        ("grades", graded),
+    ):
+        if scored:
+            steps.append(
+                {
+                    "step": f"scored on held-out folds, {name}",
+                    "patients": len({r["patient"] for r in scored}),
+                    "studies": len({r["study"] for r in scored}),
+                }
+            )
+    if graded:
+        steps[-1]["cases"] = len(graded)
+        for step in steps:
+            if step["step"] == "packaged, with grade":
+                step["cases"] = audit["cases"]
+    return steps
 
 
 def _architecture(workdir: Path, stages: Sequence[str]) -> list[dict[str, Any]]:

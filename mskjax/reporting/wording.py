@@ -10,6 +10,8 @@ _METRICS = {
     "ap": "Average precision",
     "assd": "Average symmetric surface distance",
     "auroc": "AUROC",
+    "auroc_ovo_macro": "AUROC, mean over pairs of classes",
+    "auroc_ovr_macro": "AUROC, each class v rest, mean",
     "average_precision": "Average precision",
     "balanced_accuracy": "Balanced accuracy",
     "brier": "Brier score",
@@ -17,9 +19,10 @@ _METRICS = {
     "dice": "Dice",
     "ece": "Expected calibration error",
     "f1": "F1",
+    "f1_macro": "F1, mean over classes",
+    "f1_weighted": "F1, weighted by cases",
     "hd95": "95th-percentile Hausdorff distance",
     "iou": "IoU",
-    "lin_ccc": "Lin's concordance correlation",
     "log_loss": "Log loss",
     "map": "Mean average precision",
     "mean_absolute_error": "Mean absolute error",
@@ -35,6 +38,7 @@ _METRICS = {
     "share_confidence_over_90": "Share with confidence above 0.90",
     "share_iou_over_70": "Share with IoU above 0.70",
     "specificity": "Specificity",
+    "specificity_macro": "Specificity, mean over classes",
     "within_one_grade": "Within one grade",
 }
 _UNITS = {"assd": " (mm)", "hd95": " (mm)", "log_loss": " (nats)"}

@@ -10,7 +10,7 @@ from mskjax.errors import UserError
 
 def names() -> list[str]:
     """Names of the systems that are declared here."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+    return sorted(m.name for m in pkgutil.iter_modules(__path__))
 
 
 def load(name: str) -> ModuleType:

@@ -10,20 +10,21 @@ as a second task, and the tilt of a crop, which follows from the neighbouring di
 import dataclasses
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mskjax import subgroups
-from mskjax.baselines import Ridge
-from mskjax.config import StudyConfig, parse
+from mskjax.config import StudyConfig
+from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.imaging.levels import assign_levels
-from mskjax.metrics import comparison, estimates
+from mskjax.metrics import estimates
 from mskjax.metrics.detection import ImageBoxes, detection_estimates, match_detections
+from mskjax.metrics.graded import Comparison
+from mskjax.metrics.grading import Grading
 from mskjax.reporting import pictures
-from mskjax.stages.box_detection import BoxDetection, BoxDetectionOptions, Found
+from mskjax.stages.box_detection import BoxDetection, BoxDetectionOptions
 from mskjax.stages.crop_grading import CropGradingOptions
 from mskjax.stages.paired_disc_grading import (
     HEADS,
@@ -38,18 +39,31 @@ from mskjax.stages.paired_disc_grading import (
     hand_features,
 )
 from mskjax.stages.slice_segmentation import canvas
-from mskjax.systems.base import Predict, Published, System, predict_parts
 from mskjax.tables import Row, floats
 from mskjax.training.stage import Study
+from mskjax.two_stage.grading_task import GradingTask
+from mskjax.two_stage.options import stage_options
+from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
+from mskjax.two_stage.system import (
+    Predict,
+    Published,
+    System,
+    pixel_of,
+    predict_parts,
+    sized,
+    spacing_of,
+)
 
-CLASSES = {
-    "modic": ("mc0", "mc1", "mc2"),
-    "presence": ("absent", "present"),
-    "pfirrmann": ("i", "ii", "iii", "iv", "v"),
+GRADINGS = {
+    "modic": Grading("modic", ("mc0", "mc1", "mc2")),
+    "presence": Grading("presence", ("absent", "present")),
+    "pfirrmann": Grading("pfirrmann", ("i", "ii", "iii", "iv", "v"), ordinal=True),
 }
+STANDARD = "z_score_volume"  # what the published comparison found best
 LEAST_CASES = 20  # discs of a type, in the whole cohort, below which it is no class
 MATCH_IOU = 0.5
 REFERENCE_COLOUR, FOUND_COLOUR = (0, 158, 115), (230, 159, 0)
+CORNERS = ("row0", "col0", "row1", "col1")
 
 CINA = "Cina et al., Brain & Spine 2024;4:102738"
 THEIRS = "other cohorts of paired T1 and T2, types 0 to 2; mean over types"
@@ -75,29 +89,6 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-    """What the system says of one study.
-
-    Attributes:
-      discs: from the lowest upwards, with levels.
-      found: all detections, unsure ones too; None on reference boxes.
-      gaps: levels that are skipped.
-      left_out: detections that are not in the row of discs.
-      probabilities: normalisation -> head -> (discs, classes) float32.
-      crops: (discs, h, w) middle slice of the crops of T2 that the first grader saw.
-      attention: (discs, h, w) in [0, 1], Grad-CAM of the first head's call in that slice.
-    """
-
-    discs: Sequence[Disc]
-    found: Found | None
-    gaps: int
-    left_out: int
-    probabilities: dict[str, dict[str, np.ndarray]]
-    crops: np.ndarray | None = None
-    attention: np.ndarray | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class _Boxed(Sequence[Study]):
     """Studies with other tables of boxes; images are read when they are asked for."""
 
@@ -111,13 +102,20 @@ class _Boxed(Sequence[Study]):
         return {**self.studies[number], "boxes": self.tables[number]}
 
 
-class ModicChanges(System):
+class ModicChanges(RegionsThenGrades):
     """See the module."""
 
     name = "modic_changes"
     title = "Modic changes: Faster R-CNN and a 3-D CNN on paired T1 and T2"
     labels = tuple(h.name for h in HEADS.values() if not h.column)  # columns of boxes
     recuts = True
+    strata = (
+        "no boxes, no Modic change",
+        "no boxes, Modic change",
+        "boxes, no Modic change",
+        "boxes, Modic change",
+    )
+    lead = "balanced_accuracy"
     rules = (
         "Discs of held-out patients are graded on the boxes that the same fold's own detector"
         " found; oracle_region repeats the figures on the reference boxes, where there are any.",
@@ -142,36 +140,52 @@ class ModicChanges(System):
         "Type 3 is no class of the Modic task; in the presence task it counts as present.",
     )
     published = (
-        Published("balanced_accuracy", 0.80, "two data sets", CINA, THEIRS),
-        Published("sensitivity_mc0", 0.83, "two data sets", CINA, THEIRS),
-        Published("sensitivity_mc1", 0.85, "two data sets", CINA, THEIRS),
-        Published("sensitivity_mc2", 0.78, "two data sets", CINA, THEIRS),
-        Published("f1_weighted", 0.88, "two data sets", CINA, THEIRS + "; weights are inferred"),
+        Published("balanced_accuracy_modic", 0.80, "two data sets", CINA, THEIRS),
+        Published("sensitivity_mc0_modic", 0.83, "two data sets", CINA, THEIRS),
+        Published("sensitivity_mc1_modic", 0.85, "two data sets", CINA, THEIRS),
+        Published("sensitivity_mc2_modic", 0.78, "two data sets", CINA, THEIRS),
         Published(
-            "cohen_kappa",
+            "f1_weighted_modic", 0.88, "two data sets", CINA, THEIRS + "; weights are inferred"
+        ),
+        Published(
+            "cohen_kappa_presence",
             0.74,
             "external",
             "SpineNet, presence of Modic changes",
             "presence, other cohort, trained on thousands",
         ),
         Published(
-            "cohen_kappa", 0.63, "external", "Gao et al. 2022", "presence, other cohort and network"
+            "cohen_kappa_presence",
+            0.63,
+            "external",
+            "Gao et al. 2022",
+            "presence, other cohort and network",
         ),
     )
 
     def __init__(self, options: Options, find: BoxDetection, graders: Sequence[PairedDiscGrading]):
-        self.options, self.find, self.graders = options, find, tuple(graders)
-        self.stages = (find, *self.graders)
-        self.heads = tuple(h.name for h in self.graders[0].heads if h.name in REPORTED)
+        self.options, self.find = options, find
+        self.paired = tuple(graders)
+        self.graders = {g.normalisation: g for g in graders}
+        self.stages = (find, *graders)
+        reported = [h for h in graders[0].heads if h.name in REPORTED]
+        self.tasks = tuple(GradingTask(GRADINGS[h.name], h) for h in reported)
+        words = {
+            name: name.replace("_", " ").replace("z score", "z-score") for name in self.graders
+        }
+        self.comparison = Comparison(
+            words,
+            STANDARD if STANDARD in self.graders else next(iter(self.graders)),
+            "Normalisations",
+            "Normalisation",
+            "Same folds, seeds, boxes and recipe; differences are paired over patients, on the same"
+            " resamples.  An interval that holds 0 does not tell the two apart.",
+        )
 
     def stratum(self, study: Study) -> int | None:
         """Boxed or not, and whether any disc has a Modic change."""
         modic = np.asarray(study["boxes"]["modic"])
         return 2 * int(bool(study["has_boxes"])) + int((modic > 0).any()) if len(modic) else None
-
-    def cases(self, study: Study) -> list[str]:
-        """One case per graded disc."""
-        return [case_id(study, level) for level in _graded(study)]
 
     def relabelled(self, study: Study, donor: Study) -> Study:
         """The boxes stay; each graded disc gets the grades of one of the donor's, at any level."""
@@ -192,7 +206,7 @@ class ModicChanges(System):
         self, studies: Sequence[Study], train: Sequence[int], predict: Predict
     ) -> tuple[System, Sequence[Study]]:
         """Normalisations fitted on training patients; boxes for discs that have none."""
-        fitted = [g.fitted(studies, train) for g in self.graders]
+        fitted = [g.fitted(studies, train) for g in self.paired]
         tables = [self._filled(studies[i], predict) for i in range(len(studies))]
         return ModicChanges(self.options, self.find, fitted), _Boxed(studies, tables)
 
@@ -203,10 +217,10 @@ class ModicChanges(System):
         missing = np.flatnonzero(np.asarray(table["boxed"]) == 0)
         if not len(missing):
             return table
-        reading = self._find([study], predict)[0]
-        by_level = {d.level: d for d in reading.discs}
+        located = self.locate([study], predict)[0]
+        by_level = {d.level: d for d in located.regions}
         # More discs than were graded are common at the upper end of the image and do no harm.
-        if reading.gaps or not set(levels.tolist()) <= set(by_level):
+        if located.found["gaps"] or not set(levels.tolist()) <= set(by_level):
             return table
         new = {k: np.array(v) for k, v in table.items()}
         for row in missing:
@@ -214,224 +228,94 @@ class ModicChanges(System):
             new["boxed"][row], new["slice"][row], new["box"][row] = 1, disc.slice, disc.box
         return new
 
-    def _find(self, studies: Sequence[Study], predict: Predict) -> list[Reading]:
+    def locate(self, studies: Sequence[Study], predict: Predict) -> list[Located]:
+        """The row of discs among the detections; ``found`` has all of these and what is amiss."""
         inputs = [self.find.inference_examples(s) for s in studies]
         outputs = predict_parts(predict, self.find.name, inputs)
-        readings = []
+        located = []
         for study, output in zip(studies, outputs, strict=True):
             found = self.find.decode(study, output)
-            spacing = np.linalg.norm(study["affine"][:3, :3], axis=0)
             discs = [
                 Disc(0, found.slice, _box(box), float(score))
                 for box, score in zip(found.boxes, found.scores, strict=True)
             ]
+            spacing, confidence = spacing_of(study), self.find.options.confidence
             centres = np.array([d.centre(spacing) for d in discs]).reshape(-1, 2)
-            confidence = self.find.options.confidence
             order = assign_levels(centres, found.scores, found.lowest, confidence)
             numbered = [
                 dataclasses.replace(discs[i], level=int(level))
                 for i, level in zip(order.kept, order.levels, strict=True)
             ]
-            readings.append(Reading(numbered, found, order.gaps, order.left_out, {}))
-        return readings
+            amiss = {"gaps": order.gaps, "left_out": order.left_out}
+            located.append(Located(numbered, found={"detections": found, **amiss}))
+        return located
 
-    def read(self, studies: Sequence[Study], predict: Predict, regions: str) -> list[Reading]:
-        """See `System.read`."""
-        if regions == "reference":
-            readings = [Reading(boxed_discs(s)[0], None, 0, 0, {}) for s in studies]
-        else:
-            readings = self._find(studies, predict)
-        for grader in self.graders:
-            crops = [grader.cut(s, r.discs) for s, r in zip(studies, readings, strict=True)]
-            graded = predict_parts(predict, grader.name, crops)
-            for i, (crop, outputs) in enumerate(zip(crops, graded, strict=True)):
-                shown = {name: outputs[name] for name in self.heads if name in outputs}
-                readings[i].probabilities[grader.normalisation] = shown
-                if grader is self.graders[0] and "attention" in outputs:
-                    image, heat = crop["image"], outputs["attention"]
-                    readings[i] = dataclasses.replace(
-                        readings[i],
-                        crops=image[:, image.shape[1] // 2, ..., SEQUENCES.index("t2")],
-                        attention=heat[:, heat.shape[1] // 2],
-                    )
-        return readings
+    def reference(self, study: Study) -> Located:
+        """The boxed discs."""
+        return Located(boxed_discs(study)[0])
 
-    def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
-        """Commonest class of each head, and ridge regression on signals and height of the box."""
-        features: list[np.ndarray] = []
-        targets: dict[str, list[int]] = {name: [] for name in self.heads}
-        for study in studies:
-            discs, grades = boxed_discs(study)
-            if not discs:
-                continue
-            features += list(hand_features(study, discs))
-            for name in self.heads:
-                head = HEADS[name]
-                targets[name] += head.target(grades[head.column or name]).tolist()
-        baselines: dict[str, Any] = {}
-        for name, values in targets.items():
-            classes = np.array(values, int)
-            known = classes >= 0
-            baselines[name] = {
-                "majority": int(np.bincount(classes[known], minlength=1).argmax()),
-                "ridge": Ridge.fit(np.array(features)[known], classes[known])
-                if known.any()
-                else None,
-            }
-        return baselines
+    def cut(self, grader: Any, study: Study, located: Located) -> Examples:
+        """A crop per disc."""
+        return grader.cut(study, located.regions)
 
-    def score(self, study: Study, predicted: Reading, oracle: Reading, baselines: Any) -> list[Row]:
-        """A row per detection and reference box, one on levels, and one per graded disc."""
-        who = {"patient": study["patient_id"], "study": study["study_id"]}
-        reference = boxed_discs(study)[0]
-        partners = _partners(predicted.discs, reference)
-        rows: list[Row] = []
-        if reference and predicted.found is not None:
-            rows += _detection_rows(who, predicted, reference)
-            matched = {level: i for level, i in partners.items() if i is not None}
-            rows.append(
-                {
-                    **who,
-                    "kind": "levels",
-                    "levels_reference": len(partners),
-                    "levels_found": len(matched),
-                    "levels_right": sum(
-                        predicted.discs[i].level == level for level, i in matched.items()
-                    ),
-                    "gaps": predicted.gaps,
-                    "left_out": predicted.left_out,
-                }
-            )
-        graded = _graded(study)
-        numbers = _numbers(graded, predicted.discs, partners)
-        features = hand_features(study, predicted.discs)
-        for level, grades in graded.items():
-            number = numbers[level]
-            row: Row = {
-                **who,
-                "kind": "disc",
-                "name": level,
-                "case": case_id(study, level),
-                "boxed": int(level in partners),
-                "found": int(number is not None),
-                "level_found": predicted.discs[number].level if number is not None else "",
-            }
-            for name in self.heads:
-                target = int(HEADS[name].target([grades[HEADS[name].column or name]])[0])
-                row[f"reference_{name}"] = target if target >= 0 else ""
-                row[f"majority_{name}"] = baselines[name]["majority"]
-                if number is not None and baselines[name]["ridge"] is not None:
-                    value = baselines[name]["ridge"].predict(features[number])
-                    top = len(CLASSES[name]) - 1
-                    row[f"ridge_{name}"] = int(np.clip(round(value), 0, top))
-            row |= _probability_columns(predicted, number, "p")
-            ideal = next((i for i, d in enumerate(oracle.discs) if d.level == level), None)
-            row |= _probability_columns(oracle, ideal, "oracle_p")
-            first = self.heads[0]
-            if row[f"reference_{first}"] != "":
-                p = row.get(f"p_{self.options.normalisations[0]}_{first}_0")
-                call = -1 if p is None else self._call(predicted, number, first)
-                row["wrong"] = int(call != row[f"reference_{first}"])
-            rows.append(row | subgroups.columns(study))
-        return rows
+    def seen(self, outputs: dict[str, np.ndarray], crops: Examples, located: Located) -> Any:
+        """The middle slice of each crop of T2."""
+        heads, image, heat = super().seen(outputs, crops, located)
+        middle = image[:, image.shape[1] // 2, ..., SEQUENCES.index("t2")]
+        return heads, middle, None if heat is None else heat[:, heat.shape[1] // 2]
 
-    def _call(self, reading: Reading, number: int | None, head: str) -> int:
-        p = reading.probabilities[self.options.normalisations[0]][head][number]
-        return int(_calls(p[None], head)[0])
-
-    def picture(self, study: Study, predicted: Reading, phantom: bool) -> bytes:
-        """T1 and T2 with reference boxes and the boxes found, each with level and call."""
-        reference = boxed_discs(study)[0]
-        shown = (list(predicted.discs) or reference or [Disc(0, 0, (0, 0, 0, 0))])[0].slice
-        boxes = [(*d.box, REFERENCE_COLOUR, "") for d in reference]
-        for i, disc in enumerate(predicted.discs):
-            call = self._call(predicted, i, self.heads[0])
-            text = f"L{disc.level}: {CLASSES[self.heads[0]][call]}"
-            boxes.append((*disc.box, FOUND_COLOUR, text))
-        spacing = np.linalg.norm(study["affine"][:3, :3], axis=0)
-        pixel = (float(spacing[1]), float(spacing[2]))
-        panels = [
-            pictures.Panel(name.upper(), study[name][shown], pixel, boxes=tuple(boxes))
-            for name in (("t1", "t2") if study["has_t1"] else ("t2",))
-        ]
-        panels += self._attention(study, predicted, reference)
-        return pictures.sheet(panels, [study["study_id"]], phantom=phantom)
-
-    def _attention(
-        self, study: Study, reading: Reading, reference: Sequence[Disc]
-    ) -> list[pictures.Panel]:
-        """Grad-CAM of two discs: those that were called wrong first, then those with a change."""
-        if reading.crops is None or reading.attention is None:
-            return []
-        head, urgency = self.heads[0], {}
-        graded = _graded(study)
-        partners = _partners(reading.discs, reference)
-        for level, number in _numbers(graded, reading.discs, partners).items():
-            target = int(HEADS[head].target([graded[level][HEADS[head].column or head]])[0])
-            if number is not None:
-                wrong = target >= 0 and self._call(reading, number, head) != target
-                urgency[number] = (2 * wrong + (target > 0), -number)
-        first = sorted(urgency, key=lambda i: urgency[i], reverse=True)[:2]
-        names = {i: f"disc {reading.discs[i].level}" for i in first}
-        return pictures.grad_cams(reading.crops, reading.attention, names)
-
-    def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
-        """Reference class of the first head at each level."""
-        head = self.heads[0]
-        return [
-            (f"Level {r['name']}, {head}", CLASSES[head][int(r[f"reference_{head}"])])
-            for r in rows
-            if r["kind"] == "disc" and r.get(f"reference_{head}")
-        ]
-
-    def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
-        """See `System.summarise`."""
-        settings = {"resamples": resamples, "seed": seed}
-        stages: dict[str, Any] = {self.find.name: self._detection(rows, settings)}
-        report: dict[str, Any] = {
-            "stages": stages,
-            "end_to_end": {},
-            "oracle_region": {},
-            "baselines": {},
-            "confusion": {},
-            "tables": [],
-            "tables_title": "Intensity normalisations",
+    def grades(self, study: Study) -> Mapping[str, Mapping[str, int]]:
+        """The discs that have a level and any grade."""
+        table = study["boxes"]
+        columns = sorted({HEADS[name].column or name for name in REPORTED})
+        rows = {
+            int(level): {c: int(table[c][i]) for c in columns}
+            for i, level in enumerate(table["level"])
+            if int(level) > 0
         }
-        discs = [r for r in rows if r["kind"] == "disc"]
-        for number, head in enumerate(self.heads):
-            known = [r for r in discs if r.get(f"reference_{head}")]
-            if known:
-                suffix = f"_{head}" if number else ""
-                comparison.summarise(
-                    report,
-                    known,
-                    self._grading(head, suffix),
-                    self.options.normalisations,
-                    **settings,
-                )
-        if discs and len(self.heads):
-            head = self.heads[0]
-            known = [r for r in discs if r.get(f"reference_{head}")]
-            report["subgroups"] = comparison.subgroup_figures(
-                known,
-                self._grading(head, ""),
-                self.options.normalisations[0],
-                {
-                    "level": subgroups.divide(
-                        [f"level {r['name']}" for r in known], [r["patient"] for r in known]
-                    ),
-                    **subgroups.strata(known),
-                },
-                **settings,
-            )
-        for grader in self.graders:
-            stages[grader.name] = report["oracle_region"] if grader is self.graders[0] else {}
-        return report
+        known = {level: g for level, g in sorted(rows.items()) if any(v >= 0 for v in g.values())}
+        return {case_id(study, level): grades for level, grades in known.items()}
 
-    def _grading(self, head: str, suffix: str) -> comparison.Grading:
-        return comparison.Grading(head, suffix, CLASSES[head], ordinal=head == "pfirrmann")
+    def pairs(self, study: Study, located: Located) -> Mapping[str, int | None]:
+        """By overlap where the level has a reference box, else by the level that was given."""
+        partners = _partners(located.regions, boxed_discs(study)[0])
+        by_level = {d.level: i for i, d in enumerate(located.regions)}
+        return {
+            case: partners.get(level, by_level.get(level))
+            for case, level in ((c, _level(c)) for c in self.grades(study))
+        }
 
-    def _detection(self, rows: Sequence[Row], settings: Any) -> dict[str, Any]:
+    def features(self, study: Study, located: Located) -> np.ndarray:
+        """See `paired_disc_grading.hand_features`."""
+        return hand_features(study, located.regions)
+
+    def region_rows(self, study: Study, reading: Reading) -> list[Row]:
+        """A row per detection and reference box, and one on levels."""
+        reference, located = boxed_discs(study)[0], reading.located
+        if not reference or located.found is None:
+            return []
+        found = located.found["detections"]
+        partners = _partners(located.regions, reference)
+        matched = {level: i for level, i in partners.items() if i is not None}
+        return [
+            *(
+                {"kind": "detection", "score": round(float(score), 6), **_corners(box)}
+                for box, score in zip(found.boxes, found.scores, strict=True)
+            ),
+            *({"kind": "box", "name": r.level, **_corners(r.box)} for r in reference),
+            {
+                "kind": "regions",
+                "regions_reference": len(partners),
+                "regions_found": len(matched),
+                "levels_right": sum(
+                    located.regions[i].level == level for level, i in matched.items()
+                ),
+                "gaps": located.found["gaps"],
+                "left_out": located.found["left_out"],
+            },
+        ]
+
+    def region_figures(self, rows: Sequence[Row], settings: Mapping[str, int]) -> dict[str, Any]:
         """AP, overlap and levels, over the studies with reference boxes."""
         images: dict[str, list[Row]] = {}
         for row in (r for r in rows if r["kind"] in ("detection", "box")):
@@ -447,11 +331,65 @@ class ModicChanges(System):
         figures = detection_estimates(
             gathered, patients, confidence=self.find.options.confidence, **settings
         )
-        levels = [r for r in rows if r["kind"] == "levels"]
-        shares = estimates.ratios(
-            levels, {"level_accuracy": ("levels_right", "levels_found")}, **settings
+        levels = [r for r in rows if r["kind"] == "regions"]
+        shares = {"level_accuracy": ("levels_right", "regions_found")}
+        return (
+            figures
+            | estimates.ratios(levels, shares, **settings)
+            | estimates.means(levels, ("gaps", "left_out"), **settings)
         )
-        return figures | shares | estimates.means(levels, ("gaps", "left_out"), **settings)
+
+    def case_columns(self, study: Study, case: str, located: Located, number: int | None) -> Row:
+        """The level, whether the disc is boxed, and the level that the found one was given."""
+        level = _level(case)
+        boxed = level in _partners([], boxed_discs(study)[0])
+        found = "" if number is None else located.regions[number].level
+        return {
+            "name": level, "level": f"level {level}", "boxed": int(boxed), "level_found": found,
+        }  # fmt: skip
+
+    def picture(
+        self, study: Study, reading: Reading, reference: Study | None, phantom: bool
+    ) -> bytes:
+        """T1 and T2 with reference boxes and the boxes found, each with level and call."""
+        given = boxed_discs(reference)[0] if reference else []
+        discs = list(reading.located.regions)
+        shown = (discs or given or [Disc(0, 0, (0, 0, 0, 0))])[0].slice
+        boxes = [(*d.box, REFERENCE_COLOUR, "") for d in given]
+        names = self.tasks[0].grading.classes
+        for i, disc in enumerate(discs):
+            boxes.append(
+                (*disc.box, FOUND_COLOUR, f"L{disc.level}: {names[self._call(reading, i)]}")
+            )
+        panels = [
+            pictures.Panel(name.upper(), study[name][shown], pixel_of(study), boxes=tuple(boxes))
+            for name in (("t1", "t2") if study["has_t1"] else ("t2",))
+        ]
+        if reading.shown is not None and reading.attention is not None:
+            explained = self._worth_explaining(reading, reference)
+            titles = {i: f"disc {discs[i].level}" for i in explained}
+            panels += pictures.grad_cams(reading.shown, reading.attention, titles)
+        return pictures.sheet(panels, [study["study_id"]], phantom=phantom, scale_bar=sized(study))
+
+    def _worth_explaining(self, reading: Reading, reference: Study | None) -> list[int]:
+        """Two discs: those that were called wrong first, then those with a change."""
+        task, urgency = self.tasks[0], {}
+        if reference is None:
+            changed = [self._call(reading, i) > 0 for i in range(len(reading.located.regions))]
+            urgency = {i: (int(change), -i) for i, change in enumerate(changed)}
+        else:
+            pairs = self.pairs(reference, reading.located)
+            for case, grades in self.grades(reference).items():
+                number, target = pairs[case], task.class_of(grades)
+                if number is not None:
+                    wrong = target >= 0 and self._call(reading, number) != target
+                    urgency[number] = (2 * wrong + (target > 0), -number)
+        return sorted(urgency, key=lambda i: urgency[i], reverse=True)[:2]
+
+    def _call(self, reading: Reading, number: int) -> int:
+        p = reading.of(next(iter(self.graders)), self.tasks[0], number)
+        assert p is not None
+        return int(self.tasks[0].grading.calls(p[None])[0])
 
 
 def check(config: StudyConfig) -> None:
@@ -499,11 +437,9 @@ def check_counts(studies: Sequence[Study]) -> None:
 
 
 def _parse(config: StudyConfig) -> tuple[Options, BoxDetectionOptions, CropGradingOptions]:
-    options = parse(Options, config.options, "config.options")
-    if set(config.stages) != {"boxes", "grades"}:
-        raise UserError(f"config.stages has {', '.join(config.stages)}; it needs boxes, grades.")
-    find = parse(BoxDetectionOptions, config.stages["boxes"], "config.stages.boxes")
-    grade = parse(CropGradingOptions, config.stages["grades"], "config.stages.grades")
+    find, grade, options = stage_options(
+        config, {"boxes": BoxDetectionOptions, "grades": CropGradingOptions}, Options
+    )
     unknown = set(grade.heads) - set(HEADS)
     if unknown or not grade.heads or grade.heads[0] not in ("modic", "presence"):
         raise UserError(
@@ -513,17 +449,8 @@ def _parse(config: StudyConfig) -> tuple[Options, BoxDetectionOptions, CropGradi
     return options, find, grade
 
 
-def _graded(study: Study) -> dict[int, dict[str, int]]:
-    """Level -> grades of the discs that have a level and any grade."""
-    table = study["boxes"]
-    columns = sorted({HEADS[name].column or name for name in REPORTED})
-    rows = {
-        int(level): {c: int(table[c][i]) for c in columns}
-        for i, level in enumerate(table["level"])
-        if int(level) > 0
-    }
-    graded = {level: g for level, g in rows.items() if any(v >= 0 for v in g.values())}
-    return dict(sorted(graded.items()))
+def _level(case: str) -> int:
+    return int(case.rpartition("/")[2])
 
 
 def _partners(found: Sequence[Disc], reference: Sequence[Disc]) -> dict[int, int | None]:
@@ -538,52 +465,12 @@ def _partners(found: Sequence[Disc], reference: Sequence[Disc]) -> dict[int, int
     return partners
 
 
-def _numbers(
-    levels: Iterable[int], found: Sequence[Disc], partners: Mapping[int, int | None]
-) -> dict[int, int | None]:
-    """Number of the found disc that belongs to each level; None where there is none.
-
-    By overlap where the level has a reference box, else by the level that it was given.
-    """
-    by_level = {d.level: i for i, d in enumerate(found)}
-    return {level: partners.get(level, by_level.get(level)) for level in levels}
-
-
-def _detection_rows(who: Row, predicted: Reading, reference: Sequence[Disc]) -> list[Row]:
-    assert predicted.found is not None
-    corners = ("row0", "col0", "row1", "col1")
-
-    def place(box: Any) -> Row:
-        return {name: round(float(v), 3) for name, v in zip(corners, box, strict=True)}
-
-    found = predicted.found
-    return [
-        *(
-            {**who, "kind": "detection", "score": round(float(score), 6), **place(box)}
-            for box, score in zip(found.boxes, found.scores, strict=True)
-        ),
-        *({**who, "kind": "box", "name": r.level, **place(r.box)} for r in reference),
-    ]
-
-
-def _probability_columns(reading: Reading, number: int | None, prefix: str) -> Row:
-    if number is None:
-        return {}
-    return {
-        f"{prefix}_{normalisation}_{head}_{k}": round(float(v), 6)
-        for normalisation, heads in reading.probabilities.items()
-        for head, values in heads.items()
-        for k, v in enumerate(values[number])
-    }
-
-
-def _calls(p: np.ndarray, head: str) -> np.ndarray:
-    """(N,) class of (N, K) probabilities: the median of ordered classes, else the likeliest."""
-    return comparison.calls(p, ordinal=head == "pfirrmann")
+def _corners(box: Any) -> Row:
+    return {name: round(float(v), 3) for name, v in zip(CORNERS, box, strict=True)}
 
 
 def _boxes(rows: Sequence[Row]) -> np.ndarray:
-    return np.stack([floats(rows, c) for c in ("row0", "col0", "row1", "col1")], 1).reshape(-1, 4)
+    return np.stack([floats(rows, c) for c in CORNERS], 1).reshape(-1, 4)
 
 
 def _box(values: Any) -> tuple[float, float, float, float]:

@@ -12,15 +12,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from mskjax import subgroups
-from mskjax.config import StudyConfig, parse
+from mskjax.config import StudyConfig
 from mskjax.errors import UserError
 from mskjax.metrics import estimates
-from mskjax.metrics.intervals import mean_sd_over_folds, paired_patient_bootstrap
-from mskjax.metrics.segmentation import mean_over_cases
+from mskjax.metrics.intervals import paired_patient_bootstrap
 from mskjax.metrics.structures import score_structures
 from mskjax.reporting import pictures
 from mskjax.stages.bone_edges import BoneEdges, BoneEdgesOptions
@@ -34,9 +32,19 @@ from mskjax.stages.bone_proposals import (
     without_crumbs,
 )
 from mskjax.stages.slice_segmentation import canvas
-from mskjax.systems.base import Predict, Published, System, predict_parts
 from mskjax.tables import Row, floats
 from mskjax.training.stage import Study
+from mskjax.two_stage.options import stage_options
+from mskjax.two_stage.structures import NSD_TOLERANCE_MM
+from mskjax.two_stage.system import (
+    Predict,
+    Published,
+    System,
+    pixel_of,
+    predict_parts,
+    sized,
+    spacing_of,
+)
 
 BONE = "bone"  # both structures as one
 COLOURS = {1: ("humerus", (86, 180, 233)), 2: ("scapula", (230, 159, 0))}
@@ -58,7 +66,6 @@ TITLES = {
 }
 NETWORKS = (*UNETS, ALEXNET)
 TABLE = {"dice": "Dice", "ppv": "PPV", "sensitivity": "Sensitivity", "nsd": "NSD", "hd95": "HD95"}
-NSD_TOLERANCE_MM = 1.0
 LEAST_DICE = 0.8  # of a structure that is not marked as a failure among the pictures
 
 FIRST = "Comput Methods Programs Biomed 2021;211:106325"
@@ -93,6 +100,7 @@ class ShoulderBones(System):
     name = "shoulder_bones"
     title = "Humerus and scapula: three U-Nets and a block-wise AlexNet vote, AlexNet refines edges"
     labels = ()
+    primary = "dice_humerus"
     rules = (
         "All figures are three-dimensional, of one study on its native grid, and averaged over"
         f" patients' studies.  NSD uses a tolerance of {NSD_TOLERANCE_MM:g} mm.",
@@ -184,20 +192,24 @@ class ShoulderBones(System):
                 rows.append(row)
         return rows
 
-    def picture(self, study: Study, predicted: Reading, phantom: bool) -> bytes:
+    def picture(
+        self, study: Study, reading: Reading, reference: Study | None, phantom: bool
+    ) -> bytes:
         """The slice with most bone: reference, vote, refined edge."""
-        shown = study["mask"] if study["has_mask"] else predicted.masks[FINAL]
+        outlined = reference["mask"] if reference and reference["has_mask"] else None
+        shown = reading.masks[FINAL] if outlined is None else outlined
         s = int(np.argmax((shown > 0).sum((1, 2))))
-        pitch = np.linalg.norm(study["affine"][:3, :3], axis=0)
-        pixel = (float(pitch[1]), float(pitch[2]))
-        masks = {"Reference": study["mask"]} if study["has_mask"] else {}
-        masks |= {TITLES[name]: predicted.masks[name] for name in (VOTE, FINAL)}
+        pixel = pixel_of(study)
+        masks = {} if outlined is None else {"Reference": outlined}
+        masks |= {TITLES[name]: reading.masks[name] for name in (VOTE, FINAL)}
         panels = [pictures.Panel("Image", study["image"][s], pixel)]
         panels += [
             pictures.Panel(name, study["image"][s], pixel, mask[s]) for name, mask in masks.items()
         ]
         title = [f"{study['study_id']}, slice {s + 1} of {len(shown)}"]
-        return pictures.sheet(panels, title, labels=COLOURS, phantom=phantom)
+        return pictures.sheet(
+            panels, title, labels=COLOURS, phantom=phantom, scale_bar=sized(study)
+        )
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """Dice of each structure by vote, and by vote and edge."""
@@ -226,7 +238,7 @@ class ShoulderBones(System):
             "end_to_end": figures[FINAL],
             "oracle_region": figures[BAND],
             "baselines": {name: figures[name] for name in (VOTE, *NETWORKS)},
-            "folds": over_folds(own[FINAL], SCORED[FINAL]),
+            "folds": estimates.structures_over_folds(own[FINAL], SCORED[FINAL], tuple(TABLE)),
             "tables": [*ablation(figures), differences(own, **settings)],
             "tables_title": "Ablation",
         }
@@ -255,7 +267,9 @@ def check(config: StudyConfig) -> None:
 
 def build(config: StudyConfig, studies: Sequence[Study]) -> ShoulderBones:
     """The system for a cohort; `studies` (may be empty) set the size of the slices."""
-    propose, refine = _parse(config)
+    propose, refine = stage_options(
+        config, {"proposals": BoneProposalsOptions, "edges": BoneEdgesOptions}
+    )
     multiple = 2 ** (len(propose.model.widths) - 1)
     sizes = (propose.patch, refine.patch)
     if len(studies):
@@ -271,37 +285,12 @@ def build(config: StudyConfig, studies: Sequence[Study]) -> ShoulderBones:
 
 def score_one(study: Study, mask: np.ndarray, name: str) -> dict[str, float]:
     """Figures of one structure, or of bone, in 3-D: see `metrics.structures`."""
-    spacing = np.linalg.norm(study["affine"][:3, :3], axis=0)
+    spacing = spacing_of(study) if sized(study) else None
     reference, found = (
         (m > 0 if name == BONE else m == STRUCTURES.index(name) + 1).astype(np.uint8)
         for m in (study["mask"], mask)
     )
     return score_structures(reference, found, (name,), spacing, NSD_TOLERANCE_MM)[name]
-
-
-def over_folds(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
-    """``<metric>_<structure>`` -> mean and SD over folds of each fold's mean, as papers print them.
-
-    An entry is as of `binary.over_folds`; a fold's mean that is undefined or infinite is null.
-    """
-    folds = sorted({int(r["fold"]) for r in rows})
-    found: dict[str, Any] = {}
-    for name in names:
-        own = [r for r in rows if r["name"] == name]
-        for metric in TABLE if own else ():
-            means = [
-                float(mean_over_cases(floats([r for r in own if int(r["fold"]) == k], metric)))
-                for k in folds
-            ]
-            means = [m if np.isfinite(m) else np.nan for m in means]
-            spread = mean_sd_over_folds(means)
-            found[f"{metric}_{name}"] = {
-                "mean": _or_none(spread.mean),
-                "sd": _or_none(spread.sd),
-                "values": [_or_none(m) for m in means],
-                "folds": spread.folds,
-            }
-    return found
 
 
 def ablation(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -362,24 +351,6 @@ def _difference(
     undefined = np.isnan(a) | np.isnan(b)
     a, b = (np.where(undefined, np.nan, v).astype(np.float32) for v in (a, b))
     patients = [by_study[0][study]["patient"] for study in both]
-    found = paired_patient_bootstrap(_column_means, a, b, patients, resamples, seed)
+    found = paired_patient_bootstrap(estimates.column_means, a, b, patients, resamples, seed)
     counts = (~undefined).sum(0)
     return [dataclasses.replace(e, n=int(n)).as_json() for e, n in zip(found, counts, strict=True)]
-
-
-def _column_means(values: jax.Array, weights: jax.Array) -> jax.Array:
-    return jax.vmap(mean_over_cases, (1, None))(values, weights)
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _parse(config: StudyConfig) -> tuple[BoneProposalsOptions, BoneEdgesOptions]:
-    if config.options:
-        raise UserError(f"config.options has {', '.join(config.options)}; this system has none.")
-    if set(config.stages) != {"proposals", "edges"}:
-        raise UserError(f"config.stages has {', '.join(config.stages)}; it needs proposals, edges.")
-    propose = parse(BoneProposalsOptions, config.stages["proposals"], "config.stages.proposals")
-    refine = parse(BoneEdgesOptions, config.stages["edges"], "config.stages.edges")
-    return propose, refine

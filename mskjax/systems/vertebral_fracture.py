@@ -9,24 +9,22 @@ margin, augmentation, the recipe.  Ours, beyond the paper: a first stage that fi
 which was done by hand there; both are reported.
 """
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mskjax import subgroups
-from mskjax.baselines import Ridge
-from mskjax.config import StudyConfig, parse
+from mskjax import cases
+from mskjax.config import StudyConfig
+from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
-from mskjax.metrics import binary, binary_task, estimates, findings, readers
-from mskjax.metrics.binary_task import Task
+from mskjax.metrics import estimates, findings, readers
+from mskjax.metrics.grading import Grading
 from mskjax.reporting import pictures
 from mskjax.stages.grading import Head
 from mskjax.stages.segment_grading import (
     CHANNELS,
     LABEL,
-    Place,
     SegmentDetection,
     SegmentGrading,
     SegmentGradingOptions,
@@ -37,49 +35,34 @@ from mskjax.stages.segment_grading import (
     reference_place,
 )
 from mskjax.stages.slice_segmentation import SliceSegmentationOptions, canvas
-from mskjax.systems.base import Predict, Published, System, predict_parts
-from mskjax.tables import Row, floats
+from mskjax.tables import Row
 from mskjax.training.stage import Study
+from mskjax.two_stage.grading_task import GradingTask
+from mskjax.two_stage.options import stage_options
+from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
+from mskjax.two_stage.system import Predict, Published, pixel_of, predict_parts, sized, spacing_of
 
 HEAD = Head("malignant", 2, column=LABEL)
-CLASSES = ("benign", "malignant")
+GRADING = Grading("malignant", ("benign", "malignant"))
 BY_HAND, DETECTED = "Model, segment by hand", "Model, segment found"
 READER = ("reader", "call", "aided_call")  # fields of the study's tables
 FINDING = ("name", "present")
 REFERENCE_COLOUR, FOUND_COLOUR = (0, 158, 115), (230, 159, 0)
+FIGURES = ("regions_found", "box_iou", "slice_error_mm")
 
 YEH = "Yeh et al., PMC9764339"
 THEIRS = "190 patients of one centre, segment given by hand; network and recipe partly unpublished"
 
 
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """What the system says of one patient.
-
-    Attributes:
-      place: slice and box of the segment; None if none was found.
-      probabilities: (slices,) of malignancy, one per scored slice; empty without a place.
-      crop: (rows, cols, 6) float32, what the grader saw of the slice that decided.
-      attention: (h, w) in [0, 1], Grad-CAM on that slice.
-    """
-
-    place: Place | None
-    probabilities: np.ndarray
-    crop: np.ndarray | None = None
-    attention: np.ndarray | None = None
-
-    @property
-    def probability(self) -> float:
-        """The patient's: the largest over slices; NaN without a place."""
-        return float(self.probabilities.max()) if len(self.probabilities) else float("nan")
-
-
-class VertebralFracture(System):
+class VertebralFracture(RegionsThenGrades):
     """See the module."""
 
     name = "vertebral_fracture"
     title = "Vertebral fracture, benign or malignant: ResNet-50 on paired T1 and T2"
     labels = (LABEL,)
+    strata = GRADING.classes
+    lead = "auroc"
+    tasks = (GradingTask(GRADING, HEAD),)
     rules = (
         "As published (reference region): the segment's box and slice are given by hand.  End to"
         " end: the same fold's first stage proposes the segment.",
@@ -113,171 +96,134 @@ class VertebralFracture(System):
     def __init__(self, find: SegmentDetection, grade: SegmentGrading):
         self.find, self.grade = find, grade
         self.stages = (find, grade)
+        self.graders = {cases.MODEL: grade}
 
     def stratum(self, study: Study) -> int | None:
         """Benign or malignant."""
         return int(study[LABEL]) if study[LABEL] >= 0 else None
 
-    def cases(self, study: Study) -> list[str]:
+    def locate(self, studies: Sequence[Study], predict: Predict) -> list[Located]:
+        """The segment that the U-Net proposes."""
+        inputs = [self.find.inference_examples(s) for s in studies]
+        outputs = predict_parts(predict, self.find.name, inputs)
+        places = [propose(self.find.decode(s, o)) for s, o in zip(studies, outputs, strict=True)]
+        return [Located([] if place is None else [place]) for place in places]
+
+    def reference(self, study: Study) -> Located:
+        """The segment given by hand."""
+        return Located([reference_place(study)])
+
+    def cut(self, grader: Any, study: Study, located: Located) -> Examples:
+        """Squares around the segment, one per scored slice."""
+        return grader.cut(study, located.regions[0] if located.regions else None)
+
+    def seen(self, outputs: dict[str, np.ndarray], crops: Examples, located: Located) -> Any:
+        """Of the scored slices the one whose probability of malignancy is the largest."""
+        if not located.regions:
+            return {}, None, None
+        decisive = [int(outputs[HEAD.name][:, 1].argmax())]
+        attention = outputs["attention"][decisive] if "attention" in outputs else None
+        return {HEAD.name: outputs[HEAD.name][decisive]}, crops["image"][decisive], attention
+
+    def grades(self, study: Study) -> Mapping[str, Mapping[str, int]]:
         """One case, the patient's segment, where it has a label."""
-        return [study["study_id"]] if study[LABEL] >= 0 else []
+        return {study["study_id"]: {LABEL: int(study[LABEL])}} if study[LABEL] >= 0 else {}
 
-    def read(self, studies: Sequence[Study], predict: Predict, regions: str) -> list[Reading]:
-        """See `System.read`."""
-        if regions == "reference":
-            places: list[Place | None] = [reference_place(s) for s in studies]
-        else:
-            inputs = [self.find.inference_examples(s) for s in studies]
-            outputs = predict_parts(predict, self.find.name, inputs)
-            places = [
-                propose(self.find.decode(s, o)) for s, o in zip(studies, outputs, strict=True)
-            ]
-        crops = [self.grade.cut(s, p) for s, p in zip(studies, places, strict=True)]
-        graded = predict_parts(predict, self.grade.name, crops)
-        readings = []
-        for place, crop, found in zip(places, crops, graded, strict=True):
-            if place is None:
-                readings.append(Reading(None, np.zeros(0)))
-                continue
-            p = found[HEAD.name][:, 1]
-            decisive = int(p.argmax())
-            readings.append(
-                Reading(place, p, crop["image"][decisive], found["attention"][decisive])
-            )
-        return readings
+    def pairs(self, study: Study, located: Located) -> Mapping[str, int | None]:
+        """The proposal, if its middle lies in the reference box."""
+        there = bool(located.regions) and hit(located.regions[0], reference_place(study))
+        return {study["study_id"]: 0 if there else None}
 
-    def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
-        """Commonest label, and ridge regression on intensities and height of the segment."""
-        known = [s for s in studies if s[LABEL] >= 0]
-        labels = np.array([int(s[LABEL]) for s in known])
-        features = np.array([hand_features(s, reference_place(s)) for s in known])
-        return {
-            "majority": int(np.bincount(labels).argmax()),
-            "ridge": Ridge.fit(features, labels),
-        }
+    def features(self, study: Study, located: Located) -> np.ndarray:
+        """See `segment_grading.hand_features`."""
+        return np.array([hand_features(study, place) for place in located.regions])
 
-    def score(self, study: Study, predicted: Reading, oracle: Reading, baselines: Any) -> list[Row]:
-        """A row of the segment and a row of the label, with what readers said."""
-        who = {"patient": study["patient_id"], "study": study["study_id"]}
-        number, box = reference = reference_place(study)
-        place = predicted.place
-        found = place is not None and hit(place, reference)
-        pitch = float(np.linalg.norm(study["affine"][:3, 0]))
-        region: Row = {
-            **who,
-            "kind": "segment",
-            "segment_found": int(found),
-            "box_iou": round(box_iou(place[1], box), 6) if place is not None else 0.0,
-            "slice_error_mm": round(abs(place[0] - number) * pitch, 3) if place is not None else "",
-        }
-        if study[LABEL] < 0:
-            return [region]
-        label = int(study[LABEL])
-        row: Row = {
-            **who,
-            "kind": "case",
-            "case": study["study_id"],
-            "level": study["level"],
-            "reference": label,
-            "found": int(found),
-            "p": round(predicted.probability, 6) if found else "",
-            "oracle_p": round(oracle.probability, 6),
-            "wrong": int(not found or (predicted.probability >= 0.5) != label),
-            "majority": baselines["majority"],
-        }
-        if place is not None and found:
-            ridge = baselines["ridge"].predict(hand_features(study, place))
-            row["ridge"] = round(ridge, 6)
-        for name, call, aided in zip(*(study["readers"][k] for k in READER), strict=True):
-            row |= {f"reader_{name}": _text(call), f"aided_{name}": _text(aided)}
-        for name, present in zip(*(study["findings"][k] for k in FINDING), strict=True):
-            row[f"finding_{name}"] = _text(present)
-        return [region, row | subgroups.columns(study)]
-
-    def picture(self, study: Study, predicted: Reading, phantom: bool) -> bytes:
-        """T1 and T2 with the given and the found box, and the crops with Grad-CAM."""
+    def region_rows(self, study: Study, reading: Reading) -> list[Row]:
+        """One row: whether the segment was found, and how far off."""
         number, box = reference_place(study)
-        shown = predicted.place[0] if predicted.place is not None else number
-        boxes = [(*box, REFERENCE_COLOUR, "by hand")]
-        if predicted.place is not None:
-            boxes.append((*predicted.place[1], FOUND_COLOUR, "found"))
-        spacing = np.linalg.norm(study["affine"][:3, :3], axis=0)
-        pixel = (float(spacing[1]), float(spacing[2]))
+        row: Row = {
+            "kind": "regions",
+            "regions_found": int(self.pairs(study, reading.located)[study["study_id"]] is not None),
+            "box_iou": 0.0,
+            "slice_error_mm": "",
+        }
+        for found, place in reading.located.regions:
+            row["box_iou"] = round(box_iou(place, box), 6)
+            if sized(study):
+                row["slice_error_mm"] = round(abs(found - number) * float(spacing_of(study)[0]), 3)
+        return [row]
+
+    def region_figures(self, rows: Sequence[Row], settings: Mapping[str, int]) -> dict[str, Any]:
+        """Share of segments found, overlap of the boxes, error of the slice."""
+        return estimates.means([r for r in rows if r["kind"] == "regions"], FIGURES, **settings)
+
+    def case_columns(self, study: Study, case: str, located: Located, number: int | None) -> Row:
+        """The level, what readers called, and what they found."""
+        row: Row = {"level": study["level"]}
+        for name, call, aided in zip(*(study["readers"][k] for k in READER), strict=True):
+            row |= {f"reader_{name}": _class(call), f"aided_{name}": _class(aided)}
+        for name, present in zip(*(study["findings"][k] for k in FINDING), strict=True):
+            row[f"finding_{name}"] = "" if int(present) < 0 else str(int(present))
+        return row
+
+    def picture(
+        self, study: Study, reading: Reading, reference: Study | None, phantom: bool
+    ) -> bytes:
+        """T1 and T2 with the given and the found box, and the crops with Grad-CAM."""
+        given = [reference_place(reference)] if reference else []
+        places = [*reading.located.regions, *given]
+        shown = places[0][0] if places else len(study["t1"]) // 2
+        boxes = [(*box, REFERENCE_COLOUR, "by hand") for _, box in given]
+        boxes += [(*box, FOUND_COLOUR, "found") for _, box in reading.located.regions]
         panels = [
-            pictures.Panel(name.upper(), study[name][shown], pixel, boxes=tuple(boxes))
+            pictures.Panel(name.upper(), study[name][shown], pixel_of(study), boxes=tuple(boxes))
             for name in ("t1", "t2")
         ]
-        if predicted.crop is not None:
+        if reading.shown is not None and reading.attention is not None:
             middle = {"T1": 1, "T2": 4}  # the slice itself, between its neighbours
             panels += [
                 pictures.Panel(
                     f"{name}, Grad-CAM",
-                    predicted.crop[..., channel],
+                    reading.shown[0, ..., channel],
                     (1.0, 1.0),
-                    heat=predicted.attention,
+                    heat=reading.attention[0],
                 )
                 for name, channel in middle.items()
             ]
-        return pictures.sheet(panels, [study["study_id"]], phantom=phantom)
+        return pictures.sheet(panels, [study["study_id"]], phantom=phantom, scale_bar=sized(study))
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
-        """Reference, the model's probabilities and the readers' calls."""
-        facts = []
-        for row in (r for r in rows if r["kind"] == "case"):
-            facts.append(("Reference", CLASSES[int(row["reference"])]))
-            p = f"{float(row['p']):.2f}" if row["p"] else "segment not found"
-            facts.append(("Probability of malignancy", p))
-            facts.append(("Segment given by hand", f"{float(row['oracle_p']):.2f}"))
-            facts += [
-                (name.removeprefix("reader_").replace("_", " "), CLASSES[int(call)])
-                for name, call in row.items()
-                if name.startswith("reader_") and call
-            ]
-        return facts
+        """Reference and call, and what readers called."""
+        calls = [
+            (name.removeprefix("reader_").replace("_", " "), call)
+            for row in rows
+            for name, call in row.items()
+            if name.startswith("reader_") and call
+        ]
+        return [*super().facts(rows), *calls]
 
     def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
-        """See `System.summarise`."""
-        settings = {"resamples": resamples, "seed": seed}
-        segments = [r for r in rows if r["kind"] == "segment"]
-        cases = [r for r in rows if r["kind"] == "case"]
-        measured = ("segment_found", "box_iou", "slice_error_mm")
-        report: dict[str, Any] = {
-            "stages": {self.find.name: estimates.means(segments, measured, **settings)},
-            "end_to_end": {},
-            "oracle_region": {},
-            "baselines": {},
-        }
-        if not cases:
-            return report
-        reference = np.array([int(r["reference"]) for r in cases])
-        task = Task("fracture", "", CLASSES, "p", "oracle_p", "ridge", "majority")
-        report |= binary_task.summarise(cases, reference, task, subgroups.strata(cases), **settings)
-        report["stages"][self.grade.name] = report["oracle_region"]
-        return report | self._comparisons(cases, reference, settings)
-
-    def _comparisons(
-        self, rows: Sequence[Row], reference: np.ndarray, settings: Any
-    ) -> dict[str, Any]:
-        """Tables of readers and findings, where the cohort has them."""
-        tables = []
-        by_hand, p = binary.calls(reference, floats(rows, "oracle_p"))
-        detected, _ = binary.calls(reference, floats(rows, "p"))
-        calls = _columns(rows, "reader_")
+        """See `System.summarise`; tables of readers and findings too, where the cohort has them."""
+        report = super().summarise(rows, resamples, seed)
+        own = cases.graded(rows, GRADING)
+        calls = _columns(own.rows, "reader_")
         if calls:
+            by_hand = own.probabilities(GRADING, cases.MODEL, oracle=True)
+            found = own.probabilities(GRADING, cases.MODEL)
             study = readers.ReaderStudy(
-                reference=reference,
-                patients=[r["patient"] for r in rows],
-                models={BY_HAND: by_hand, DETECTED: detected},
-                probability=p,
+                reference=own.reference,
+                patients=own.patients,
+                models={BY_HAND: GRADING.calls(by_hand), DETECTED: GRADING.calls(found)},
+                probability=GRADING.priced(own.reference, by_hand)[:, 1],
                 readers=calls,
-                aided=_columns(rows, "aided_"),
+                aided=_columns(own.rows, "aided_"),
             )
-            tables += readers.compare(study, **settings)
-        present = _columns(rows, "finding_")
+            report["tables"] += readers.compare(study, resamples=resamples, seed=seed)
+        present = _columns(own.rows, "finding_")
         if present:
-            table = findings.findings_table(present, reference, CLASSES)
-            tables.append(findings.findings_rows(table, CLASSES))
-        return {"tables": tables, "tables_title": "Readers and imaging findings"}
+            table = findings.findings_table(present, own.reference, GRADING.classes)
+            report["tables"].append(findings.findings_rows(table, GRADING.classes))
+        return report
 
 
 def check(config: StudyConfig) -> None:
@@ -287,7 +233,11 @@ def check(config: StudyConfig) -> None:
 
 def build(config: StudyConfig, studies: Sequence[Study]) -> VertebralFracture:
     """The system for a cohort; `studies` (may be empty) set the canvas of the U-Net."""
-    find, grade = _parse(config)
+    find, grade = stage_options(
+        config, {"segments": SliceSegmentationOptions, "grades": SegmentGradingOptions}
+    )
+    if grade.heads != (HEAD.name,):
+        raise UserError(f"config.stages.grades.heads is {grade.heads}; it must be ('malignant',).")
     multiple = 2 ** (len(find.model.widths) - 1)
     size = canvas(studies, find.spacing_mm, multiple, "t1") if len(studies) else find.patch
     return VertebralFracture(
@@ -296,29 +246,18 @@ def build(config: StudyConfig, studies: Sequence[Study]) -> VertebralFracture:
     )
 
 
-def _parse(config: StudyConfig) -> tuple[SliceSegmentationOptions, SegmentGradingOptions]:
-    if config.options:
-        raise UserError(f"config.options has {', '.join(config.options)}; this system has none.")
-    if set(config.stages) != {"segments", "grades"}:
-        raise UserError(f"config.stages has {', '.join(config.stages)}; it needs segments, grades.")
-    find = parse(SliceSegmentationOptions, config.stages["segments"], "config.stages.segments")
-    grade = parse(SegmentGradingOptions, config.stages["grades"], "config.stages.grades")
-    if grade.heads != (HEAD.name,):
-        raise UserError(f"config.stages.grades.heads is {grade.heads}; it must be ('malignant',).")
-    return find, grade
-
-
-def _text(call: Any) -> str:
-    """A 0/1 column; empty where it is missing (-1)."""
-    return "" if int(call) < 0 else str(int(call))
+def _class(call: Any) -> str:
+    """A reader's call by name; empty where it is missing (-1)."""
+    return "" if int(call) < 0 else GRADING.classes[int(call)]
 
 
 def _columns(rows: Sequence[Row], prefix: str) -> dict[str, np.ndarray]:
     """Name -> (N,) 0, 1 or -1 of the columns with a prefix; those that are empty are left out."""
+    numbers = {"": -1, "0": 0, "1": 1, **{name: k for k, name in enumerate(GRADING.classes)}}
     names = dict.fromkeys(k for row in rows for k in row if k.startswith(prefix))
     found = {
         name.removeprefix(prefix).replace("_", " "): np.array(
-            [int(r.get(name) or -1) for r in rows]
+            [numbers[r.get(name) or ""] for r in rows]
         )
         for name in names
     }

@@ -39,6 +39,8 @@ class System(abc.ABC):
       title: for the report.
       stages: in the order in which they are trained.
       labels: features of a study that hold its grades; a control run shuffles them.
+      strata: names of the classes of `stratum`, from 0 on.
+      primary: the end-to-end figure that leads the report.
       recuts: whether the stages after the first are cut anew for each fold, see `adapted`.
     """
 
@@ -46,6 +48,8 @@ class System(abc.ABC):
     title: str
     stages: tuple[Stage, ...]
     labels: tuple[str, ...]
+    strata: tuple[str, ...] = ()
+    primary: str
     recuts: bool = False
     published: tuple[Published, ...]
     rules: tuple[str, ...]  # scoring rules, printed in the report
@@ -99,11 +103,18 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def score(self, study: Study, predicted: Any, oracle: Any, baselines: Any) -> list[Row]:
-        """Rows of cases.csv of one held-out study; ``fold`` is added by the caller."""
+        """Rows of cases.csv of one held-out study (`mskjax.cases`); ``fold`` is the caller's."""
 
     @abc.abstractmethod
-    def picture(self, study: Study, predicted: Any, phantom: bool) -> bytes:
-        """PNG of one held-out study: image, reference, prediction."""
+    def picture(self, study: Study, reading: Any, reference: Study | None, phantom: bool) -> bytes:
+        """PNG of one study: image, reference, prediction.
+
+        Args:
+          study: what was read.
+          reading: what `read` said of it.
+          reference: the study with its labels; None where it has none.
+          phantom: burn the word PHANTOM in.
+        """
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """What stands beside the picture of a study: (name, text), from the study's rows."""
@@ -112,6 +123,22 @@ class System(abc.ABC):
     @abc.abstractmethod
     def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
         """The figures of report.json, computed from the rows of cases.csv alone."""
+
+
+def spacing_of(study: Study) -> np.ndarray:
+    """(3,) voxel pitch along slices, rows and columns; mm, or pixels where `sized` is False."""
+    return np.linalg.norm(study["affine"][:3, :3], axis=0)
+
+
+def pixel_of(study: Study) -> tuple[float, float]:
+    """Pitch of rows and columns, for a picture's proportions; see `spacing_of`."""
+    _, rows, columns = spacing_of(study)
+    return float(rows), float(columns)
+
+
+def sized(study: Study) -> bool:
+    """Whether the file of a study said how large its pixels are, so that lengths are in mm."""
+    return bool(study.get("pixel_size_known", True))
 
 
 def predict_parts(

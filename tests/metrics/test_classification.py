@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,6 @@ ALL = {
             c.f1_macro,
             c.f1_weighted,
             c.cohen_kappa,
-            c.linear_weighted_kappa,
             c.quadratic_weighted_kappa,
         )
     },
@@ -51,7 +51,7 @@ ALL = {
     "sensitivity_at_specificity": lambda d, w: c.sensitivity_at_specificity(d["s"], d["y"], 0.8, w),
     "brier": lambda d, w: c.brier(d["P"], d["r"], w),
     "ece": lambda d, w: c.ece(d["P"], d["r"], w),
-    "lin_ccc": lambda d, w: c.lin_ccc(d["r"], d["s"], w),
+    "log_loss": lambda d, w: c.log_loss(d["P"], d["r"], 1e-6, w),
 }
 
 
@@ -81,7 +81,6 @@ def test_confusion_matrix_counts_weighted_pairs_as_scikit_learn():
         (c.sensitivity_per_class, functools.partial(sk.recall_score, average=None)),
         (c.ppv_per_class, functools.partial(sk.precision_score, average=None)),
         (c.cohen_kappa, sk.cohen_kappa_score),
-        (c.linear_weighted_kappa, functools.partial(sk.cohen_kappa_score, weights="linear")),
         (c.quadratic_weighted_kappa, functools.partial(sk.cohen_kappa_score, weights="quadratic")),
     ],
 )
@@ -131,15 +130,25 @@ def test_threshold_is_infinite_where_a_negative_has_the_top_score():
     assert c.sensitivity_at_specificity([0.1, 0.9], [True, False], 1.0) == 0.0
 
 
-def test_pairwise_auroc_ranks_only_the_two_classes_by_their_share():
-    pair = np.isin(REFERENCE, (0, 2))
-    share = PROBABILITIES[pair, 2] / PROBABILITIES[pair][:, [0, 2]].sum(1)
-    expected = sk.roc_auc_score(REFERENCE[pair] == 2, share)
-    np.testing.assert_allclose(
-        c.pairwise_auroc(PROBABILITIES, REFERENCE, 0, 2), expected, rtol=1e-5
-    )
-    swapped = c.pairwise_auroc(PROBABILITIES, REFERENCE, 2, 0)
-    np.testing.assert_allclose(swapped, expected, rtol=1e-5)
+@pytest.mark.parametrize(("a", "b"), [(0, 2), (2, 0), (1, 3)])
+def test_pairwise_auroc_is_the_term_of_scikit_learns_ovo(a, b):
+    """The mean of p_a for a and of p_b for b, among the cases of the two, as they are."""
+    pair = np.isin(REFERENCE, (a, b))
+    of_each = [
+        sk.roc_auc_score(
+            REFERENCE[pair] == k, PROBABILITIES[pair, k], sample_weight=WEIGHTS[pair] + 1
+        )
+        for k in (a, b)
+    ]
+    ours = c.pairwise_auroc(PROBABILITIES, REFERENCE, a, b, WEIGHTS + 1)
+    np.testing.assert_allclose(ours, np.mean(of_each), rtol=1e-5)
+
+
+def test_the_mean_over_pairs_is_scikit_learns_ovo():
+    pairs = itertools.combinations(range(CLASSES), 2)
+    ours = [c.pairwise_auroc(PROBABILITIES, REFERENCE, a, b) for a, b in pairs]
+    expected = sk.roc_auc_score(REFERENCE, PROBABILITIES, multi_class="ovo")
+    np.testing.assert_allclose(np.mean(ours), expected, rtol=1e-5)
 
 
 def test_pairwise_auroc_with_both_probabilities_zero_is_a_tie():
@@ -147,15 +156,33 @@ def test_pairwise_auroc_with_both_probabilities_zero_is_a_tie():
     assert c.pairwise_auroc(probabilities, np.array([0, 1]), 0, 1) == 0.5
 
 
-def test_brier_agrees_with_scikit_learn_and_ends_at_two():
+def test_brier_is_half_the_sum_over_classes_and_ends_at_one():
     ours = c.brier(PROBABILITIES, REFERENCE, WEIGHTS)
     onehot = np.eye(CLASSES)[REFERENCE]
-    expected = np.average(((PROBABILITIES - onehot) ** 2).sum(1), weights=WEIGHTS)
+    expected = np.average(((PROBABILITIES - onehot) ** 2).sum(1) / 2, weights=WEIGHTS)
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-    assert c.brier(np.eye(2), np.array([1, 0])) == 2.0
-    binary = sk.brier_score_loss(POSITIVE, SCORES / 2)
+    assert c.brier(np.eye(2), np.array([1, 0])) == 1.0
+    assert c.brier(np.eye(CLASSES), np.array([1, 0, 3, 2])) == 1.0
+    # Of two classes it is scikit-learn's, which has the one probability only.
     columns = np.stack([1 - SCORES / 2, SCORES / 2], 1)
-    np.testing.assert_allclose(c.brier(columns, POSITIVE.astype(int)), 2 * binary, rtol=1e-5)
+    binary = sk.brier_score_loss(POSITIVE, SCORES / 2)
+    np.testing.assert_allclose(c.brier(columns, POSITIVE.astype(int)), binary, rtol=1e-5)
+
+
+def test_log_loss_agrees_with_scikit_learn_weighs_cases_and_has_a_limit():
+    weights = WEIGHTS + (WEIGHTS == 0)
+    expected = sk.log_loss(REFERENCE, PROBABILITIES, sample_weight=weights)
+    ours = c.log_loss(PROBABILITIES, REFERENCE, 1e-6, weights)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    # What a hidden case holds is of no account.
+    hidden = np.where(WEIGHTS[:, None] > 0, PROBABILITIES, np.nan)
+    shown = WEIGHTS > 0
+    expected = sk.log_loss(REFERENCE[shown], PROBABILITIES[shown], sample_weight=WEIGHTS[shown])
+    np.testing.assert_allclose(c.log_loss(hidden, REFERENCE, 1e-6, WEIGHTS), expected, rtol=1e-5)
+    worst = c.log_loss(np.eye(2), np.array([1, 0]), 1e-6)
+    np.testing.assert_allclose(worst, -np.log(1e-6), rtol=1e-5)
+    perfect = c.log_loss(np.eye(2), np.array([0, 1]), 1e-6)
+    assert (float(perfect), np.copysign(1, perfect)) == (0, 1)  # and not -0
 
 
 def test_calibration_bins_and_ece_by_hand():
@@ -171,15 +198,6 @@ def test_calibration_bins_and_ece_by_hand():
     expected = 2 / 5 * 0.1 + 3 / 5 * (0.9 - 2 / 3)
     np.testing.assert_allclose(c.ece(probabilities, reference), expected, rtol=1e-5)
     assert c.calibration_table(probabilities, reference, bins=5).weight.shape == (5,)
-
-
-def test_lin_ccc_by_its_formula_far_from_zero():
-    x = 1000 + RNG.random(30)
-    y = x + 0.2 * RNG.random(30)
-    covariance = np.cov(x, y, ddof=0)
-    expected = 2 * covariance[0, 1] / (np.trace(covariance) + (x.mean() - y.mean()) ** 2)
-    np.testing.assert_allclose(c.lin_ccc(x, y), expected, rtol=1e-3)
-    np.testing.assert_allclose(c.lin_ccc(x, x), 1.0)
 
 
 # ------------------------------------------------------------------- weights
@@ -208,10 +226,7 @@ def test_a_padded_case_counts_nowhere_whatever_it_holds():
     plain = every_metric(DATA, np.ones(N, np.float32))
     hidden = every_metric(padded, np.append(np.ones(N), [0, 0]).astype(np.float32))
     for name in ALL:
-        if name != "lin_ccc":  # its own check: here it compares the missing grade -1
-            np.testing.assert_allclose(hidden[name], plain[name], atol=1e-6, err_msg=name)
-    x, y = np.array([1.0, 2.0, np.nan]), np.array([1.0, 3.0, 5.0])
-    np.testing.assert_allclose(c.lin_ccc(x, y, [1, 1, 0]), c.lin_ccc(x[:2], y[:2]), rtol=1e-6)
+        np.testing.assert_allclose(hidden[name], plain[name], atol=1e-6, err_msg=name)
 
 
 def test_vmap_over_weights_equals_one_at_a_time():
@@ -283,10 +298,26 @@ def test_a_missed_region_is_an_error_and_never_dropped():
     np.testing.assert_array_equal(matrix, [[1, 0, 1], [0, 2, 0]])
     assert c.accuracy(matrix) == 0.75
     np.testing.assert_array_equal(c.sensitivity_per_class(matrix), [0.5, 1])
-    np.testing.assert_array_equal(c.specificity_per_class(matrix), [1, 1])
+    # The missed case of class 0 is not one that was rightly told from class 1.
+    np.testing.assert_array_equal(c.specificity_per_class(matrix), [1, 0.5])
     np.testing.assert_allclose(c.f1_macro(matrix), (2 / 3 + 1) / 2, rtol=1e-6)
-    for kappa in (c.cohen_kappa, c.linear_weighted_kappa, c.quadratic_weighted_kappa):
+    for kappa in (c.cohen_kappa, c.quadratic_weighted_kappa):
         assert kappa(matrix) < 1
+
+
+def test_finding_nothing_leaves_no_specificity():
+    matrix = c.confusion_matrix(REFERENCE, np.full(N, -1), CLASSES, missed=True)
+    np.testing.assert_array_equal(c.specificity_per_class(matrix), np.zeros(CLASSES))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, CLASSES), min_size=N, max_size=N))
+def test_specificity_is_the_share_of_the_rest_that_was_called_another_class(calls):
+    calls = np.array(calls)
+    matrix = c.confusion_matrix(REFERENCE, calls, CLASSES, missed=True)
+    rest = [calls[np.not_equal(REFERENCE, k)] for k in range(CLASSES)]
+    expected = [np.mean((own != k) & (own < CLASSES)) for k, own in enumerate(rest)]
+    np.testing.assert_allclose(c.specificity_per_class(matrix), expected, atol=1e-6)
 
 
 def test_a_missed_region_weighs_as_the_worst_grade_in_weighted_kappa():

@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from mskjax.metrics import readers as r
+from mskjax.metrics.grading import Grading, label_figures
 from mskjax.metrics.intervals import holm
 
 BOOTSTRAP = {"resamples": 200, "seed": 5}
@@ -193,6 +194,13 @@ def test_several_cases_of_a_patient_give_bootstrap_intervals_and_approximate_p()
     assert accuracy["value"] == pytest.approx(before["value"], abs=1e-6)
     assert "patient bootstrap" in own["note"]
     assert "Wilson" not in own["note"]
+    # They are the figures that a report has of the same calls under the same names.
+    grading = Grading("fracture", ("benign", "malignant"))
+    patients = [f"p{i // 2}" for i in range(N)]
+    expected = label_figures(grading, REFERENCE, FOUND, patients, **BOOTSTRAP)
+    names = {"Accuracy": "accuracy", "Sensitivity": "sensitivity", "Specificity": "specificity"}
+    for column, name in {**names, "PPV": "ppv", "NPV": "npv"}.items():
+        assert cell(own, ["detected"], column) == expected[name]
     assert "APPROXIMATE" in found["McNemar"]["note"]
 
 

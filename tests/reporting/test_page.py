@@ -264,6 +264,13 @@ def test_folds_are_told_from_intervals_and_undefined_ones_are_dashes(page):
     assert "AUROC, task D – – –, –, –, –, –" in text
 
 
+def test_repetitions_stand_with_their_spread_and_are_not_averaged(page):
+    words = page.words("repetitions")
+    assert "Accuracy End-to-end 0.661 to 0.739 0.706, 0.661, 0.739" in words
+    assert "Accuracy Reference region 0.761 to 0.839 0.806, 0.761, 0.839" in words
+    assert "AUROC, task D End-to-end – –, –, –" in words
+
+
 def test_facts_stand_beside_the_caption_of_their_picture(page):
     text = page.words("pictures")
     assert (

@@ -7,21 +7,22 @@ import pytest
 
 from mskjax.data.splits import Fold, Splits, save
 from mskjax.reporting import summary
-from mskjax.systems.base import System
 from mskjax.tables import write_rows
+from mskjax.two_stage.system import System
 
 FINGERPRINT = "f" * 16
 ROWS = [
     # study, patient, fold, reference, wrong
-    ("s1", "p1", 0, 0, 0),
-    ("s2", "p2", 1, 1, 1),
-    ("s3", "p3", 1, 1, 0),
+    ("s1", "p1", 0, "benign", 0),
+    ("s2", "p2", 1, "malignant", 1),
+    ("s3", "p3", 1, "malignant", 0),
 ]
 
 
 class OneGrade(System):
     name, title, labels = "one_grade", "One grade a study", ("grade",)
     published, rules, limits = (), (), ("One seed.",)
+    primary = "auroc_task_d"
     stages = (types.SimpleNamespace(name="grades"),)
 
     def _unused(self, *arguments):
@@ -30,7 +31,7 @@ class OneGrade(System):
     stratum = cases = read = fit_baselines = score = picture = _unused
 
     def facts(self, rows):
-        return [("Reference", r["reference"]) for r in rows if r["kind"] == "case"]
+        return [("Reference", r["reference_grade"]) for r in rows if r["kind"] == "grade"]
 
     def summarise(self, rows, resamples, seed):
         estimate = {"value": 0.75, "ci95": [0.5, 1.0], "n": 3, "patients": 3}
@@ -49,7 +50,8 @@ def rows_of_cases(cases):
     for study, patient, fold, reference, wrong in cases:
         who = {"fold": fold, "patient": patient, "study": study}
         rows.append({**who, "kind": "structure", "dice": 0.9})
-        rows.append({**who, "kind": "case", "case": study, "reference": reference, "wrong": wrong})
+        case = {"case": study, "reference_grade": reference, "wrong": wrong}
+        rows.append({**who, "kind": "grade", **case})
     return rows
 
 
@@ -78,6 +80,12 @@ def run(tmp_path, monkeypatch):
             "studies": 3,
             "cases": 3,
             "counts": {"grade": {"-1": 2, "0": 1, "1": 2}},
+            "parts": {
+                "image": {"patients": 3, "studies": 3},
+                "mask": {"patients": 2, "studies": 2},
+                "grade": {"patients": 3, "studies": 3},
+            },
+            "studies_without_pixel_size": 1,
             "excluded": [],
             "index": [[p, s] for s, p, *_ in ROWS],
         }
@@ -112,10 +120,10 @@ def test_the_gallery_begins_with_failures_and_carries_the_facts_of_each_study(ru
         "path": "fold_1/pictures/s2.png",
         "caption": "s2, fold 1: wrong",
         "failure": True,
-        "facts": [["Reference", "1"]],
+        "facts": [["Reference", "malignant"]],
     }
     assert [p["caption"] for p in others] == ["s1, fold 0", "s3, fold 1"]
-    assert [p["facts"] for p in others] == [[["Reference", "0"]], [["Reference", "1"]]]
+    assert [p["facts"] for p in others] == [[["Reference", "benign"]], [["Reference", "malignant"]]]
     assert not any(p["failure"] for p in others)
 
 
@@ -136,19 +144,30 @@ def test_counts_are_those_of_the_cohort_and_of_the_held_out_cases(run):
     report = run()
     assert report["class_counts"] == {
         "grade": {"cohort": {"0": 1, "1": 2, "not graded": 2}},
-        "held_out_cases": {"fold 0": {"0": 1, "1": 0}, "fold 1": {"0": 0, "1": 2}},
+        "held_out_grade": {
+            "fold 0": {"benign": 1, "malignant": 0},
+            "fold 1": {"benign": 0, "malignant": 2},
+        },
     }
     assert report["flow"] == [
-        {"step": "packaged", "patients": 3, "cases": 3},
-        {"step": "scored on held-out folds", "patients": 3, "cases": 3},
+        {"step": "packaged, with image", "patients": 3, "studies": 3},
+        {"step": "packaged, with mask", "patients": 2, "studies": 2},
+        {"step": "packaged, with grade", "patients": 3, "studies": 3, "cases": 3},
+        {"step": "scored on held-out folds, regions", "patients": 3, "studies": 3},
+        {"step": "scored on held-out folds, grades", "patients": 3, "studies": 3, "cases": 3},
     ]
+
+
+def test_studies_without_a_pixel_size_are_a_limit(run):
+    limits = run()["limits"]
+    assert any(limit.startswith("1 of 3 studies do not say how large") for limit in limits)
 
 
 def test_a_case_with_several_rows_is_one_case(run):
     rows = rows_of_cases(ROWS)
-    report = run(rows=[*rows, {**rows[1], "kind": "reader"}])
+    report = run(rows=[*rows, {**rows[1], "kind": "regions"}])
     assert report["flow"][-1]["cases"] == 3
-    assert report["class_counts"]["held_out_cases"]["fold 0"] == {"0": 1, "1": 0}
+    assert report["class_counts"]["held_out_grade"]["fold 0"] == {"benign": 1, "malignant": 0}
 
 
 def test_rows_without_graded_cases_leave_the_counts_of_the_cohort_alone(run):

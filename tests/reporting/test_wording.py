@@ -30,7 +30,6 @@ from mskjax.reporting import wording
         ("within_5_mm", "Within 5 mm"),
         ("slice_error_mm", "Slice error (mm)"),
         ("angle_error_deg", "Angle error (°)"),
-        ("segment_found", "Segment found"),
         ("box_iou", "Box IoU"),
     ],
 )

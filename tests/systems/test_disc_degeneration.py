@@ -13,16 +13,20 @@ from sklearn.metrics import (
     cohen_kappa_score,
     f1_score,
     recall_score,
+    roc_auc_score,
 )
 
+from mskjax import cases
 from mskjax.config import StudyConfig, parse
 from mskjax.errors import UserError
 from mskjax.imaging.regions import labelled_regions
 from mskjax.systems import disc_degeneration as dd
+from mskjax.two_stage.regions_then_grades import Located, Reading
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "disc_degeneration.py"
 AFFINE = np.array([[-3.0, 0, 0, 10], [0, 0, -1, 20], [0, -1, 0, 30], [0, 0, 0, 1]])
 LEVELS = (1, 2, 3, 4)
+GRADES = dd.PFIRRMANN.classes
 SEVERITY = np.array([0, 0, 1, 2, 2])
 
 
@@ -66,7 +70,8 @@ def reading(labels, grades):
     discs = labelled_regions(labels, AFFINE)
     mask = np.where(labels > 0, 2, np.where(mini_spine.semantic() == 2, 0, mini_spine.semantic()))
     p = np.array([certain(grades[d.level]) for d in discs])
-    return dd.Reading(mask.astype(np.uint8), discs, labels, {"pfirrmann": p})
+    heads = {cases.MODEL: {"pfirrmann": p}} if discs else {cases.MODEL: {}}
+    return Reading(Located(discs, mask.astype(np.uint8), labels), heads)
 
 
 TRUTH = dict(zip(LEVELS, (5, 4, 3, 2), strict=True))
@@ -77,13 +82,24 @@ def score(predicted, oracle=None):
     baselines = system().fit_baselines([graded])
     ideal = oracle or reading(disc_levels(), TRUTH)
     rows = system().score(graded, predicted, ideal, baselines)
-    by_kind = {kind: [r for r in rows if r["kind"] == kind] for kind in ("structure", "disc")}
-    (detection,) = (r for r in rows if r["kind"] == "detection")
-    return {r["name"]: r for r in by_kind["structure"]}, detection, by_kind["disc"]
+    by_kind = {kind: [r for r in rows if r["kind"] == kind] for kind in ("structure", "grade")}
+    (detection,) = (r for r in rows if r["kind"] == "regions")
+    return {r["name"]: r for r in by_kind["structure"]}, detection, by_kind["grade"]
+
+
+def as_text(rows):
+    """Rows as they are read from cases.csv."""
+    columns = dict.fromkeys(k for row in rows for k in row)
+    return [{**dict.fromkeys(columns, ""), **{k: str(v) for k, v in r.items()}} for r in rows]
 
 
 def counts(detection):
-    return [detection[k] for k in ("reference_discs", "found_discs", "extra_discs", "right_level")]
+    names = ("regions_reference", "regions_found", "regions_extra", "levels_right")
+    return [detection[k] for k in names]
+
+
+def probabilities(row, prefix="p", task="pfirrmann", classes=GRADES):
+    return [row[f"{prefix}_model_{task}_{name}"] for name in classes]
 
 
 def test_a_perfect_reading():
@@ -94,9 +110,24 @@ def test_a_perfect_reading():
     assert counts(detection) == [4, 4, 0, 4]
     assert [r["case"] for r in discs] == ["s1/1", "s1/2", "s1/3", "s1/4"]
     for row in discs:
-        assert row["predicted"] == row["oracle"] == row["reference"] == TRUTH[row["name"]]
+        grade = TRUTH[row["name"]]
+        assert row["call_pfirrmann"] == row["reference_pfirrmann"] == GRADES[grade - 1]
+        severity = dd.SEVERITY[SEVERITY[grade - 1]]
+        assert row["call_severity"] == row["reference_severity"] == severity
         assert (row["found"], row["wrong"]) == (1, 0)
-        assert [row[f"p_{g}"] for g in range(1, 6)] == [row[f"oracle_p_{g}"] for g in range(1, 6)]
+        assert probabilities(row) == probabilities(row, "oracle_p") == certain(grade).tolist()
+        of_severity = np.bincount(SEVERITY, certain(grade))
+        own = probabilities(row, "p", "severity", dd.SEVERITY)
+        assert own == pytest.approx(of_severity.tolist(), abs=1e-6)
+
+
+def test_rows_are_of_the_schema(tmp_path):
+    structures, detection, discs = score(reading(disc_levels(), TRUTH))
+    who = {"fold": 0, "seed": 0}
+    rows = [{**who, **r} for r in (*structures.values(), detection, *discs)]
+    cases.write(tmp_path / "cases.csv", rows)
+    kinds = [r["kind"] for r in cases.read(tmp_path / "cases.csv")]
+    assert kinds == ["structure"] * 3 + ["regions"] + ["grade"] * 4
 
 
 def test_a_missed_disc_is_an_error_and_costs_no_other():
@@ -105,14 +136,19 @@ def test_a_missed_disc_is_an_error_and_costs_no_other():
     assert structures["disc"]["dice"] == pytest.approx(2 * 3 / 7)  # 3 of 4 equal discs
     assert counts(detection) == [4, 3, 0, 3]
     missed = discs[1]
-    assert (missed["found"], missed["wrong"]) == (0, 1)
-    assert not {"predicted", "ridge", "level_found"} & missed.keys()
-    p = np.array([missed[f"p_{g}"] for g in range(1, 6)])
-    own = SEVERITY[TRUTH[2] - 1] == SEVERITY
-    assert p[own].sum() == 0
-    assert p.sum() == pytest.approx(1, abs=1e-5)
-    assert missed["oracle"] == TRUTH[2]
+    assert (missed["found"], missed["wrong"], missed["level_found"]) == (0, 1, "")
+    said = ("call_", "p_", "baseline_ridge_")
+    assert not any(name.startswith(said) for name in missed)
+    assert all(any(name.startswith(start) for name in discs[0]) for start in said)
+    assert probabilities(missed, "oracle_p") == certain(TRUTH[2]).tolist()
     assert [r["wrong"] for r in discs] == [0, 1, 0, 0]
+    # Its price is set where figures are computed: nothing for the own class, whatever the task.
+    rows = as_text(discs)
+    for task in (t.grading for t in system().tasks):
+        own = cases.graded(rows, task)
+        p = task.priced(own.reference, own.probabilities(task, cases.MODEL))[1]
+        assert p[own.reference[1]] == 0
+        assert p.sum() == pytest.approx(1)
 
 
 def test_an_extra_disc_is_counted_and_graded_nowhere():
@@ -145,7 +181,7 @@ def test_a_study_without_mask_or_grades_is_not_scored_on_them():
     bare = study(grades=(-1, 3, -1, -1)) | {"has_mask": False}
     ours = reading(disc_levels(), TRUTH)
     rows = system().score(bare, ours, ours, system().fit_baselines([study()]))
-    assert [r["kind"] for r in rows] == ["detection", "disc"]
+    assert [r["kind"] for r in rows] == ["regions", "grade"]
     assert rows[1]["case"] == "s1/2"
     assert system().cases(bare) == ["s1/2"]
 
@@ -171,10 +207,12 @@ def test_the_grader_sees_the_regions_that_the_first_stage_found():
     graded = study()
     (ours,) = system().read([graded], networks, "predicted")
     (ideal,) = system().read([graded], networks, "reference")
-    np.testing.assert_array_equal(ours.mask, graded["mask"])
-    np.testing.assert_array_equal(ours.labels, graded["disc_levels"])
+    np.testing.assert_array_equal(ours.located.mask, graded["mask"])
+    np.testing.assert_array_equal(ours.located.found, graded["disc_levels"])
     # Same regions, same crops, same grades: the oracle can differ only through the regions.
-    np.testing.assert_array_equal(ours.probabilities["pfirrmann"], ideal.probabilities["pfirrmann"])
+    of_found, of_reference = (r.probabilities[cases.MODEL]["pfirrmann"] for r in (ours, ideal))
+    assert of_found.shape == (4, 5)
+    np.testing.assert_array_equal(of_found, of_reference)
     assert networks.seen == [("regions", 3), ("grades", 4), ("grades", 4)]
 
 
@@ -185,12 +223,12 @@ def test_what_the_first_stage_misses_the_grader_never_sees():
     graded = study(image=image)
     (ours,) = system().read([graded], networks, "predicted")
     (ideal,) = system().read([graded], networks, "reference")
-    assert len(ours.discs) == 3
-    assert [d.level for d in ideal.discs] == list(LEVELS)
+    assert len(ours.located.regions) == len(ours.probabilities[cases.MODEL]["pfirrmann"]) == 3
+    assert [d.level for d in ideal.located.regions] == list(LEVELS)
     rows = system().score(graded, ours, ideal, system().fit_baselines([graded]))
-    discs = [r for r in rows if r["kind"] == "disc"]
+    discs = [r for r in rows if r["kind"] == "grade"]
     assert [r["found"] for r in discs] == [1, 1, 0, 1]
-    assert all("oracle" in r for r in discs)
+    assert all(len(probabilities(r, "oracle_p")) == 5 for r in discs)
 
 
 def test_a_study_in_which_nothing_is_found_is_still_scored():
@@ -203,10 +241,11 @@ def test_a_study_in_which_nothing_is_found_is_still_scored():
     structures, detection, discs = score(ours)
     assert structures["disc"]["dice"] == 0
     assert counts(detection) == [4, 0, 0, 0]
-    rows = [dict.fromkeys(r, "") | {k: str(v) for k, v in r.items()} for r in discs]
+    rows = as_text([{"fold": 0, **r} for r in discs])
     figures = system().summarise(rows, resamples=20, seed=0)
-    assert figures["end_to_end"]["accuracy"]["value"] == 0
-    assert figures["oracle_region"]["accuracy"]["value"] == 1
+    for task in ("severity", "pfirrmann"):
+        assert figures["end_to_end"][f"accuracy_{task}"]["value"] == 0
+        assert figures["oracle_region"][f"accuracy_{task}"]["value"] == 1
 
 
 @pytest.mark.parametrize(
@@ -220,14 +259,15 @@ def test_a_study_in_which_nothing_is_found_is_still_scored():
     ],
 )
 def test_the_median_grade_has_the_least_expected_error(probabilities, grade):
-    assert dd.median_grade(np.array(probabilities)) == grade
+    (chosen,) = dd.PFIRRMANN.calls(np.array([probabilities]))
+    assert chosen == grade - 1
     errors = [np.dot(probabilities, abs(np.arange(1, 6) - g)) for g in range(1, 6)]
     assert errors[grade - 1] == min(errors)
 
 
 def test_severity_groups_the_grades():
-    assert dd.Options().of_grade().tolist() == [0, 0, 1, 2, 2]
-    assert dd.Options(((1, 2), (3, 4), (5,))).of_grade().tolist() == [0, 0, 1, 1, 2]
+    assert dd.Options().of_grade() == (0, 0, 1, 2, 2)
+    assert dd.Options(((1, 2), (3, 4), (5,))).of_grade() == (0, 0, 1, 1, 2)
     assert system().stratum(study((1, 1, 5, 5))) == 2  # the upper of the two middle grades
     assert system().stratum(study((1, 1, 1, 5))) == 0
     assert system().stratum(study((-1, -1, 3, -1))) == 1
@@ -243,24 +283,29 @@ def test_a_severity_that_does_not_divide_the_grades_is_refused(severity):
         system(severity=severity)
 
 
-def hand_made_rows(missed, seed=0, count=90):
+def hand_made_rows(missed, seed=0, count=60):
     """Rows as read from cases.csv, with a known share of missed discs."""
     rng = np.random.default_rng(seed)
-    rows = []
+    rows, truth, given = [], [], []
     for i in range(count):
-        reference = int(rng.integers(1, 6))
+        grade = int(rng.integers(1, 6))
         p, ideal = rng.dirichlet(np.ones(5) * 0.7, 2)
-        row = {"kind": "disc", "patient": f"p{i % 15}", "name": str(1 + i % 5)}
-        row |= {"reference": str(reference), "oracle": str(dd.median_grade(ideal))}
-        row |= {f"oracle_p_{g}": str(v) for g, v in enumerate(ideal, 1)}
-        row |= {"majority": "3", "ridge": str(rng.integers(1, 6)), "found": "1"}
-        row["predicted"] = str(dd.median_grade(p))
-        if rng.random() < missed:
-            other = (SEVERITY[reference - 1] != SEVERITY).astype(float)
-            p = other / other.sum()
-            row |= {"found": "0", "predicted": "", "ridge": ""}
-        rows.append(row | {f"p_{g}": str(v) for g, v in enumerate(p, 1)})
-    return rows
+        found = rng.random() >= missed
+        row = {"kind": "grade", "fold": i % 3, "patient": f"p{i % 15}", "study": f"s{i}"}
+        row |= {"case": f"s{i}/1", "level": f"level {1 + i % 5}", "found": int(found)}
+        for task in system().tasks:
+            row |= cases.cells(
+                task.grading,
+                task.class_of({"pfirrmann": grade}),
+                {cases.MODEL: task.probabilities(p) if found else None},
+                {cases.MODEL: task.probabilities(ideal)},
+                {"majority": 2, "ridge": rng.uniform(-0.5, 4.5) if found else None},
+            )
+        rows.append(row)
+        truth.append(grade)
+        given.append((p, ideal, found))
+    p, ideal, found = (np.array(v) for v in zip(*given, strict=True))
+    return as_text(rows), np.array(truth), p, ideal, found
 
 
 def values(figures):
@@ -269,20 +314,19 @@ def values(figures):
 
 @pytest.mark.parametrize("missed", [0.0, 0.2])
 def test_figures_agree_with_scikit_learn(missed):
-    rows = hand_made_rows(missed)
+    rows, reference, p, ideal, found = hand_made_rows(missed)
     figures = system().summarise(rows, resamples=20, seed=0)
-    reference = np.array([int(r["reference"]) for r in rows])
-    found = np.array([r["found"] == "1" for r in rows])
-    p = np.array([[float(r[f"p_{g}"]) for g in range(1, 6)] for r in rows])
     groups = np.stack([p[:, [0, 1]].sum(1), p[:, 2], p[:, [3, 4]].sum(1)], 1)
     severity = np.where(found, groups.argmax(1), 3)  # 3 is a class that no reference has
     truth = SEVERITY[reference - 1]
-    grade = np.where(found, [int(r["predicted"] or 0) for r in rows], 6)
+    grade = np.where(found, (np.cumsum(p, 1) < 0.5).sum(1) + 1, 6)
     ours = values(figures["end_to_end"])
     expected = {
-        "accuracy": accuracy_score(truth, severity),
-        "sensitivity": recall_score(truth, severity, average="macro", labels=[0, 1, 2]),
-        "f1": f1_score(truth, severity, average="macro", labels=[0, 1, 2]),
+        "accuracy_severity": accuracy_score(truth, severity),
+        "balanced_accuracy_severity": recall_score(
+            truth, severity, average="macro", labels=[0, 1, 2]
+        ),
+        "f1_macro_severity": f1_score(truth, severity, average="macro", labels=[0, 1, 2]),
         "accuracy_pfirrmann": accuracy_score(reference, grade),
         "balanced_accuracy_pfirrmann": recall_score(
             reference, grade, average="macro", labels=range(1, 6)
@@ -291,51 +335,60 @@ def test_figures_agree_with_scikit_learn(missed):
     }
     if missed:
         distance = np.where(found[None], (reference[:, None] - grade[None]) ** 2, 16)
-        expected["quadratic_weighted_kappa"] = 1 - np.diagonal(distance).mean() / distance.mean()
+        expected["quadratic_weighted_kappa_pfirrmann"] = (
+            1 - np.diagonal(distance).mean() / distance.mean()
+        )
     else:
-        expected["balanced_accuracy"] = balanced_accuracy_score(truth, severity)
-        expected["cohen_kappa"] = cohen_kappa_score(truth, severity)
-        expected["quadratic_weighted_kappa"] = cohen_kappa_score(
+        expected["balanced_accuracy_severity"] = balanced_accuracy_score(truth, severity)
+        expected["cohen_kappa_severity"] = cohen_kappa_score(truth, severity)
+        expected["auroc_ovo_macro_severity"] = roc_auc_score(truth, groups, multi_class="ovo")
+        expected["quadratic_weighted_kappa_pfirrmann"] = cohen_kappa_score(
             reference, grade, weights="quadratic"
         )
     for name, value in expected.items():
         assert ours[name] == pytest.approx(value, abs=1e-5), name
-    ridge = [int(r["ridge"] or 6) for r in rows]
+    assert all(name.endswith(("_pfirrmann", "_severity")) for name in ours)
+    ridge = [float(r["baseline_ridge_pfirrmann"] or "nan") for r in rows]
+    right = np.floor(np.array(ridge) + 0.5).clip(0, 4) == reference - 1
     assert values(figures["baselines"]["ridge"])["accuracy_pfirrmann"] == pytest.approx(
-        accuracy_score(reference, ridge)
+        right.mean()
     )
-    oracle = [int(r["oracle"]) for r in rows]
+    oracle = (np.cumsum(ideal, 1) < 0.5).sum(1) + 1
     kappa = cohen_kappa_score(reference, oracle, weights="quadratic")
-    assert values(figures["oracle_region"])["quadratic_weighted_kappa"] == pytest.approx(
-        kappa, abs=1e-5
-    )
+    assert values(figures["oracle_region"])[system().primary] == pytest.approx(kappa, abs=1e-5)
     shown = figures["confusion"]["pfirrmann"]
     assert np.sum(shown["matrix"]) == len(rows)
     assert ("missed" in shown["labels"]) == bool(missed)
     if missed:
         assert np.array(shown["matrix"])[:, 5].sum() == (~found).sum()
+    assert set(figures["subgroups"]["level"]) == {f"level {k}" for k in range(1, 6)}
+    assert figures["stages"]["grades"] == figures["oracle_region"]
 
 
 def test_missed_discs_cost_end_to_end_and_not_with_reference_regions():
-    whole = system().summarise(hand_made_rows(0.0), resamples=20, seed=0)
-    fewer = system().summarise(hand_made_rows(0.5), resamples=20, seed=0)
-    assert (
-        values(fewer["end_to_end"])["accuracy_pfirrmann"]
-        < values(whole["end_to_end"])["accuracy_pfirrmann"]
-    )
-    assert fewer["oracle_region"]["accuracy"]["n"] == whole["oracle_region"]["accuracy"]["n"] == 90
+    whole = system().summarise(hand_made_rows(0.0)[0], resamples=20, seed=0)
+    fewer = system().summarise(hand_made_rows(0.5)[0], resamples=20, seed=0)
+    for name in ("accuracy_pfirrmann", "accuracy_severity"):
+        assert values(fewer["end_to_end"])[name] < values(whole["end_to_end"])[name]
+        ideal = [figures["oracle_region"][name]["n"] for figures in (fewer, whole)]
+        assert ideal == [60, 60]
 
 
-def test_published_figures_are_references_with_reasons():
+def test_published_figures_are_references_with_reasons_under_the_names_of_ours():
+    rows = [{**row, "dice": "1", "iou": "1"} for row in hand_made_rows(0.0)[0][:1]]
+    rows = [{**rows[0], "kind": "structure", "name": "disc"}, *hand_made_rows(0.0)[0]]
+    report = system().summarise(rows, resamples=20, seed=0)
+    figures = {**report["end_to_end"], **report["stages"]["regions"]}
     for entry in dd.DiscDegeneration.published:
         assert entry.as_json()["comparable"] is False
         assert entry.source
         assert entry.why
+        assert entry.metric in figures
 
 
 def test_a_cohort_without_grades_still_reports_its_regions():
     structures, detection, _ = score(reading(disc_levels(), TRUTH))
-    rows = [{k: str(v) for k, v in r.items()} for r in (*structures.values(), detection)]
+    rows = as_text([*structures.values(), detection])
     figures = system().summarise(rows, resamples=20, seed=0)
     assert figures["end_to_end"] == {}
     assert values(figures["stages"]["regions"])["dice_disc"] == 1
@@ -353,8 +406,47 @@ def test_ridge_learns_the_grade_from_brightness_and_height():
         training.append(study(grades, image))
     fitted = system().fit_baselines(training[:-1])
     ours = reading(disc_levels(), TRUTH)
-    ours = dataclasses.replace(ours, mask=mini_spine.semantic())
+    located = dataclasses.replace(ours.located, mask=mini_spine.semantic())
+    ours = dataclasses.replace(ours, located=located)
     rows = system().score(training[-1], ours, ours, fitted)
-    discs = [r for r in rows if r["kind"] == "disc"]
-    assert all(abs(r["ridge"] - r["reference"]) <= 1 for r in discs)
-    assert len({r["majority"] for r in discs}) == 1
+    discs = [r for r in rows if r["kind"] == "grade"]
+    for task in (t.grading for t in system().tasks):
+        references = [task.classes.index(r[f"reference_{task.task}"]) for r in discs]
+        ridge = task.rounded(np.array([r[f"baseline_ridge_{task.task}"] for r in discs]))
+        assert all(abs(ridge - references) <= 1)
+        assert len({r[f"baseline_majority_{task.task}"] for r in discs}) == 1
+
+
+def test_pictures_and_facts_say_what_happened():
+    declared = system()
+    graded, ours = study(), reading(np.where(disc_levels() == 2, 0, disc_levels()), TRUTH)
+    ours = dataclasses.replace(
+        ours, shown=np.zeros((3, 8, 12), np.float32), attention=np.ones((3, 2, 3))
+    )
+    drawn = [
+        declared.picture(graded, ours, graded, True),
+        declared.picture(graded, ours, None, True),
+        declared.picture(graded, reading(np.zeros_like(disc_levels()), TRUTH), graded, True),
+    ]
+    assert all(p.startswith(b"\x89PNG") for p in drawn)
+    assert len({len(p) for p in drawn}) == 3
+    facts = declared.facts(as_text(score(ours)[2]))
+    assert facts[:4] == [
+        ("level 1, pfirrmann", "v, called v (0.92)"),
+        ("level 1, severity", "severe, called severe (0.94)"),
+        ("level 2, pfirrmann", "iv, region not found"),
+        ("level 2, severity", "severe, region not found"),
+    ]
+    assert len(facts) == 8
+
+
+def test_a_study_without_labels_is_read_and_drawn():
+    full = study()
+    bare = {k: full[k] for k in ("patient_id", "study_id", "image", "affine")}
+    (ours,) = system().read([bare], Networks(), "predicted")
+    (same,) = system().read([full], Networks(), "predicted")
+    np.testing.assert_array_equal(ours.located.mask, same.located.mask)
+    np.testing.assert_array_equal(
+        ours.probabilities[cases.MODEL]["pfirrmann"], same.probabilities[cases.MODEL]["pfirrmann"]
+    )
+    assert system().picture(bare, ours, None, False).startswith(b"\x89PNG")

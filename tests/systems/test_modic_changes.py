@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from mskjax import cases
 from mskjax.config import StudyConfig, parse
 from mskjax.errors import UserError
 from mskjax.imaging.geometry import resample
@@ -16,6 +17,7 @@ from mskjax.imaging.volume import Volume
 from mskjax.stages.box_detection import Found, on_grid
 from mskjax.stages.paired_disc_grading import Disc, boxed_discs
 from mskjax.systems import modic_changes as mc
+from mskjax.two_stage.regions_then_grades import Located, Reading
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "modic_changes.py"
 AFFINE = np.array([[-4.0, 0, 0, 0], [0, 0, -1.0, 0], [0, -1.5, 0, 0], [0, 0, 0, 1]])
@@ -96,25 +98,25 @@ def reading(discs, p=None, grades=None, found=True):
     p = np.full((len(discs), 3), 1 / 3) if p is None else np.asarray(p)
     grades = np.full((len(discs), 5), 0.2) if grades is None else np.asarray(grades)
     boxes, scores = np.array([d.box for d in discs]).reshape(-1, 4), [d.score for d in discs]
-    heads = {"modic": p, "pfirrmann": grades}
-    outputs = {n: dict(heads) for n in NORMALISATIONS} if len(discs) else {}
-    return mc.Reading(
-        discs,
-        Found(1, boxes, np.array(scores), np.zeros(len(scores))) if found else None,
-        0,
-        0,
-        outputs,
-    )
+    heads = {"modic": p, "pfirrmann": grades, "presence": np.stack([p[:, 0], 1 - p[:, 0]], 1)}
+    detections = Found(1, boxes, np.array(scores), np.zeros(len(scores)))
+    said = {"detections": detections, "gaps": 0, "left_out": 0} if found else None
+    outputs = {n: dict(heads) if len(discs) else {} for n in NORMALISATIONS}
+    return Reading(Located(discs, found=said), outputs)
 
 
 def discs_at(*levels, score=0.9):
     return [Disc(k, 1, BOXES[k - 1], score) for k in levels]
 
 
-def score(declared, own, predicted, oracle=None, kind="disc"):
+def score(declared, own, predicted, oracle=None, kind="grade"):
     baselines = declared.fit_baselines([study(1), study(2)])
     rows = declared.score(own, predicted, oracle or reading([]), baselines)
     return [r for r in rows if r["kind"] == kind]
+
+
+def as_text(rows):
+    return [{k: str(v) for k, v in row.items()} for row in rows]
 
 
 def test_discs_are_handed_on_with_levels_and_each_study_gets_its_own():
@@ -128,18 +130,24 @@ def test_discs_are_handed_on_with_levels_and_each_study_gets_its_own():
     studies = [study(0), study(1), study(2, has_t1=False)]
     first, none, last = declared.read(studies, fake(found, calls), "predicted")
     assert calls == [("boxes", 9), *((f"grades_{n}", 4) for n in NORMALISATIONS)]
-    assert [d.level for d in first.discs] == [1, 2, 3]
-    assert [d.slice for d in first.discs] == [1, 1, 1]
-    np.testing.assert_allclose([d.box for d in first.discs], BOXES, atol=1e-3)
+    discs = first.located.regions
+    assert [d.level for d in discs] == [1, 2, 3]
+    assert [d.slice for d in discs] == [1, 1, 1]
+    np.testing.assert_allclose([d.box for d in discs], BOXES, atol=1e-3)
     # An unsure detection is no disc, but the detector is judged by it.
-    assert len(first.found.scores) == 4
-    assert list(none.discs) == []
+    assert len(first.located.found["detections"].scores) == 4
+    assert list(none.located.regions) == []
+    assert all(len(p) == 0 for heads in none.probabilities.values() for p in heads.values())
     for own, got in ((studies[0], first), (studies[2], last)):
-        for grader in declared.graders:
-            outputs = got.probabilities[grader.normalisation]
+        for name, grader in declared.graders.items():
+            outputs = got.probabilities[name]
             assert set(outputs) == {"modic", "pfirrmann"}
-            expected = grader.cut(own, got.discs)["image"].mean((1, 2, 3, 4))
+            image = grader.cut(own, got.located.regions)["image"]
+            expected = image.mean((1, 2, 3, 4))
             np.testing.assert_allclose(outputs["modic"][:, 0], expected, atol=1e-5)
+            if name == NORMALISATIONS[0]:  # what is shown is T2 as the first grader saw it
+                np.testing.assert_array_equal(got.shown, image[:, image.shape[1] // 2, ..., 1])
+                assert got.attention.shape == (len(image), *image[0, 0, ::4, ::4, 0].shape)
 
 
 def test_the_oracle_reads_reference_boxes_without_the_detector():
@@ -147,12 +155,12 @@ def test_the_oracle_reads_reference_boxes_without_the_detector():
     unboxed = study(1, boxed=(0, 0, 0))
     ours, nothing = system().read([study(), unboxed], fake([], calls), "reference")
     assert [c[0] for c in calls] == [f"grades_{n}" for n in NORMALISATIONS]
-    assert [d.level for d in ours.discs] == [1, 2, 3]
-    assert ours.found is None
-    assert list(nothing.discs) == []
+    assert [d.level for d in ours.located.regions] == [1, 2, 3]
+    assert ours.located.found is None
+    assert list(nothing.located.regions) == []
     # None at all, in any study of the chunk.
     (alone,) = system().read([unboxed], fake([], calls := []), "reference")
-    assert (list(alone.discs), calls) == ([], [])
+    assert (list(alone.located.regions), calls) == ([], [])
 
 
 def test_gaps_and_twins_are_counted():
@@ -161,8 +169,8 @@ def test_gaps_and_twins_are_counted():
     boxes = [(row, 10, row + 4, 26) for row in rows]
     predict = fake([(boxes, [0.9, 0.8, 0.9, 0.9, 0.9, 0.7])])
     (got,) = system().read([study()], predict, "predicted")
-    assert (got.left_out, got.gaps) == (1, 1)
-    assert [(d.level, round(d.box[0])) for d in got.discs] == [
+    assert (got.located.found["left_out"], got.located.found["gaps"]) == (1, 1)
+    assert [(d.level, round(d.box[0])) for d in got.located.regions] == [
         (1, 60),
         (2, 50),
         (3, 40),
@@ -180,10 +188,13 @@ def test_a_boxed_disc_is_matched_by_overlap_whatever_its_level():
     assert [r["case"] for r in rows] == ["s0/1", "s0/2", "s0/3"]
     assert [(r["found"], r["level_found"]) for r in rows] == [(0, ""), (1, 1), (1, 2)]
     assert [r["wrong"] for r in rows] == [1, 0, 0]
-    assert "p_none_modic_0" not in rows[0]
-    assert [rows[1][f"p_none_modic_{k}"] for k in range(3)] == p[0]
-    (levels,) = score(declared, study(), predicted, kind="levels")
-    counts = [levels[f"levels_{name}"] for name in ("reference", "found", "right")]
+    assert "p_none_modic_mc0" not in rows[0]
+    assert "call_modic" not in rows[0]
+    assert [rows[1][f"p_none_modic_mc{k}"] for k in range(3)] == p[0]
+    assert [r["call_modic"] for r in rows[1:]] == ["mc1", "mc2"]
+    (levels,) = score(declared, study(), predicted, kind="regions")
+    names = ("regions_reference", "regions_found", "levels_right")
+    counts = [levels[name] for name in names]
     assert counts == [3, 2, 0]
 
 
@@ -194,7 +205,8 @@ def test_an_unboxed_disc_is_matched_by_its_level():
     assert [r["wrong"] for r in rows] == [0, 1, 1]
     # Nothing is said of the detector where there is nothing to compare it with.
     assert score(system(), own, reading(discs_at(1)), kind="detection") == []
-    assert score(system(), own, reading(discs_at(1)), kind="levels") == []
+    assert score(system(), own, reading(discs_at(1)), kind="box") == []
+    assert score(system(), own, reading(discs_at(1)), kind="regions") == []
 
 
 def test_a_box_beside_a_boxed_disc_is_a_miss_even_at_the_right_level():
@@ -209,12 +221,12 @@ def test_grades_that_are_missing_or_no_class_are_left_empty():
     own = study(modic=(3, -1, 0), pfirrmann=(2, -1, -1))
     rows = score(system(), own, reading(discs_at(1, 2, 3)), reading(discs_at(3)))
     assert [r["name"] for r in rows] == [1, 3]
-    assert [r["reference_modic"] for r in rows] == ["", 0]
-    assert [r["reference_pfirrmann"] for r in rows] == [1, ""]
+    assert [r["reference_modic"] for r in rows] == ["", "mc0"]
+    assert [r["reference_pfirrmann"] for r in rows] == ["ii", ""]
     assert ["wrong" in r for r in rows] == [False, True]
-    assert ["oracle_p_none_modic_0" in r for r in rows] == [False, True]
+    assert ["oracle_p_none_modic_mc0" in r for r in rows] == [False, True]
     rows = score(system(heads=("presence",)), own, reading(discs_at()))
-    assert [r["reference_presence"] for r in rows] == [1, 0]
+    assert [r["reference_presence"] for r in rows] == ["present", "absent"]
 
 
 def test_boxes_of_a_fold_are_filled_only_where_all_discs_are_found():
@@ -231,7 +243,8 @@ def test_boxes_of_a_fold_are_filled_only_where_all_discs_are_found():
     assert complete["boxes"]["boxed"].tolist() == [0, 0, 1]
     assert filled[2]["boxes"] is short["boxes"]
     assert len(filled) == 3
-    assert fitted.graders[0].training_examples(filled[1])["case"].tolist() == [
+    first = fitted.graders[NORMALISATIONS[0]]
+    assert first.training_examples(filled[1])["case"].tolist() == [
         "s1/1",
         "s1/2",
         "s1/3",
@@ -255,11 +268,12 @@ def test_a_control_run_exchanges_grades_and_leaves_boxes():
 
 def test_signs_that_are_learnt_beside_are_not_reported():
     declared = system(heads=("presence", "pfirrmann", "narrowing", "upper_endplate"))
-    assert [h.name for h in declared.graders[0].heads][2:] == ["narrowing", "upper_endplate"]
-    assert declared.heads == ("presence", "pfirrmann")
+    grader = declared.graders[NORMALISATIONS[0]]
+    assert [h.name for h in grader.heads][2:] == ["narrowing", "upper_endplate"]
+    assert [t.grading.task for t in declared.tasks] == ["presence", "pfirrmann"]
     own = study()
     own["boxes"] |= {"narrowing": np.array([0, 1, -1]), "upper_endplate": np.array([1, 0, 1])}
-    examples = declared.graders[0].training_examples(own)
+    examples = grader.training_examples(own)
     assert examples["target_narrowing"].tolist() == [0, 1, -1]
     rows = score(declared, own, reading(discs_at(1, 2, 3)))
     assert not any("narrowing" in column for row in rows for column in row)
@@ -270,8 +284,8 @@ def test_landmarks_of_a_fold_are_those_of_its_training_patients():
     declared = system(normalisations=("landmarks", "none"))
     fitted, _ = declared.adapted(studies, [0, 2], fake([]))
     expected = Landmarks.fit([studies[0]["t2"], studies[2]["t2"]])
-    assert fitted.graders[0].landmarks[1] == expected
-    assert declared.graders[0].landmarks is None
+    assert fitted.graders["landmarks"].landmarks[1] == expected
+    assert declared.graders["landmarks"].landmarks is None
     assert [s.name for s in fitted.stages] == [s.name for s in declared.stages]
 
 
@@ -312,16 +326,18 @@ def test_ridge_and_majority_learn_from_the_boxes():
     np.testing.assert_allclose(features[:, 8], 8.0 * 1.5)  # mm
     np.testing.assert_allclose(features[:, 0], [1.0, 0.8, 0.6], atol=0.03)
     rows = score_with(declared, held, baselines)
-    assert [r["ridge_modic"] for r in rows] == [2, 1, 0]
-    assert [r["majority_modic"] for r in rows] == [0, 0, 0]
+    ridge = mc.GRADINGS["modic"].rounded(np.array([r["baseline_ridge_modic"] for r in rows]))
+    assert ridge.tolist() == [2, 1, 0]
+    assert [r["baseline_majority_modic"] for r in rows] == ["mc0"] * 3
+    # Without a boxed disc there is nothing to learn from, and so nothing to say.
     nothing = declared.fit_baselines([study(0, boxed=(0, 0, 0))])
-    assert nothing["modic"] == {"majority": 0, "ridge": None}
-    assert all("ridge_modic" not in r for r in score_with(declared, held, nothing))
+    assert nothing["modic"] == {"majority": None, "ridge": None}
+    assert not any(k.startswith("baseline") for r in score_with(declared, held, nothing) for k in r)
 
 
 def score_with(declared, own, baselines):
     rows = declared.score(own, reading(discs_at(1, 2, 3)), reading([]), baselines)
-    return [r for r in rows if r["kind"] == "disc"]
+    return [r for r in rows if r["kind"] == "grade"]
 
 
 STUDIES = 12
@@ -343,13 +359,18 @@ def scored():
         ours = reading(discs_at(*levels), p[i, kept], q[i, kept])
         ideal = reading(boxed_discs(own)[0], p[i], q[i], found=False)
         rows += [{"fold": i % 2, **r} for r in declared.score(own, ours, ideal, baselines)]
-    text = [{k: str(v) for k, v in row.items()} for row in rows]
-    return declared, text, kinds, grades - 1, p, q
+    return declared, as_text(rows), kinds, grades - 1, p, q
 
 
 @pytest.fixture(scope="module")
 def report(scored):
     return scored[0].summarise(scored[1], 20, 0)
+
+
+def test_rows_are_of_the_schema(scored, tmp_path):
+    cases.write(tmp_path / "cases.csv", scored[1])
+    kinds = {r["kind"] for r in cases.read(tmp_path / "cases.csv")}
+    assert kinds == {"detection", "box", "regions", "grade"}
 
 
 def test_figures_agree_with_scikit_learn(scored, report):
@@ -368,8 +389,9 @@ def test_figures_agree_with_scikit_learn(scored, report):
                 reference, predicted, labels=[0, 1, 2], average="macro"
             ),
         }.items():
-            assert figures[name]["value"] == pytest.approx(expected, abs=1e-5), (place, name)
-        assert figures["accuracy"]["n"] == 3 * STUDIES
+            value = figures[f"{name}_modic"]["value"]
+            assert value == pytest.approx(expected, abs=1e-5), (place, name)
+        assert figures["accuracy_modic"]["n"] == 3 * STUDIES
     median = (np.cumsum(q, -1) < 0.5).sum(-1).ravel()
     expected = sk.cohen_kappa_score(grades.ravel(), median, weights="quadratic", labels=range(5))
     kappa = report["oracle_region"]["quadratic_weighted_kappa_pfirrmann"]["value"]
@@ -385,6 +407,7 @@ def test_the_detector_is_reported_by_overlap_and_by_level(report):
     assert figures["level_accuracy"]["value"] == 1
     assert (figures["gaps"]["value"], figures["left_out"]["value"]) == (0, 0)
     assert report["stages"]["grades_z_score_volume"] is report["oracle_region"]
+    assert report["stages"]["grades_none"] == {}
     assert set(report["stages"]) == {"boxes", *(f"grades_{n}" for n in NORMALISATIONS)}
 
 
@@ -405,7 +428,7 @@ def test_subgroups_are_levels_and_who_was_imaged(scored, report):
     _, _, kinds, _, p, _ = scored
     assert set(report["subgroups"]["level"]) == {"level 1", "level 2", "level 3"}
     assert set(report["subgroups"]["sex"]) == {"f", "m"}
-    lowest = report["subgroups"]["level"]["level 1"]["accuracy"]
+    lowest = report["subgroups"]["level"]["level 1"]["accuracy_modic"]
     assert lowest["value"] == pytest.approx((p[:, 0].argmax(-1) == kinds[:, 0]).mean())
 
 
@@ -416,25 +439,49 @@ def test_a_cohort_without_boxes_has_no_figures_of_the_detector():
     for number in range(4):
         own = study(number, boxed=(0, 0, 0))
         ours = reading(discs_at(1, 2, 3), np.eye(3))
-        rows += declared.score(own, ours, reading([], found=False), baselines)
-    found = declared.summarise([{k: str(v) for k, v in r.items()} for r in rows], 20, 0)
+        scored = declared.score(own, ours, reading([], found=False), baselines)
+        rows += [{"fold": 0, **row} for row in scored]
+    found = declared.summarise(as_text(rows), 20, 0)
     assert found["stages"]["boxes"] == {}
     assert found["oracle_region"] == {}
     assert found["end_to_end"]["accuracy"]["value"] == 1
 
 
+def test_the_published_figures_bear_the_names_of_ours(report):
+    """Of the types here; the presence of any is another run's task."""
+    published = {p.metric for p in mc.ModicChanges.published}
+    of_types = {name for name in published if name.endswith("_modic")}
+    assert of_types <= set(report["end_to_end"])
+    assert published - of_types == {"cohen_kappa_presence"}
+    assert system().primary == "balanced_accuracy_modic"
+    assert system(heads=("presence", "pfirrmann")).primary == "balanced_accuracy_presence"
+
+
 def test_pictures_and_facts_say_what_happened(scored):
-    declared, rows, kinds, *_ = scored
-    pictures = [
-        declared.picture(study(), reading(discs_at(1, 2)), True),
-        declared.picture(study(has_t1=False), reading([]), False),
-        declared.picture(study(boxed=(0, 0, 0)), reading([]), True),
+    declared, rows, kinds, _, p, _ = scored
+    bare = {k: study()[k] for k in ("study_id", "t1", "t2", "has_t1", "affine")}
+    without = study(has_t1=False)
+    drawn = [
+        declared.picture(study(), reading(discs_at(1, 2)), study(), True),
+        declared.picture(without, reading([]), without, False),
+        declared.picture(study(), reading([]), study(boxed=(0, 0, 0)), True),
+        declared.picture(bare, reading(discs_at(1, 2)), None, True),
     ]
-    assert all(p.startswith(b"\x89PNG") for p in pictures)
-    assert len({len(p) for p in pictures}) == 3
+    assert all(p.startswith(b"\x89PNG") for p in drawn)
+    assert len({len(p) for p in drawn}) == 4
     facts = declared.facts([r for r in rows if r["study"] == "s4"])
-    names = [mc.CLASSES["modic"][k] for k in kinds[4]]
-    assert facts == [(f"Level {i + 1}, modic", name) for i, name in enumerate(names)]
+    names = mc.GRADINGS["modic"].classes
+    calls = p[4].argmax(-1)
+    expected = [
+        f"{names[kinds[4, i]]}, called {names[calls[i]]} ({p[4, i, calls[i]]:.2f})" for i in (0, 1)
+    ]
+    of_modic = [fact for fact in facts if fact[0].endswith("modic")]
+    assert of_modic == [
+        ("level 1, modic", expected[0]),
+        ("level 2, modic", expected[1]),
+        ("level 3, modic", f"{names[kinds[4, 2]]}, region not found"),
+    ]
+    assert len(facts) == 6
 
 
 def test_a_case_explains_the_wrong_call_then_the_change(monkeypatch):
@@ -444,14 +491,34 @@ def test_a_case_explains_the_wrong_call_then_the_change(monkeypatch):
     own = study(modic=(0, 0, 2))  # the middle disc is called type 1, the upper one rightly type 2
     found = dataclasses.replace(
         reading(discs_at(1, 2, 3), [(0.9, 0.1, 0.0), wrong, right]),
-        crops=np.stack([np.full((8, 12), k) for k in (1.0, 2.0, 3.0)]),
+        shown=np.stack([np.full((8, 12), k) for k in (1.0, 2.0, 3.0)]),
         attention=np.stack([np.full((2, 3), k / 10) for k in (1.0, 2.0, 3.0)]),
     )
-    declared.picture(own, found, True)
+    declared.picture(own, found, own, True)
     explained = [p for p in drawn[0] if p.heat is not None]
     assert [p.name for p in explained] == ["Grad-CAM, disc 2", "Grad-CAM, disc 3"]
     assert [p.image[0, 0] for p in explained] == [2.0, 3.0]
     assert [p.heat[0, 0] for p in explained] == [0.2, 0.3]
+    # Without a reference there is no wrong call: the lowest two that are called a change.
+    changed = dataclasses.replace(
+        found, probabilities=reading(discs_at(1, 2, 3), [right, (0.9, 0.1, 0), wrong]).probabilities
+    )
+    declared.picture(own, changed, None, True)
+    explained = [p.name for p in drawn[1] if p.heat is not None]
+    assert explained == ["Grad-CAM, disc 1", "Grad-CAM, disc 3"]
+
+
+def test_a_study_without_labels_is_read():
+    full = study()
+    bare = {k: full[k] for k in ("patient_id", "study_id", "t1", "t2", "has_t1", "affine")}
+    found = (BOXES, [0.9, 0.8, 0.7])
+    (ours,) = system().read([bare], fake([found]), "predicted")
+    (same,) = system().read([full], fake([found]), "predicted")
+    assert ours.located.regions == same.located.regions
+    for name in NORMALISATIONS:
+        np.testing.assert_array_equal(
+            ours.probabilities[name]["modic"], same.probabilities[name]["modic"]
+        )
 
 
 @pytest.mark.parametrize(
@@ -480,6 +547,7 @@ def test_bad_options_are_refused(changes, message):
 )
 def test_every_variant_of_the_experiment_can_be_built(variant, heads, slices, extent):
     declared = system(variant)
-    assert declared.heads == heads
-    assert {g.options.crop[0] for g in declared.graders} == {slices}
-    assert {g.options.extent for g in declared.graders} == {extent}
+    assert tuple(t.grading.task for t in declared.tasks) == heads
+    graders = declared.graders.values()
+    assert {g.options.crop[0] for g in graders} == {slices}
+    assert {g.options.extent for g in graders} == {extent}

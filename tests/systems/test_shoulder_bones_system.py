@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from stages.test_bone_proposals import study
 
+from mskjax import cases
 from mskjax.config import StudyConfig, parse
 from mskjax.errors import UserError
 from mskjax.systems import shoulder_bones as sb
@@ -171,11 +172,25 @@ def test_a_structure_that_is_not_there_is_left_out(system):
     assert "wrong" not in scapula
 
 
+def test_rows_are_of_the_schema(rows, tmp_path):
+    cases.write(tmp_path / "cases.csv", rows)
+    assert {r["kind"] for r in cases.read(tmp_path / "cases.csv")} == {"structure"}
+
+
+def test_lengths_without_a_pixel_size_are_not_defined():
+    one = study()
+    figures = sb.score_one(one | {"pixel_size_known": False}, found_by(1)[sb.FINAL], "humerus")
+    sized = sb.score_one(one, found_by(1)[sb.FINAL], "humerus")
+    assert figures["dice"] == sized["dice"]
+    assert all(np.isnan(figures[name]) for name in ("nsd", "hd95", "assd"))
+    assert all(np.isfinite(sized[name]) for name in ("nsd", "hd95", "assd"))
+
+
 def test_a_study_without_a_mask_is_read_but_not_scored(system):
     one = study() | {"has_mask": False}
     assert system.cases(one) == []
     assert system.score(one, sb.Reading(found_by(0)), sb.Reading({}), None) == []
-    assert system.picture(one, sb.Reading(found_by(0)), False).startswith(b"\x89PNG")
+    assert system.picture(one, sb.Reading(found_by(0)), one, False).startswith(b"\x89PNG")
 
 
 def test_reading_hands_the_vote_on_and_keeps_it_outside_the_band():
@@ -208,8 +223,19 @@ def test_reading_hands_the_vote_on_and_keeps_it_outside_the_band():
     assert 0 < (oracle.masks[sb.BAND] > 0).sum() < (study()["mask"] > 0).sum()
 
 
-def test_pictures_and_facts(system, rows):
-    assert system.picture(study(), sb.Reading(found_by(1)), True).startswith(b"\x89PNG")
+def test_pictures_and_facts(system, rows, monkeypatch):
+    one = study()
+    bare = {k: one[k] for k in ("study_id", "image", "affine")}
+    assert system.picture(one, sb.Reading(found_by(1)), one, True).startswith(b"\x89PNG")
+    drawn = []
+    monkeypatch.setattr(sb.pictures, "sheet", lambda panels, *_, **__: drawn.append(panels) or b"")
+    system.picture(one, sb.Reading(found_by(1)), one, True)
+    system.picture(bare, sb.Reading(found_by(1)), None, True)
+    named = [[panel.name for panel in panels] for panels in drawn]
+    assert named == [
+        ["Image", "Reference", "Vote", "Vote and edge"],
+        ["Image", "Vote", "Vote and edge"],
+    ]
     facts = dict(system.facts([r for r in rows if r["study"] == "s1"]))
     value = expected(sb.VOTE, "humerus", "dice")[1]
     assert facts["Dice, humerus, vote"] == f"{value:.3f}"

@@ -8,10 +8,12 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from mskjax import cases
 from mskjax.config import StudyConfig, parse
 from mskjax.errors import UserError
 from mskjax.stages import segment_grading as sg
 from mskjax.systems import vertebral_fracture as vf
+from mskjax.two_stage.regions_then_grades import Located, Reading
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "vertebral_fracture.py"
 AFFINE = np.array([[-4.0, 0, 0, 0], [0, 0, -1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -52,7 +54,13 @@ def study(label, number=0, calls=(0, 1), present=(1, -1)):
 
 
 def reading(p, box=BOX, number=3):
-    return vf.Reading((number, box), np.array([0.0, p, 0.0]))
+    """A reading whose first stage proposes a box, and the grader the probability."""
+    heads = {vf.HEAD.name: np.array([[1 - p, p]])}
+    shown, attention = np.zeros((1, 48, 48, 6), np.float32), np.ones((1, 3, 3))
+    return Reading(Located([(number, box)]), {cases.MODEL: heads}, shown, attention)
+
+
+NOTHING = Reading(Located([]), {cases.MODEL: {}})
 
 
 LABELS = (0, 0, 0, 0, 1, 1, 1, 1, 0, 1)
@@ -73,7 +81,7 @@ def scored(missed=()):
     baselines = declared.fit_baselines(studies)
     rows = []
     for i, (graded, p) in enumerate(zip(studies, P, strict=True)):
-        predicted = vf.Reading(None, np.zeros(0)) if i in missed else reading(p)
+        predicted = NOTHING if i in missed else reading(p)
         found = declared.score(graded, predicted, reading(p), baselines)
         rows += [{"fold": i % 2, **row} for row in found]
     return [{k: str(v) for k, v in row.items()} for row in rows]
@@ -93,15 +101,27 @@ def test_figures_agree_with_scikit_learn():
         assert figures["accuracy"]["value"] == pytest.approx(accuracy_score(reference, p >= 0.5))
         assert figures["sensitivity"]["value"] == pytest.approx(0.8)
         assert figures["specificity"]["value"] == pytest.approx(0.8)
-    assert report["stages"]["segments"]["segment_found"]["value"] == 1
+    assert report["stages"]["segments"]["regions_found"]["value"] == 1
     assert report["stages"]["segments"]["box_iou"]["value"] == 1
     assert report["stages"]["segments"]["slice_error_mm"]["value"] == 0
+    assert report["stages"]["grades"] == report["oracle_region"]
+    assert system().primary == "auroc"
+    assert {p.metric for p in vf.VertebralFracture.published} <= set(report["end_to_end"])
+
+
+def test_rows_are_of_the_schema(tmp_path):
+    cases.write(tmp_path / "cases.csv", scored(missed=(0,)))
+    rows = cases.read(tmp_path / "cases.csv")
+    assert {r["kind"] for r in rows} == {"regions", "grade"}
+    graded = [r for r in rows if r["kind"] == "grade"]
+    assert {r["reader_junior"] for r in graded} == {"benign", "malignant", ""}
+    assert {r["finding_fracture_line"] for r in graded} == {"0", "1"}
 
 
 def test_a_segment_that_is_missed_costs_its_patient_end_to_end_and_not_as_published():
     rows = scored(missed=(0, 4))
-    cases = [r for r in rows if r["kind"] == "case"]
-    assert [r["wrong"] for r in cases] == ["1", "0", "1", "0", "1", "0", "1", "0", "0", "0"]
+    graded = [r for r in rows if r["kind"] == "grade"]
+    assert [r["wrong"] for r in graded] == ["1", "0", "1", "0", "1", "0", "1", "0", "0", "0"]
     report = system().summarise(rows, 20, 0)
     p = np.array(P)
     p[0], p[4] = 1, 0
@@ -110,28 +130,62 @@ def test_a_segment_that_is_missed_costs_its_patient_end_to_end_and_not_as_publis
     assert report["oracle_region"]["auroc"]["value"] == pytest.approx(
         roc_auc_score(LABELS, P), abs=1e-5
     )
-    assert report["stages"]["segments"]["segment_found"]["value"] == pytest.approx(0.8)
+    assert report["stages"]["segments"]["regions_found"]["value"] == pytest.approx(0.8)
     assert report["stages"]["segments"]["slice_error_mm"]["n"] == 8
 
 
 def test_a_proposal_beside_the_segment_is_a_miss_however_right_the_call():
     graded = study(1)
-    baselines = {"majority": 0, "ridge": system().fit_baselines([study(0, 1), graded])["ridge"]}
+    baselines = system().fit_baselines([study(0, 1), graded])
     beside = (40.0, 12.0, 52.0, 30.0)
     region, case = system().score(graded, reading(0.9, beside), reading(0.9), baselines)
-    assert (region["segment_found"], region["box_iou"]) == (0, 0)
-    assert (case["found"], case["p"], case["wrong"]) == (0, "", 1)
+    assert (region["kind"], region["regions_found"], region["box_iou"]) == ("regions", 0, 0)
+    assert (case["found"], case["wrong"]) == (0, 1)
+    assert not any(k.startswith(("p_", "call_", "baseline_ridge_")) for k in case)
     near = (22.0, 14.0, 34.0, 32.0)
     region, case = system().score(graded, reading(0.9, near, 4), reading(0.9), baselines)
-    assert (region["segment_found"], region["slice_error_mm"]) == (1, 4.0)
+    assert (region["regions_found"], region["slice_error_mm"]) == (1, 4.0)
     overlap = 10 * 16
     assert region["box_iou"] == pytest.approx(overlap / (2 * 12 * 18 - overlap), abs=1e-6)
-    assert (case["found"], case["p"], case["wrong"]) == (1, 0.9, 0)
+    assert (case["found"], case["wrong"]) == (1, 0)
+    assert case["p_model_malignant_malignant"] == 0.9
+    assert case["call_malignant"] == case["reference_malignant"] == "malignant"
+    assert "baseline_ridge_malignant" in case
+
+
+def test_lengths_without_a_pixel_size_are_left_empty():
+    unsized = study(1) | {"pixel_size_known": False}
+    baselines = system().fit_baselines([study(0, 1), study(1)])
+    region, _ = system().score(unsized, reading(0.9, number=4), reading(0.9), baselines)
+    assert region["slice_error_mm"] == ""
 
 
 def test_the_score_of_a_patient_is_the_largest_over_slices():
-    assert vf.Reading((3, BOX), np.array([0.2, 0.1, 0.7])).probability == 0.7
-    assert np.isnan(vf.Reading(None, np.zeros(0)).probability)
+    declared = system()
+
+    def predict(stage, examples):
+        if stage == "segments":
+            nothing = np.array([1, 0], np.float32)
+            return {"probabilities": np.broadcast_to(nothing, (*examples["image"].shape[:-1], 2))}
+        malignant = np.tile([0.2, 0.1, 0.7], len(examples["image"]) // 3)
+        attention = np.arange(float(len(malignant)))[:, None, None] * np.ones((1, 2, 2))
+        return {
+            vf.HEAD.name: np.stack([1 - malignant, malignant], 1),
+            "attention": attention,
+        }
+
+    (ours,) = declared.read([study(1)], predict, "reference")
+    assert ours.probabilities[cases.MODEL][vf.HEAD.name].tolist() == [[1 - 0.7, 0.7]]
+    # That slice is the one that is shown and explained.
+    crops = declared.grade.cut(study(1), sg.reference_place(study(1)))["image"]
+    np.testing.assert_array_equal(ours.shown, crops[2:])
+    assert ours.attention.tolist() == [[[2, 2], [2, 2]]]
+    p = ours.of(cases.MODEL, declared.tasks[0], 0)
+    assert p == pytest.approx([0.3, 0.7])
+    # Where nothing was proposed there is no probability.
+    (nothing,) = declared.read([study(1)], predict, "predicted")
+    assert (list(nothing.located.regions), nothing.probabilities[cases.MODEL]) == ([], {})
+    assert nothing.of(cases.MODEL, declared.tasks[0], None) is None
 
 
 def test_the_network_sees_a_slice_and_its_neighbours_of_both_sequences():
@@ -207,16 +261,31 @@ def test_a_patient_without_a_label_trains_and_scores_the_first_stage_alone():
     assert declared.cases(unknown) == []
     baselines = declared.fit_baselines([study(0, 1), study(1, 2)])
     (region,) = declared.score(unknown, reading(0.5), reading(0.5), baselines)
-    assert region["kind"] == "segment"
+    assert region["kind"] == "regions"
 
 
 def test_pictures_and_facts_say_what_happened():
-    declared = system()
-    assert declared.picture(study(1), reading(0.7), True).startswith(b"\x89PNG")
-    assert declared.picture(study(1), vf.Reading(None, np.zeros(0)), True).startswith(b"\x89PNG")
-    facts = declared.facts([r for r in scored(missed=(0,)) if r["study"] == "s0"])
-    assert ("Probability of malignancy", "segment not found") in facts
-    assert ("junior", "malignant") in facts
+    declared, graded = system(), study(1)
+    bare = {k: graded[k] for k in ("study_id", "t1", "t2", "affine")}
+    drawn = [
+        declared.picture(graded, reading(0.7), graded, True),
+        declared.picture(graded, NOTHING, graded, True),
+        declared.picture(bare, reading(0.7), None, True),
+        declared.picture(bare, NOTHING, None, True),
+    ]
+    assert all(p.startswith(b"\x89PNG") for p in drawn)
+    assert len({len(p) for p in drawn}) == 4
+    rows = scored(missed=(0,))
+    assert declared.facts([r for r in rows if r["study"] == "s0"]) == [
+        ("L1, malignant", "benign, region not found"),
+        ("senior", "benign"),
+        ("junior", "malignant"),
+    ]
+    # A call that a reader has not made is not told.
+    assert declared.facts([r for r in rows if r["study"] == "s3"]) == [
+        ("L1, malignant", "benign, called benign (0.70)"),
+        ("senior", "benign"),
+    ]
 
 
 @pytest.mark.parametrize(

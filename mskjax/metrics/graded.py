@@ -1,0 +1,319 @@
+"""All that a report says of gradings, from rows of cases.csv: one summariser for all systems."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mskjax.cases import MODEL, Graded, graded
+from mskjax.metrics import entries
+from mskjax.metrics import grading as g
+from mskjax.metrics.grading import Grading
+from mskjax.metrics.intervals import padded, room
+from mskjax.tables import Row
+
+Json = dict[str, Any]
+Groups = Mapping[str, Mapping[str, np.ndarray]]  # group -> stratum -> (N,) bool
+
+FOLDS_ROOM = 5  # folds are computed in multiples of this
+
+# Figures of folds, as papers print them.
+_OF_FOLDS_OF_TWO = ("auroc", "accuracy", "sensitivity", "specificity", "log_loss")
+_OF_FOLDS = ("quadratic_weighted_kappa", "balanced_accuracy", "accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Methods that are compared with one another on the same cases.
+
+    Attributes:
+      methods: name in the columns -> name in words; the first is the one that is reported.
+      standard: the method that the others are held against.
+      title: of the table, before the task.
+      column: heading of the column of methods.
+      note: under the title.
+    """
+
+    methods: Mapping[str, str]
+    standard: str
+    title: str
+    column: str
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Method:
+    """One method on the cases of one grading; arguments of `metrics.grading`."""
+
+    reference: np.ndarray
+    predicted: np.ndarray
+    p: np.ndarray
+    patients: Sequence[str]
+
+    @classmethod
+    def of(cls, cases: Graded, grading: Grading, method: str, oracle: bool = False) -> "_Method":
+        p = cases.probabilities(grading, method, oracle)
+        priced = grading.priced(cases.reference, p)
+        return cls(cases.reference, grading.calls(p), priced, cases.patients)
+
+    def those(self, inside: np.ndarray) -> "_Method":
+        """The cases where `inside`, (N,) bool."""
+        patients = [p for p, kept in zip(self.patients, inside, strict=True) if kept]
+        return _Method(self.reference[inside], self.predicted[inside], self.p[inside], patients)
+
+
+def summarise(
+    rows: Sequence[Row],
+    gradings: Sequence[Grading],
+    resamples: int,
+    seed: int,
+    *,
+    comparison: Comparison | None = None,
+    groups: Callable[[Sequence[Row]], Groups] | None = None,
+) -> Json:
+    """Parts of report.json: figures, baselines, confusion, calibration, ROC, folds, subgroups.
+
+    Figures carry the name of the task where there are several gradings.
+
+    Args:
+      rows: of cases.csv.
+      gradings: in the order in which they are reported; one without a case is left out.
+      resamples: of the bootstrap.
+      seed: of the bootstrap.
+      comparison: of methods; None where there is one, called `MODEL`.
+      groups: makes the `Groups` of N rows, for the subgroups of the first grading.
+
+    Returns:
+      ``end_to_end``, ``oracle_region``, ``baselines``, ``confusion``, ``calibration``, ``roc``,
+      ``folds``, ``subgroups``, ``tables``.
+    """
+    report: Json = {
+        "end_to_end": {}, "oracle_region": {}, "baselines": {}, "confusion": {}, "calibration": {},
+        "roc": {}, "folds": {}, "subgroups": {}, "tables": [],
+    }  # fmt: skip
+    settings = {"resamples": resamples, "seed": seed}
+    methods = list(comparison.methods) if comparison else [MODEL]
+    for grading in gradings:
+        cases = graded(rows, grading)
+        if not cases.rows:
+            continue
+        task = grading.task if len(gradings) > 1 else ""
+        part = _Part(grading, cases, methods[0], task, settings)
+        part.add_figures(report)
+        part.add_drawings(report)
+        if comparison and len(methods) > 1:
+            report["tables"].append(part.table_of_methods(comparison))
+        if misses := part.table_of_misses():
+            report["tables"].append(misses)
+        if grading is gradings[0] and groups is not None:
+            report["subgroups"] = part.subgroups(groups(cases.rows))
+    return report
+
+
+class _Part:
+    """What one grading adds to a report."""
+
+    def __init__(
+        self, grading: Grading, cases: Graded, method: str, task: str, settings: Mapping[str, int]
+    ):
+        self.grading, self.cases, self.method, self.task = grading, cases, method, task
+        self.settings = dict(settings)
+        self.ours = _Method.of(cases, grading, method)
+        self.figures = self._figures(self.ours)
+        self.ideal = self._oracle()
+        self.ideal_figures = self._figures(self.ideal) if self.ideal else {}
+        self.ridge = cases.baseline(grading, "ridge")
+        self.ridge_figures = g.score_figures(
+            grading, cases.reference, self.ridge, cases.patients, **self.settings
+        )
+
+    def add_figures(self, report: Json) -> None:
+        """End to end, on reference regions, baselines, and the model against ridge."""
+        report["end_to_end"] |= g.named(self.figures, self.task)
+        report["oracle_region"] |= g.named(self.ideal_figures, self.task)
+        reference, patients = self.cases.reference, self.cases.patients
+        for name, figures in {
+            "majority": g.label_figures(
+                self.grading,
+                reference,
+                self.grading.rounded(self.cases.baseline(self.grading, "majority")),
+                patients,
+                **self.settings,
+            ),
+            "ridge": self.ridge_figures,
+            "model_minus_ridge": g.difference(
+                self.grading,
+                reference,
+                (self.ours.predicted, self.grading.rounded(self.ridge)),
+                self._scores(),
+                patients,
+                **self.settings,
+            ),
+        }.items():
+            report["baselines"].setdefault(name, {}).update(g.named(figures, self.task))
+
+    def add_drawings(self, report: Json) -> None:
+        """Confusion, calibration, ROC, and the figures of each fold."""
+        grading, ours, name = self.grading, self.ours, self.grading.task
+        report["confusion"][name] = entries.confusion(
+            ours.reference, ours.predicted, grading.classes
+        )
+        report["calibration"][name] = entries.calibration(ours.p, ours.reference)
+        report["roc"][name] = self._curves()
+        folds = np.array([int(r["fold"]) for r in self.cases.rows])
+        report["folds"] |= g.named(_over_folds(grading, ours, folds), self.task)
+
+    def table_of_methods(self, comparison: Comparison) -> Json:
+        """A row per method, with the differences to the standard one."""
+        shown = _headings(self.grading)
+        compared = _compared(self.grading)
+        standard = _Method.of(self.cases, self.grading, comparison.standard)
+        words = comparison.methods[comparison.standard]
+        rows: list[list[Any]] = []
+        for method, title in comparison.methods.items():
+            own = _Method.of(self.cases, self.grading, method)
+            figures = self.figures if method == self.method else self._figures(own)
+            row: list[Any] = [title, *(figures[name] for name in shown)]
+            if method == comparison.standard:
+                row += ["–"] * len(compared)
+            else:
+                pair = own.predicted, standard.predicted
+                differences = g.difference(
+                    self.grading, own.reference, pair, None, own.patients, **self.settings
+                )
+                row += [differences[name] for name in compared]
+            rows.append(row)
+        titles = [f"{shown[name]}, minus {words}" for name in compared]
+        return {
+            "title": f"{comparison.title}: {self.grading.task}",
+            "note": comparison.note,
+            "columns": [comparison.column, *shown.values(), *titles],
+            "rows": rows,
+        }
+
+    def table_of_misses(self) -> Json | None:
+        """All cases beside those whose region was found; None where all or none were."""
+        found = self.ours.predicted < self.grading.missed
+        if found.all() or not found.any():
+            return None
+        shown = _headings(self.grading)
+        alone = self._figures(self.ours.those(found))
+        return {
+            "title": f"What missed regions cost: {self.grading.task}",
+            "note": "The second row answers how well a region is graded once it is found; the first"
+            " is what a patient gets.",
+            "columns": ["Cases", "n", *shown.values()],
+            "rows": [
+                [title, figures["accuracy"]["n"], *(figures[name] for name in shown)]
+                for title, figures in (
+                    ("all, a missed one is wrong", self.figures),
+                    ("found", alone),
+                )
+            ],
+        }
+
+    def subgroups(self, groups: Groups) -> Json:
+        """Figures of labels in each stratum of each group."""
+        return {
+            group: {name: self._of_stratum(mask) for name, mask in strata.items()}
+            for group, strata in groups.items()
+            if strata
+        }
+
+    def _of_stratum(self, mask: np.ndarray) -> Json:
+        own = self.ours.those(mask)
+        figures = g.label_figures(
+            self.grading, own.reference, own.predicted, own.patients, **self.settings
+        )
+        return g.named(figures, self.task)
+
+    def _figures(self, own: _Method) -> Json:
+        return g.figures(
+            self.grading, own.reference, own.predicted, own.p, own.patients, **self.settings
+        )
+
+    def _oracle(self) -> _Method | None:
+        """On reference regions, the cases that have one; None where none has."""
+        there = ~np.isnan(self.cases.probabilities(self.grading, self.method, True)).any(1)
+        if not there.any():
+            return None
+        return _Method.of(self.cases, self.grading, self.method, oracle=True).those(there)
+
+    def _scores(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Model and ridge, where the grading has two classes and so an AUROC."""
+        if len(self.grading.classes) > 2:
+            return None
+        return self.ours.p[:, 1], self.grading.priced_scores(self.cases.reference, self.ridge)
+
+    def _curves(self) -> list[Json]:
+        """Two classes: end to end, reference region, ridge.  More: each class against the rest."""
+        scores = self._scores()
+        if scores is None:
+            reference, p = self.ours.reference, self.ours.p
+            return [
+                _curve(f"{name} v rest", reference == k, p[:, k], None)
+                for k, name in enumerate(self.grading.classes)
+                if (reference == k).any()
+            ]
+        positive = self.ours.reference == 1
+        model, ridge = scores
+        curves = [_curve("end to end", positive, model, self.figures["auroc"])]
+        if self.ideal is not None:
+            own = self.ideal.reference == 1, self.ideal.p[:, 1]
+            curves.append(_curve("reference region", *own, self.ideal_figures["auroc"]))
+        return [*curves, _curve("ridge", positive, ridge, self.ridge_figures["auroc"])]
+
+
+def _curve(label: str, positive: np.ndarray, score: np.ndarray, auroc: Any) -> Json:
+    return {"label": label, "points": entries.roc(positive, score), "auroc": auroc}
+
+
+def _compared(grading: Grading) -> list[str]:
+    """Figures by which methods are told apart."""
+    return ["quadratic_weighted_kappa"] if grading.ordinal else ["balanced_accuracy", "cohen_kappa"]
+
+
+def _headings(grading: Grading) -> dict[str, str]:
+    """Figures that tables show -> their headings."""
+    if grading.ordinal:
+        return {
+            "quadratic_weighted_kappa": "Quadratic weighted kappa",
+            "within_one_grade": "Within one grade",
+            "balanced_accuracy": "Balanced accuracy",
+        }
+    if len(grading.classes) == 2:
+        return {
+            "auroc": "AUROC",
+            "sensitivity": "Sensitivity",
+            "specificity": "Specificity",
+            "balanced_accuracy": "Balanced accuracy",
+            "cohen_kappa": "Kappa",
+        }
+    return {f"sensitivity_{k}": f"Sensitivity, {k}" for k in grading.classes} | {
+        "balanced_accuracy": "Balanced accuracy",
+        "f1_macro": "F1, macro",
+        "f1_weighted": "F1, weighted",
+        "cohen_kappa": "Kappa",
+    }
+
+
+def _over_folds(grading: Grading, method: _Method, folds: np.ndarray) -> Json:
+    """Figures of each fold: a fold is a vector of case weights, so folds share one program."""
+    size, numbers = room(len(folds)), np.unique(folds)
+    # Weights of 0 fill up cases and folds, so that tasks and divisions share the program too.
+    weights = np.zeros((-(-len(numbers) // FOLDS_ROOM) * FOLDS_ROOM, size), np.float32)
+    weights[: len(numbers), : len(folds)] = numbers[:, None] == folds
+    data = {"reference": method.reference, "predicted": method.predicted, "p": method.p}
+    found = jax.device_get(_of_folds(g.statistic(grading), padded(data, size), weights))
+    names = _OF_FOLDS_OF_TWO if len(grading.classes) == 2 else _OF_FOLDS
+    return {
+        name: entries.over_folds(found[name][: len(numbers)]) for name in names if name in found
+    }
+
+
+@functools.partial(jax.jit, static_argnames="statistic")
+def _of_folds(statistic: Any, data: Any, weights: jax.Array) -> dict[str, jax.Array]:
+    return jax.vmap(functools.partial(statistic, data))(weights)

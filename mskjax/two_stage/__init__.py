@@ -1,0 +1,1 @@
+"""What systems share: find regions, cut, grade, score, draw."""

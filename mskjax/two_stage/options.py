@@ -1,0 +1,32 @@
+"""Options of a system and its stages, from the config."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mskjax.config import StudyConfig, parse
+from mskjax.errors import UserError
+
+
+def stage_options(
+    config: StudyConfig, stages: Mapping[str, type], options: type | None = None
+) -> list[Any]:
+    """The options of each stage and, last, of the system, parsed.
+
+    Args:
+      config: of the study.
+      stages: name of the stage -> its dataclass of options.
+      options: the system's own; None where it has none.
+
+    Raises:
+      UserError: a stage is missing or unknown, or a field is unknown or wrong.
+    """
+    if set(config.stages) != set(stages):
+        raise UserError(
+            f"config.stages has {', '.join(config.stages)}; it needs {', '.join(stages)}."
+        )
+    if options is None and config.options:
+        raise UserError(f"config.options has {', '.join(config.options)}; this system has none.")
+    found: list[Any] = [
+        parse(cls, config.stages[name], f"config.stages.{name}") for name, cls in stages.items()
+    ]
+    return found if options is None else [*found, parse(options, config.options, "config.options")]

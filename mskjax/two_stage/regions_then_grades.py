@@ -1,0 +1,272 @@
+"""Systems that find regions and grade each of them: how they read, score and summarise.
+
+A system says what a region is, how regions are found and cut, which found region belongs to which
+graded case, and what is graded.  Everything else is here, once.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mskjax import cases, subgroups
+from mskjax.baselines import Ridge
+from mskjax.data.pipeline import Examples
+from mskjax.metrics import graded
+from mskjax.metrics import grading as g
+from mskjax.metrics.graded import Comparison
+from mskjax.stages.grading import Grading as Grader
+from mskjax.tables import Row
+from mskjax.training.stage import Study
+from mskjax.two_stage.grading_task import GradingTask
+from mskjax.two_stage.system import Predict, System, predict_parts
+
+Grades = Mapping[str, int]  # column of the study -> grade of one case, -1 where missing
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """The regions of one study.
+
+    Attributes:
+      regions: R regions, of the system's own kind, in the order in which they are cut.
+      mask: (S, H, W) uint8 on the native grid; empty where regions come without a mask.
+      found: whatever else the first stage said (unsure detections, gaps, losses).
+    """
+
+    regions: Sequence[Any]
+    mask: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0, 0), np.uint8))
+    found: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What a system says of one study.
+
+    Attributes:
+      located: the regions.
+      probabilities: method -> head -> (R, classes) float32.
+      shown: (R, h, w, ...) what the first grader saw of each region, as pictures show it.
+      attention: (R, h', w') in [0, 1], Grad-CAM of the first head's call on what is shown.
+    """
+
+    located: Located
+    probabilities: Mapping[str, Mapping[str, np.ndarray]]
+    shown: np.ndarray | None = None
+    attention: np.ndarray | None = None
+
+    def of(self, method: str, task: GradingTask, number: int | None) -> np.ndarray | None:
+        """(K,) probabilities of a task on a region; None where there is no such region."""
+        heads = self.probabilities.get(method, {})
+        if number is None or task.head.name not in heads:
+            return None
+        return task.probabilities(heads[task.head.name][number])
+
+
+class RegionsThenGrades(System):
+    """Base of such systems.
+
+    Attributes:
+      tasks: what is graded, in the order of the report; the first decides what a wrong case is.
+      graders: method -> grader; the first is the one that is reported.
+      comparison: of the methods; None where there is one, called `cases.MODEL`.
+      lead: the figure of the first task that leads the report.
+    """
+
+    tasks: tuple[GradingTask, ...]
+    graders: Mapping[str, Grader]
+    comparison: Comparison | None = None
+    lead: str
+
+    @property
+    def primary(self) -> str:  # type: ignore[override]
+        """The leading figure, by the name it has in the report."""
+        (name,) = g.named({self.lead: None}, self.task_name(self.tasks[0]))
+        return name
+
+    def task_name(self, task: GradingTask) -> str:
+        """What stands behind the figures of a task: nothing where there is one task only."""
+        return task.grading.task if len(self.tasks) > 1 else ""
+
+    # What a system says.
+
+    @abc.abstractmethod
+    def locate(self, studies: Sequence[Study], predict: Predict) -> list[Located]:
+        """Regions that the first stage finds."""
+
+    @abc.abstractmethod
+    def reference(self, study: Study) -> Located:
+        """The reference regions of a study; none where it has none."""
+
+    @abc.abstractmethod
+    def cut(self, grader: Grader, study: Study, located: Located) -> Examples:
+        """What a grader sees of the regions, one or more examples a region."""
+
+    @abc.abstractmethod
+    def grades(self, study: Study) -> Mapping[str, Grades]:
+        """Case id -> grades of the study's graded cases."""
+
+    @abc.abstractmethod
+    def pairs(self, study: Study, located: Located) -> Mapping[str, int | None]:
+        """Case id -> number of the region that belongs to the case; None where it was missed."""
+
+    @abc.abstractmethod
+    def features(self, study: Study, located: Located) -> np.ndarray:
+        """(R, F) hand-made features of the regions, R > 0, for the ridge baseline."""
+
+    @abc.abstractmethod
+    def region_rows(self, study: Study, reading: Reading) -> list[Row]:
+        """Rows of cases.csv that score the regions against the reference."""
+
+    @abc.abstractmethod
+    def region_figures(self, rows: Sequence[Row], settings: Mapping[str, int]) -> dict[str, Any]:
+        """Figures of the first stage from these rows."""
+
+    def case_columns(self, study: Study, case: str, located: Located, number: int | None) -> Row:
+        """Further columns of a case, such as its level, its side, or what readers said.
+
+        Args:
+          study: that the case is of.
+          case: its id.
+          located: what was found.
+          number: of the region that belongs to the case; None where it was missed.
+        """
+        return {}
+
+    def seen(self, outputs: dict[str, np.ndarray], crops: Examples, located: Located) -> Any:
+        """Probabilities by head, what is shown and attention, from the outputs for a study.
+
+        Args:
+          outputs: of the grader, N examples; empty where there is none.
+          crops: what `cut` gave.
+          located: the regions.
+
+        Returns:
+          head -> (R, classes), shown (R, h, w, ...), attention (R, h', w') or None.
+        """
+        heat = outputs.get("attention")
+        heads = {name: p for name, p in outputs.items() if name != "attention"}
+        return heads, crops["image"], heat
+
+    # What follows from it.
+
+    def cases(self, study: Study) -> list[str]:
+        """Ids of the graded cases."""
+        return list(self.grades(study))
+
+    def read(self, studies: Sequence[Study], predict: Predict, regions: str) -> list[Reading]:
+        """See `System.read`."""
+        if regions == "reference":
+            located = [self.reference(s) for s in studies]
+        else:
+            located = self.locate(studies, predict)
+        probabilities: list[dict[str, Any]] = [{} for _ in studies]
+        pictured: list[tuple[Any, Any]] = [(None, None)] * len(studies)
+        for method, grader in self.graders.items():
+            crops = [self.cut(grader, s, where) for s, where in zip(studies, located, strict=True)]
+            outputs = predict_parts(predict, grader.name, crops)
+            for i, (crop, output) in enumerate(zip(crops, outputs, strict=True)):
+                heads, shown, heat = self.seen(output, crop, located[i])
+                probabilities[i][method] = heads
+                if len(probabilities[i]) == 1:
+                    pictured[i] = shown, heat
+        return [
+            Reading(where, p, *picture)
+            for where, p, picture in zip(located, probabilities, pictured, strict=True)
+        ]
+
+    def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
+        """Commonest class of each task, and ridge regression of the class on hand-made features."""
+        features: list[np.ndarray] = []
+        targets: dict[str, list[int]] = {t.grading.task: [] for t in self.tasks}
+        for study in studies:
+            located = self.reference(study)
+            own: Any = self.features(study, located) if located.regions else []
+            pairs = self.pairs(study, located)
+            for case, grades in self.grades(study).items():
+                if (number := pairs.get(case)) is not None:
+                    features.append(own[number])
+                    for task in self.tasks:
+                        targets[task.grading.task].append(task.class_of(grades))
+        found: dict[str, Any] = {}
+        for name, values in targets.items():
+            classes = np.array(values, int)
+            known = classes >= 0
+            found[name] = {
+                "majority": int(np.bincount(classes[known]).argmax()) if known.any() else None,
+                "ridge": Ridge.fit(np.array(features)[known], classes[known])
+                if known.any()
+                else None,
+            }
+        return found
+
+    def score(self, study: Study, predicted: Reading, oracle: Reading, baselines: Any) -> list[Row]:
+        """The rows of the regions, and one for each graded case."""
+        who = {"patient": study["patient_id"], "study": study["study_id"]}
+        rows = [{**who, **row} for row in self.region_rows(study, predicted)]
+        ours = self.pairs(study, predicted.located)
+        ideal = self.pairs(study, oracle.located)
+        located = predicted.located
+        features: Any = self.features(study, located) if located.regions else []
+        for case, grades in self.grades(study).items():
+            number = ours.get(case)
+            row: Row = {
+                **who,
+                "kind": "grade",
+                "case": case,
+                **self.case_columns(study, case, located, number),
+                "found": int(number is not None),
+            }
+            for task in self.tasks:
+                fitted = baselines[task.grading.task]
+                ridge = fitted["ridge"]
+                row |= cases.cells(
+                    task.grading,
+                    task.class_of(grades),
+                    {m: predicted.of(m, task, number) for m in self.graders},
+                    {m: oracle.of(m, task, ideal.get(case)) for m in self.graders},
+                    {
+                        "majority": fitted["majority"],
+                        "ridge": ridge.predict(features[number])
+                        if ridge is not None and number is not None
+                        else None,
+                    },
+                )
+            first = self.tasks[0].grading.task
+            if row[f"reference_{first}"]:
+                row["wrong"] = int(row.get(f"call_{first}") != row[f"reference_{first}"])
+            rows.append(row | subgroups.columns(study))
+        return rows
+
+    def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
+        """Reference and call of each task, with the probability of the call, case by case."""
+        facts = []
+        method = next(iter(self.graders))
+        for row in (r for r in rows if r["kind"] == "grade"):
+            where = f"{row['level']}, " if row.get("level") else ""
+            for task in (t.grading.task for t in self.tasks):
+                if not (reference := row.get(f"reference_{task}")):
+                    continue
+                said = "region not found"
+                if call := row.get(f"call_{task}"):
+                    said = f"called {call} ({float(row[f'p_{method}_{task}_{call}']):.2f})"
+                facts.append((f"{where}{task}", f"{reference}, {said}"))
+        return facts
+
+    def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
+        """See `System.summarise`."""
+        settings = {"resamples": resamples, "seed": seed}
+        report = graded.summarise(
+            rows,
+            [t.grading for t in self.tasks],
+            resamples,
+            seed,
+            comparison=self.comparison,
+            groups=subgroups.strata,
+        )
+        stages = {self.stages[0].name: self.region_figures(rows, settings)}
+        for number, grader in enumerate(self.graders.values()):
+            stages[grader.name] = {} if number else report["oracle_region"]
+        return {"stages": stages, **report}

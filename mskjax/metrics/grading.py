@@ -365,18 +365,19 @@ _OF_TWO = ("ranks", "operating_point")
 
 # What a reader looks for first stands first; figures of one kind stay together.
 _ORDER = (
-    "quadratic_weighted_kappa", "auroc", "balanced_accuracy", "accuracy", "within_one_grade",
-    "sensitivity", "specificity", "ppv", "npv", "f1", "cohen_kappa", "average_precision",
-    "brier", "log_loss", "ece",
+    "quadratic_weighted_kappa", "auroc", "balanced_accuracy", "accuracy", "auroc_",
+    "within_one_grade", "sensitivity", "specificity", "ppv", "npv", "f1", "cohen_kappa",
+    "average_precision", "brier", "log_loss", "ece",
 )  # fmt: skip
 
 
 def in_reading_order(names: Sequence[str]) -> list[str]:
-    """Names of figures as a report lists them."""
+    """Names of figures as a report lists them: the many of pairs of classes come last."""
 
-    def place(name: str) -> tuple[int, str]:
-        kind = next((i for i, start in enumerate(_ORDER) if name.startswith(start)), len(_ORDER))
-        return kind, name
+    def place(name: str) -> tuple[bool, int, str]:
+        kinds = (i for i, kind in enumerate(_ORDER) if name == kind)
+        alike = (i for i, kind in enumerate(_ORDER) if kind != "auroc" and name.startswith(kind))
+        return "_vs_" in name, next(itertools.chain(kinds, alike), len(_ORDER)), name
 
     return sorted(names, key=place)
 

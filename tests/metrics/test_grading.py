@@ -250,6 +250,15 @@ def test_figures_stand_in_reading_order():
     ]  # fmt: skip
 
 
+def test_figures_of_pairs_come_last_and_the_leading_one_first():
+    for grading, leading in ((FIVE, "quadratic_weighted_kappa"), (THREE, "balanced_accuracy")):
+        names = list(figures(grading, *drawn(grading, 0)))
+        pairs = [name for name in names if "_vs_" in name]
+        assert names[0] == leading
+        assert len(pairs) == len(grading.classes) * (len(grading.classes) - 1) / 2
+        assert names[-len(pairs) :] == pairs
+
+
 def test_operating_point_and_calibration_of_two_classes():
     reference, p, _ = drawn(TWO, 4)
     found = of_two(reference, p[:, 1])

@@ -32,7 +32,7 @@ class Comparison:
     Attributes:
       methods: name in the columns -> name in words; the first is the one that is reported.
       standard: the method that the others are held against.
-      title: of the table, before the task.
+      title: of the section of the report, and of its tables, before the task.
       column: heading of the column of methods.
       note: under the title.
     """
@@ -88,7 +88,7 @@ def summarise(
 
     Returns:
       ``end_to_end``, ``oracle_region``, ``baselines``, ``confusion``, ``calibration``, ``roc``,
-      ``folds``, ``subgroups``, ``tables``.
+      ``folds``, ``subgroups``, ``tables``, and ``tables_title`` where methods are compared.
     """
     report: Json = {
         "end_to_end": {}, "oracle_region": {}, "baselines": {}, "confusion": {}, "calibration": {},
@@ -106,6 +106,7 @@ def summarise(
         part.add_drawings(report)
         if comparison and len(methods) > 1:
             report["tables"].append(part.table_of_methods(comparison))
+            report["tables_title"] = comparison.title
         if misses := part.table_of_misses():
             report["tables"].append(misses)
         if grading is gradings[0] and groups is not None:

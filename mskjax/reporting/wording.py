@@ -53,6 +53,7 @@ _ABBREVIATIONS = re.compile(
 _SPELLINGS = {"iou": "IoU", "dice": "Dice"} | {
     name: name.capitalize() for name in ("goutallier", "modic", "pfirrmann")
 }
+_SPELLINGS |= {numeral: numeral.upper() for numeral in ("i", "ii", "iii", "iv", "v")}  # grades
 _TASK = re.compile(r"\btask ([a-z])\b")
 
 

@@ -223,6 +223,8 @@ class VertebralFracture(RegionsThenGrades):
         if present:
             table = findings.findings_table(present, own.reference, GRADING.classes)
             report["tables"].append(findings.findings_rows(table, GRADING.classes))
+        if calls or present:
+            report["tables_title"] = "Readers and imaging findings"
         return report
 
 

@@ -54,10 +54,13 @@ def own_cohort(root):
         side, sex = "left" if number % 2 else "right", "FM"[number // 5]
         stack, pixel = {"a": (1, ""), "b": ("", 2)}.get(name, ("", ""))
         rows.append([f"p{name}", name, *files, grade, side, stack, pixel, sex])
+    for number, (name, grade) in enumerate({"c2": 1, "k": 2, "l": 2}.items(), len(GRADES)):
+        for end, values in zip(("", "_fossa"), y_view(grade, number), strict=True):
+            mini_spine.write_nifti(root / f"{name}{end}.nii", values, AFFINE)
     rows += [
-        ["pc", "c2", "d.nii", "d_fossa.nii", "1", "left", "", "", "F"],
-        ["pk", "k", "e.nii", "e_fossa.nii", "", "", "", "", ""],
-        ["pl", "l", "f.nii", "", "2", "", "", "", ""],
+        ["pc", "c2", "c2.nii", "c2_fossa.nii", "1", "left", "", "", "F"],
+        ["pk", "k", "k.nii", "k_fossa.nii", "", "", "", "", ""],
+        ["pl", "l", "l.nii", "", "2", "", "", "", ""],
     ]
     mini_spine.write_csv(root / "studies.csv", COLUMNS, rows)
     return root
@@ -104,7 +107,7 @@ def workdir(tmp_path_factory, cohort, finish):
 
 
 def test_prepare_prints_what_it_packaged_and_what_it_left_out(cohort):
-    assert "fatty_infiltration/cohort 1.0.0\n" in cohort.said
+    assert "fatty_infiltration/cohort 1.1.0\n" in cohort.said
     assert "patients     12" in cohort.said
     assert "studies      13" in cohort.said
     assert "goutallier  0: 2  1: 3  2: 3  3: 2  4: 2" in cohort.said
@@ -152,10 +155,11 @@ def test_report_holds_to_the_contract_and_says_real_data(workdir):
     jsonschema.validate(report, schema)
     assert (report["system"], report["variant"]) == (SYSTEM, "cohort")
     assert report["cohort"]["kind"] == "real"
-    assert {(e["id"], e["why"].split(":")[0]) for e in report["cohort"]["excluded"]} == {
+    assert {(e["id"], e["why"].split(":")[0]) for e in report["cohort"]["restricted"]} == {
         ("k", "kept for segmentation only"),
         ("l", "kept for grading only"),
     }
+    assert report["cohort"]["excluded"] == []
     assert "control" not in report["protocol"]
     page = (workdir / "report" / "report.html").read_text()
     assert "REAL DATA" in page
@@ -351,8 +355,8 @@ def test_wrong_tables_are_listed_and_nothing_is_packaged(main_here, tmp_path, ca
     first, *faults = complaint(capsys.readouterr().err).splitlines()
     assert "cannot be packaged" in first
     assert faults == [
-        "  studies.csv, row 1: grade is '5'; it must be a whole number, 0 to 4.",
-        "  studies.csv, row 4: side is 'both'; it must be left, right or empty.",
+        "  studies.csv, line 2: grade is '5'; it must be a whole number, 0 to 4.",
+        "  studies.csv, line 5: side is 'both'; it must be left, right or empty.",
     ]
     assert not [p for p in data.rglob("*") if p.is_file()]
     assert not (workdir / "splits.json").exists()

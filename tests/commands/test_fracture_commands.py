@@ -117,7 +117,7 @@ def workdir(tmp_path_factory, cohort, finish):
 
 
 def test_prepare_prints_what_it_packaged_and_what_is_missing(cohort):
-    assert "vertebral_fracture/cohort 1.0.0\n" in cohort.said
+    assert "vertebral_fracture/cohort 1.1.0\n" in cohort.said
     assert "patients     9" in cohort.said
     assert "fracture  0: 4  1: 4" in cohort.said
     assert "note: label: 1 of 9 studies have none" in cohort.said
@@ -198,7 +198,7 @@ def test_holes_of_readers_stay_holes_and_their_figures_count_what_they_read(work
 def test_pictures_show_both_sequences_and_where_the_grader_looked(workdir):
     page = (workdir / "report" / "report.html").read_text()
     assert page.count("data:image/png") >= len(LABELS)
-    found = [r for r in rows_of(workdir, "case") if r["found"] == "1"]
+    found = [r for r in rows_of(workdir, "grade") if r["found"] == "1"]
     coloured = []
     for row in found:
         path = workdir / f"fold_{row['fold']}" / "pictures" / f"{row['study']}.png"
@@ -212,10 +212,10 @@ def test_pictures_show_both_sequences_and_where_the_grader_looked(workdir):
 @pytest.mark.parametrize(
     ("table", "name", "cells", "line"),
     [
-        ("studies", "a", {"t2": ""}, "studies.csv, row 1: study 'a' has no t2; fill in"),
-        ("studies", "b", {"t2": "gone.mha"}, "studies.csv, row 2: the t2 of study 'b'"),
+        ("studies", "a", {"t2": ""}, "studies.csv, line 2: study 'a' has no t2; fill in"),
+        ("studies", "b", {"t2": "gone.mha"}, "studies.csv, line 3: the t2 of study 'b'"),
         ("studies", "c", {"row1": "25"}, "c: the box (rows"),
-        ("readers", "d", {"call": "unsure"}, "readers.csv, row 4: call is 'unsure'; it must be"),
+        ("readers", "d", {"call": "unsure"}, "readers.csv, line 5: call is 'unsure'; it must be"),
         ("studies", "e", {"t2": "far.mha"}, "e: "),
     ],
 )

@@ -54,6 +54,7 @@ SMALL = {
         "stages.boxes.model.anchor_sizes": ((7.0,), (11.0,)),
         "stages.boxes.model.widths": (8, 16, 16),
         "stages.boxes.train.steps": 20,
+        "stages.boxes.train.warmup_steps": 10,
         "stages.grades.crop": (1, 16, 24),
         "stages.grades.heads": ("presence", "pfirrmann"),
         "stages.grades.train.steps": 100,

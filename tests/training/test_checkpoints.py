@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from training.toy import stored_state, toy, toy_examples
+from training.toy import StopAt, stored_state, toy, toy_examples
 
 from mskjax.errors import Preempted, UserError
 from mskjax.training.checkpoints import Checkpoints, is_trained, restore_variables
@@ -29,17 +29,6 @@ BEST_IN_THE_MIDDLE = {
     "validate_every": 8,
     "checkpoint_every": 4,
 }
-
-
-class StopAt:
-    """A stop event that is set once step k has been asked about."""
-
-    def __init__(self, k):
-        self.left = k
-
-    def is_set(self):
-        self.left -= 1
-        return self.left <= 0
 
 
 def run(folder, stop=None, **changes):

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from training.toy import stored_state, toy, toy_examples
+from training.toy import StopAt, stored_state, toy, toy_examples
 
 from mskjax.errors import Preempted, UserError
 from mskjax.evaluation import predict, validate
@@ -42,17 +42,6 @@ def leaves(tree):
 def assert_same_bits(a, b):
     for x, y in zip(leaves(a), leaves(b), strict=True):
         np.testing.assert_array_equal(x, y)
-
-
-class StopAt:
-    """A stop event that is set once step k has been asked about."""
-
-    def __init__(self, k):
-        self.left = k
-
-    def is_set(self):
-        self.left -= 1
-        return self.left <= 0
 
 
 def test_learns_and_writes_what_it_promises(tmp_path):

@@ -95,3 +95,14 @@ def stored_state(folder, kind="latest"):
     tree = handler.metadata(step / "state").tree
     arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
     return handler.restore(step / "state", args=ocp.args.PyTreeRestore(restore_args=arrays))
+
+
+class StopAt:
+    """A stop event that is set once step k has been asked about."""
+
+    def __init__(self, k):
+        self.left = k
+
+    def is_set(self):
+        self.left -= 1
+        return self.left <= 0

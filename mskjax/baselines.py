@@ -1,6 +1,8 @@
 """Trivial models that a network has to beat."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,15 @@ class Ridge:
         penalty = np.diag([0.0, *np.ones(features.shape[1])])
         weights = np.linalg.solve(z.T @ z + penalty, z.T @ targets)
         return cls(mean, scale, weights)
+
+    def as_json(self) -> dict[str, list[float]]:
+        """The model as JSON, without loss."""
+        return {k: v.astype(np.float64).tolist() for k, v in vars(self).items()}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any] | None) -> "Ridge | None":
+        """What `as_json` gave; None where nothing could be fitted."""
+        return None if values is None else cls(**{k: np.array(v) for k, v in values.items()})
 
     def predict(self, features: np.ndarray) -> float:
         """Target of one example, (F,) features."""

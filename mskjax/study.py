@@ -6,32 +6,35 @@ says so.
 """
 
 import dataclasses
+import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
-from mskjax import cases, systems
+from mskjax import applied, cases, systems
 from mskjax import workdir as workdirs
+from mskjax.applied import STUDIES_AT_ONCE, Applied
 from mskjax.config import MODES, StudyConfig
 from mskjax.data import folds, pipeline, splits
 from mskjax.data.cohorts import Cohort, prepare_cohort, with_shuffled
-from mskjax.data.pipeline import Examples
+from mskjax.data.examples import Prepared, prepare
 from mskjax.errors import Preempted, UserError
-from mskjax.evaluation import predict
+from mskjax.evaluation import validate
 from mskjax.progress import Progress, say
 from mskjax.reporting.environment import environment
 from mskjax.reporting.summary import write_report
 from mskjax.tables import Row
-from mskjax.training.loop import Fit, fit, preemption
+from mskjax.training.checkpoints import is_trained
+from mskjax.training.loop import Job, fit, preemption
 from mskjax.training.mesh import data_mesh
 from mskjax.training.program import Program
-from mskjax.training.stage import Stage
-from mskjax.two_stage.system import Predict, System
+from mskjax.training.stage import Stage, Study
+from mskjax.two_stage.system import System
 from mskjax.writers import write_json
-
-STUDIES_AT_ONCE = 8  # bounds the memory of network outputs during evaluation
 
 
 def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> None:
@@ -66,11 +69,17 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
         config.data.manual_dir,
         **config.data.options,
     )
-    system = systems.load(config.system).build(config, cohort.studies)
+    module = systems.load(config.system)
+    system = module.build(config)
     if config.data.shuffle_labels:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
     kept = workdir / "splits.json"
     divided = make_splits(config, cohort, system, kept if begun else None)
+    folders = [workdir / f"fold_{k}" for k in range(len(divided.folds))]
+    measured: dict[str, Any] = {}
+    if "train" in modes and not all(applied.is_trained_fold(f, system) for f in folders):
+        measured = system.measure(cohort.studies)
+        system = module.build(config, measured)
     workdirs.claim(workdir, config)
     write_json(workdir / "environment.json", environment())
     write_json(workdir / "cohort.json", cohort.audit)
@@ -83,7 +92,7 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
     for remark in divided.remarks():
         say(f"note: {remark}")
     with preemption() as stop:
-        _run_folds(config, cohort, system, divided, workdir, modes, stop)
+        _run_folds(Setting(config, cohort, system, measured, divided, workdir, stop), modes)
     if "evaluate" in modes:
         cases.write(workdir / "cases.csv", gather_rows(workdir, len(divided.folds)))
     if "report" in modes:
@@ -91,39 +100,201 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
         say(f"report: {page}")
 
 
-def _run_folds(
-    config: StudyConfig,
-    cohort: Cohort,
-    system: System,
-    divided: splits.Splits,
-    workdir: Path,
-    modes: Sequence[str],
-    stop: threading.Event,
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What all folds of a study share.
+
+    Attributes:
+      config: of the study.
+      cohort: all patients.
+      system: not fitted to any fold.
+      measured: what it was built with, see `System.measure`; nothing where all is trained.
+      divided: the division.
+      workdir: folder of the study.
+      stop: set when the process must end soon.
+    """
+
+    config: StudyConfig
+    cohort: Cohort
+    system: System
+    measured: Mapping[str, Any]
+    divided: splits.Splits
+    workdir: Path
+    stop: threading.Event
+
+    def folder(self, number: int) -> Path:
+        """``fold_<k>``."""
+        return self.workdir / f"fold_{number}"
+
+    def numbers_of(self, number: int, part: str) -> list[int]:
+        """Numbers of the studies of one part of a fold."""
+        patients = set(getattr(self.divided.folds[number], part))
+        return [i for i, (patient, _) in enumerate(self.cohort.index) if patient in patients]
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return data_mesh(self.config.devices)
+
+    @functools.cached_property
+    def _prepared(self) -> dict[str, Prepared]:
+        return {}
+
+    def examples(self, stage: Stage) -> Prepared:
+        """The examples of a stage that is cut once for all folds."""
+        if stage.name not in self._prepared:
+            self._prepared[stage.name] = self.cut(stage, self.cohort.studies)
+        return self._prepared[stage.name]
+
+    def cut(self, stage: Stage, studies: Sequence[Study]) -> Prepared:
+        """The examples of a stage from these studies of all patients."""
+        patients = [patient for patient, _ in self.cohort.index]
+        return prepare(stage.name, stage.training_examples, studies, patients)
+
+
+def _run_folds(setting: Setting, modes: Sequence[str]) -> None:
     """Trains and evaluates what is not done yet, fold by fold."""
-    folders = {workdir / f"fold_{k}": fold for k, fold in enumerate(divided.folds)}
-    done = "cases.csv" if "evaluate" in modes else f"{system.stages[-1].name}/cost.json"
-    left = {folder: fold for folder, fold in folders.items() if not (folder / done).exists()}
-    if not left or not {"train", "evaluate"} & set(modes):
-        return
-    if "train" not in modes:
-        untrained = [
-            f for f in left for s in system.stages if not (f / s.name / "cost.json").exists()
-        ]
-        if untrained:
-            raise UserError(f"{untrained[0]} is not trained; run with --mode=train first.")
-    mesh = data_mesh(config.devices)
-    programs = {stage.name: Program(stage, mesh) for stage in system.stages}
-    cut_once = system.stages[:1] if system.recuts else system.stages
-    prepared = {stage.name: prepare_examples(cohort, stage) for stage in cut_once}
-    for folder, fold in left.items():
-        for name, examples in prepared.items():  # before hours are spent on the stages before it
-            training_rows(examples, fold, f"{folder.name} {name}")
-    for folder, fold in left.items():
-        runner = _Fold(config, cohort, system, programs, prepared, fold, folder, stop)
-        fits, adapted = runner.train()
-        if "evaluate" in modes:
-            runner.evaluate(fits, adapted)
+    numbers = range(len(setting.divided.folds))
+    train = [
+        k
+        for k in numbers
+        if "train" in modes and not applied.is_trained_fold(setting.folder(k), setting.system)
+    ]
+    evaluate = [
+        k for k in numbers if "evaluate" in modes and not (setting.folder(k) / "cases.csv").exists()
+    ]
+    for k in evaluate:
+        if k not in train:
+            applied.check_trained(setting.folder(k), setting.system)
+    once = setting.system.stages[:1] if setting.system.recuts else setting.system.stages
+    for k in train:  # before hours are spent on the stages before it
+        for stage in (s for s in once if not is_trained(setting.folder(k) / s.name)):
+            setting.examples(stage).training_rows(
+                setting.divided.folds[k], f"fold_{k} {stage.name}"
+            )
+    for k in numbers:
+        if k in train:
+            train_fold(setting, k)
+        if k in evaluate:
+            _evaluate_fold(setting, k)
+
+
+def train_fold(setting: Setting, number: int) -> None:
+    """Fits and trains what is not done yet of one fold, on reference regions.
+
+    Leaves ``fold_<k>/system.json`` and the stages' folders.
+
+    Raises:
+      UserError: see `training.loop.fit`.
+      Preempted: the process must end; what was trained is saved.
+    """
+    folder, studies = setting.folder(number), setting.cohort.studies
+    module, config = systems.load(setting.config.system), setting.config
+    if not (folder / applied.SYSTEM).exists():
+        train = setting.numbers_of(number, "train")
+        fitted = {**setting.measured, **setting.system.fit(studies, train)}
+        system = module.build(config, fitted)
+        baselines = system.fit_baselines([studies[i] for i in train])
+        applied.write_system(folder, system, fitted, baselines)
+    system = module.build(config, applied.read_system(folder)["fitted"])
+    # Folds share what is compiled.
+    programs = {stage.name: Program(stage, setting.mesh) for stage in system.stages}
+    for stage in system.stages:
+        if is_trained(folder / stage.name):
+            continue
+        if system.recuts and stage is not system.stages[0]:
+            if studies is setting.cohort.studies:
+                studies = system.recut(studies, applied.predictor(folder, programs))
+            prepared = setting.cut(stage, studies)
+        else:
+            prepared = setting.examples(stage)
+        fit(_job(setting, number, programs[stage.name], prepared), validate, setting.stop)
+
+
+def _job(setting: Setting, number: int, program: Program, prepared: Prepared) -> Job:
+    name, fold = program.stage.name, setting.divided.folds[number]
+    title = f"fold_{number} {name}"
+    held = prepared.rows(fold, "validation")
+    entropy = (setting.config.seed, number)
+    return Job(
+        program=program,
+        examples=prepared.examples,
+        chosen=prepared.training_rows(fold, title),
+        validation=pipeline.take(prepared.examples, held) if len(held) else None,
+        folder=setting.folder(number) / name,
+        seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
+        title=title,
+    )
+
+
+def rows_of_fold(
+    fold: Applied,
+    studies: Sequence[Study],
+    title: str,
+    stop: threading.Event,
+    seen: Callable[[Study, Any], None] = lambda study, reading: None,
+) -> list[Row]:
+    """Reads and scores labelled studies on predicted and on reference regions.
+
+    Args:
+      fold: trained.
+      studies: read a few at a time.
+      title: for the progress bar.
+      stop: set when the process must end soon.
+      seen: is given each study and what was read of it, e.g. to draw it.
+
+    Returns:
+      Rows of cases.csv, without ``fold`` and ``seed``.
+
+    Raises:
+      Preempted: `stop` was set.
+    """
+    rows: list[Row] = []
+    progress = Progress(title, len(studies))
+    for start in range(0, len(studies), STUDIES_AT_ONCE):
+        if stop.is_set():
+            raise Preempted(f"{title}: stopped before it was complete")
+        some = [studies[i] for i in range(start, min(start + STUDIES_AT_ONCE, len(studies)))]
+        predicted, oracle = fold.read(some), fold.read(some, "reference")
+        for study, ours, ideal in zip(some, predicted, oracle, strict=True):
+            rows += fold.system.score(study, ours, ideal, fold.baselines)
+            seen(study, ours)
+            progress.advance()
+    progress.close()
+    return rows
+
+
+def _evaluate_fold(setting: Setting, number: int) -> None:
+    """Writes pictures and cases.csv of the held-out studies of a trained fold."""
+    folder, fold = setting.folder(number), setting.divided.folds[number]
+    loaded = applied.load_fold(folder, setting.config, setting.mesh)
+    phantom = setting.cohort.audit["kind"] == "phantom"
+    pictures = folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+
+    def draw(study: Study, reading: Any) -> None:
+        picture = loaded.system.picture(study, reading, study, phantom)
+        (pictures / f"{study['study_id']}.png").write_bytes(picture)
+
+    studies = Chosen(setting.cohort.studies, setting.numbers_of(number, "test"))
+    rows = rows_of_fold(loaded, studies, f"fold_{number} evaluation", setting.stop, draw)
+    who = {"fold": number, "seed": setting.config.seed}
+    kept = [{**who, **r} for r in rows if _held_out(r, fold)]
+    cases.write(folder / "cases.csv", kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen(Sequence[Study]):
+    """Some of the studies of a cohort; images are read when they are asked for."""
+
+    studies: Sequence[Study]
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.studies[self.numbers[i]]
 
 
 def make_splits(
@@ -145,159 +316,6 @@ def make_splits(
             return splits.Splits(made, kind, fingerprint, cohort.patients, images)
         path, kind = Path(config.data.splits), "supplied"
     return splits.load(path, cohort.patients, fingerprint, kind, images)
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """The training examples of one stage, of the whole cohort; folds choose rows of it.
-
-    Attributes:
-      examples: arrays with N rows.
-      patients: N patient ids.
-      cases: N case ids, or None where examples are not graded cases.
-    """
-
-    examples: Examples
-    patients: np.ndarray
-    cases: np.ndarray | None
-
-    def rows(self, fold: splits.Fold, part: str) -> np.ndarray:
-        """Numbers of the examples of one part (``train``, ``validation``, ``test``) of a fold."""
-        if fold.cases is not None and self.cases is not None:
-            inside = [fold.cases.get(str(c)) == part for c in self.cases]
-        else:
-            inside = list(np.isin(self.patients, getattr(fold, part)))
-        return np.flatnonzero(inside)
-
-
-def prepare_examples(cohort: Cohort, stage: Stage) -> Prepared:
-    """Cuts every training example of a stage once, for all folds.
-
-    Raises:
-      UserError: the cohort has none.
-    """
-    parts, patients, cases = [], [], []
-    progress = Progress(f"preparing {stage.name}", len(cohort.index))
-    for number, (patient, _) in enumerate(cohort.index):
-        examples = stage.training_examples(cohort.studies[number])
-        if examples is not None:
-            cases += list(examples.pop("case", ()))
-            patients += [patient] * pipeline.count(examples)
-            parts.append(examples)
-        progress.advance()
-    progress.close()
-    if not parts:
-        raise UserError(f"the cohort has no training example for stage {stage.name}.")
-    examples = pipeline.concatenate(parts)
-    say(
-        f"stage {stage.name}: {pipeline.count(examples)} examples,"
-        f" {pipeline.megabytes(examples):.0f} MB in memory"
-    )
-    return Prepared(examples, np.array(patients), np.array(cases) if cases else None)
-
-
-def training_rows(prepared: Prepared, fold: splits.Fold, title: str) -> np.ndarray:
-    """Numbers of the training examples of a fold.
-
-    Raises:
-      UserError: it has none.
-    """
-    chosen = prepared.rows(fold, "train")
-    if not len(chosen):
-        raise UserError(
-            f"{title}: no training example among {len(fold.train)} patients; give a division with"
-            " patients who have what this stage learns from."
-        )
-    return chosen
-
-
-@dataclasses.dataclass(frozen=True)
-class _Fold:
-    """One fold of a study.
-
-    Attributes:
-      config: of the study.
-      cohort: of all patients.
-      system: as declared, not adapted to any fold.
-      programs: of the stages, by name.
-      prepared: examples of the stages that are cut once for all folds.
-      fold: the division.
-      folder: ``fold_<k>``.
-      stop: set when the process must end soon.
-    """
-
-    config: StudyConfig
-    cohort: Cohort
-    system: System
-    programs: dict[str, Program]
-    prepared: dict[str, Prepared]
-    fold: splits.Fold
-    folder: Path
-    stop: threading.Event
-
-    def train(self) -> tuple[dict[str, Fit], System]:
-        """Trains every stage on reference regions, or restores what is trained.
-
-        Returns:
-          The fit of each stage, and the system adapted to the fold.
-        """
-        fits: dict[str, Fit] = {}
-        prepared, system = self.prepared, self.system
-        for number, name in enumerate(self.programs):
-            if number == 1 and system.recuts:
-                system, studies = system.adapted(
-                    self.cohort.studies, self._studies_of("train"), self._predict(fits)
-                )
-                cohort = dataclasses.replace(self.cohort, studies=studies)
-                prepared = {s.name: prepare_examples(cohort, s) for s in system.stages[1:]}
-            fits[name] = self._fit(name, prepared[name])
-        return fits, system
-
-    def _fit(self, name: str, prepared: Prepared) -> Fit:
-        own, title = self.folder / name, f"{self.folder.name} {name}"
-        chosen = training_rows(prepared, self.fold, title)
-        held = prepared.rows(self.fold, "validation")
-        validation = pipeline.take(prepared.examples, held) if len(held) else None
-        entropy = (self.config.seed, _number(self.folder))
-        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        program = self.programs[name]
-        return fit(program, prepared.examples, chosen, validation, own, seed, self.stop, title)
-
-    def evaluate(self, fits: dict[str, Fit], system: System) -> None:
-        """Reads and scores the held-out studies on predicted and on reference regions."""
-        predict, test = self._predict(fits), self._studies_of("test")
-        studies = self.cohort.studies
-        baselines = system.fit_baselines([studies[i] for i in self._studies_of("train")])
-        pictures = self.folder / "pictures"
-        pictures.mkdir(parents=True, exist_ok=True)
-        rows: list[Row] = []
-        progress = Progress(f"{self.folder.name} evaluation", len(test))
-        for start in range(0, len(test), STUDIES_AT_ONCE):
-            if self.stop.is_set():
-                raise Preempted(f"{self.folder.name}: stopped before evaluation was complete")
-            chunk = [studies[i] for i in test[start : start + STUDIES_AT_ONCE]]
-            predicted = system.read(chunk, predict, "predicted")
-            oracle = system.read(chunk, predict, "reference")
-            for study, ours, ideal in zip(chunk, predicted, oracle, strict=True):
-                scored = system.score(study, ours, ideal, baselines)
-                rows += [r for r in scored if _held_out(r, self.fold)]
-                picture = system.picture(study, ours, study, self.cohort.audit["kind"] == "phantom")
-                (pictures / f"{study['study_id']}.png").write_bytes(picture)
-                progress.advance()
-        progress.close()
-        number = _number(self.folder)
-        who = {"fold": number, "seed": self.config.seed}
-        cases.write(self.folder / "cases.csv", [{**who, **r} for r in rows])
-
-    def _studies_of(self, part: str) -> list[int]:
-        patients = set(getattr(self.fold, part))
-        return [i for i, (patient, _) in enumerate(self.cohort.index) if patient in patients]
-
-    def _predict(self, fits: dict[str, Fit]) -> Predict:
-        def run_stage(name: str, examples: Examples) -> dict[str, np.ndarray]:
-            return predict(self.programs[name], fits[name].variables, examples)
-
-        return run_stage
 
 
 def gather_rows(workdir: Path, folds: int) -> list[Row]:
@@ -338,7 +356,3 @@ def _divide(config: StudyConfig, cohort: Cohort, system: System) -> tuple[splits
 def _held_out(row: Row, fold: splits.Fold) -> bool:
     case = row.get("case")
     return fold.cases is None or not case or fold.cases.get(case) == "test"
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name.removeprefix("fold_"))

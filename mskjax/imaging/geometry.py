@@ -89,21 +89,36 @@ def resample(volume: Volume, spacing: Sequence[float | None], order: int = 1) ->
     Returns:
       The volume on the new grid.  An axis has ``ceil(length / spacing)`` voxels.
     """
-    old = volume.spacing
+    factor, step, shape = _step(volume.data.shape, volume.affine, spacing)
+    data = volume.data if order == 0 else lowpass(volume.data, factor.tolist())
+    out = _resample_index_space(data, step, shape, order, cval=None)
+    return Volume(out, volume.affine @ step, volume.meta)
+
+
+def resampled_grid(
+    shape: Sequence[int], affine: np.ndarray, spacing: Sequence[float | None]
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of what `resample` makes of a volume on a grid."""
+    _, step, new = _step(shape, affine, spacing)
+    return new, affine @ step
+
+
+def _step(
+    shape: Sequence[int], affine: np.ndarray, spacing: Sequence[float | None]
+) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+    """(3,) new voxels in old ones, (4, 4) new index to old index, and the new shape."""
+    old = np.linalg.norm(affine[:3, :3], axis=0)
     wanted = np.array([np.nan if s is None else s for s in spacing], np.float64)
     wanted = np.where(np.isnan(wanted) | np.isclose(wanted, old, rtol=1e-6), old, wanted)
     if np.any(wanted <= 0):
         raise ValueError(f"spacing must be positive, got {tuple(spacing)}")
     factor = wanted / old
-    size = np.array(volume.data.shape)
+    size = np.array(shape)
     # The 1e-3 keeps 240.0000001 voxels from becoming 241.
-    shape = np.maximum(1, np.ceil(size / factor - 1e-3)).astype(int)
+    new = np.maximum(1, np.ceil(size / factor - 1e-3)).astype(int)
     step = np.diag([*factor, 1.0])
-    step[:3, 3] = ((size - 1) - (shape - 1) * factor) / 2
-    target = volume.affine @ step
-    data = volume.data if order == 0 else lowpass(volume.data, factor)
-    out = _resample_index_space(data, step, shape, order, cval=None)
-    return Volume(out, target, volume.meta)
+    step[:3, 3] = ((size - 1) - (new - 1) * factor) / 2
+    return factor, step, tuple(new.tolist())
 
 
 def lowpass(data: np.ndarray, factor: Sequence[float]) -> np.ndarray:

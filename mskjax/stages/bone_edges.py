@@ -60,6 +60,11 @@ class BoneEdges(PixelClassification):
 
     options: BoneEdgesOptions
 
+    @property
+    def multiple(self) -> int:
+        """Any size will do: blocks are cut around pixels."""
+        return 1
+
     def model(self) -> PixelAlexNet:
         """AlexNet with background and the structures as classes."""
         return PixelAlexNet(self.options.blocks, self.classes_of_a_pixel)

@@ -25,7 +25,12 @@ from mskjax.stages.pixel_classification import (
     PixelClassification,
     at_centres,
 )
-from mskjax.stages.slice_segmentation import SliceSegmentationOptions, UNetOptions, scaled
+from mskjax.stages.slice_segmentation import (
+    SliceSegmentationOptions,
+    UNetOptions,
+    canvas_of,
+    network_grid,
+)
 from mskjax.training.stage import Study
 
 STRUCTURES = ("humerus", "scapula")
@@ -161,17 +166,18 @@ class BoneProposals(PixelClassification):
           ``unet_humerus``, ``unet_scapula``, ``unet_both`` (S, H, W) and ``alexnet`` (2, S, H, W),
           float32; 0 outside the slices.
         """
-        image = scaled(study, self.channels, self.options.spacing_mm)[0]
-        slices, rows, cols = image.data.shape
+        (slices, rows, cols), affine = network_grid(
+            study, self.channels[0], self.options.spacing_mm
+        )
         native = study["image"].shape, study["affine"]
 
         def bring(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
             return geometry.resample_to(values.astype(np.float32), affine, *native)
 
-        found = {name: bring(outputs[name][:, :rows, :cols], image.affine) for name in UNETS}
-        size = (max(self.canvas[0], rows), max(self.canvas[1], cols))
+        found = {name: bring(outputs[name][:, :rows, :cols], affine) for name in UNETS}
+        size = canvas_of((rows, cols), self.canvas)
         grid = patches.lattice(size, self.options.stride).shape[:2]
-        coarse = patches.lattice_affine(image.affine, self.options.stride)
+        coarse = patches.lattice_affine(affine, self.options.stride)
         blocks = outputs[ALEXNET].reshape(slices, *grid, len(STRUCTURES))
         found[ALEXNET] = np.stack([bring(p, coarse) for p in np.moveaxis(blocks, -1, 0)])
         return found

@@ -1,6 +1,7 @@
 """A detector of boxes in slices: Faster R-CNN on one or more volumes of a study."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,13 @@ from mskjax.imaging import augment
 from mskjax.imaging.levels import tilts
 from mskjax.models.blocks import Dtype, Norm, check_norm
 from mskjax.models.faster_rcnn import FasterRCNN, detection_loss
-from mskjax.stages.slice_segmentation import on_canvas, scaled
+from mskjax.stages.slice_segmentation import (
+    canvas,
+    network_grid,
+    on_canvas,
+    preprocessing,
+    scaled,
+)
 from mskjax.training.stage import Stage, Study
 
 OTHER, LOWEST = 1, 2  # classes of a disc
@@ -99,7 +106,7 @@ class BoxDetection(Stage):
     Attributes:
       name: of the stage.
       options: see `BoxDetectionOptions`.
-      canvas: rows, columns that hold every slice at network spacing.
+      canvas: rows, columns that hold every slice to train on, at network spacing.
     """
 
     name: str
@@ -127,6 +134,15 @@ class BoxDetection(Stage):
             dtype=jnp.dtype(m.dtype),
         )
 
+    def canvas_for(self, studies: Sequence[Study]) -> tuple[int, int]:
+        """See `Stage.canvas_for`."""
+        multiple = 2 ** len(self.options.model.widths)
+        return canvas(studies, self.options.spacing_mm, multiple, self.options.channels[0])
+
+    def preprocessing(self) -> dict[str, Any]:
+        """See `Stage.preprocessing`."""
+        return preprocessing(self.options.channels, self.options.spacing_mm, self.canvas)
+
     def training_examples(self, study: Study) -> Examples | None:
         """The boxed slices.
 
@@ -141,7 +157,7 @@ class BoxDetection(Stage):
             return None
         examples = self.inference_examples(study)
         examples["tilts"] = np.zeros(examples["labels"].shape, np.float32)
-        grid = scaled(study, self.options.channels[:1], self.options.spacing_mm)[0].affine
+        _, grid = network_grid(study, self.options.channels[0], self.options.spacing_mm)
         for number in numbers:
             rows = np.flatnonzero(boxed & (np.asarray(table["slice"]) == number))
             if len(rows) > self.options.most_boxes:
@@ -181,7 +197,7 @@ class BoxDetection(Stage):
         """
         valid = outputs["valid"]
         number = int(np.argmax((outputs["scores"] * valid).sum(1)))
-        grid = scaled(study, self.options.channels[:1], self.options.spacing_mm)[0].affine
+        _, grid = network_grid(study, self.options.channels[0], self.options.spacing_mm)
         boxes = on_grid(outputs["boxes"][number][valid[number]], grid, study["affine"])
         rows, cols = study[self.options.channels[0]].shape[1:]
         boxes = np.clip(boxes, 0, (rows, cols, rows, cols))

@@ -63,6 +63,10 @@ class CropGrading(Grading):
 
     options: CropGradingOptions
 
+    def preprocessing(self) -> dict[str, Any]:
+        """See `Stage.preprocessing`; subclasses name the normalisation."""
+        return {"crop": list(self.options.crop), "extent": self.options.extent}
+
     def model(self) -> nn.Module:
         """SpineNet's grader at the configured width."""
         m = self.options.model

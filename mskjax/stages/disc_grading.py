@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,10 @@ class DiscGrading(CropGrading):
             crops.append(intensity.tissue_reference(crop, marrow))
         shape = (len(crops), slices, rows, cols, 1)
         return {"image": np.array(crops, np.float32).reshape(shape)}
+
+    def preprocessing(self) -> dict[str, Any]:
+        """See `Stage.preprocessing`."""
+        return {**super().preprocessing(), "normalisation": "tissue_reference"}
 
     def training_examples(self, study: Study) -> Examples | None:
         """Crops of the graded discs, with targets and case ids."""

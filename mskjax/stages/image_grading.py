@@ -17,6 +17,8 @@ from mskjax.models.resnet import ResNet
 from mskjax.models.vgg import VGG
 from mskjax.stages.grading import Grading
 
+CLIPPED = (0.5, 99.5)  # percentiles of a volume
+
 
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
@@ -136,6 +138,15 @@ class ImageGrading(Grading):
         """The configured network."""
         return self.options.model.build(tuple((h.name, h.classes) for h in self.heads))
 
+    def preprocessing(self) -> dict[str, Any]:
+        """See `Stage.preprocessing`."""
+        return {
+            "crop": list(self.options.crop),
+            "margin": self.options.margin,
+            "clip_percentiles": list(CLIPPED),
+            "normalisation": "z_score_volume",
+        }
+
     def check_weights(self, channels: int) -> None:
         """Refuses a file of weights that does not fit, before anything is trained.
 
@@ -176,7 +187,7 @@ def standardised(image: np.ndarray) -> np.ndarray:
 
     Crops are cut from it, so that a crop keeps how bright it is beside the rest of the image.
     """
-    return intensity.z_score(intensity.percentile(image, 0.5, 99.5))
+    return intensity.z_score(intensity.percentile(image, *CLIPPED))
 
 
 def square_crops(

@@ -86,29 +86,10 @@ class PairedDiscGrading(CropGrading):
         traced = cast(PairedDiscGrading, super().traced())
         return dataclasses.replace(traced, normalisation="none", landmarks=None)
 
-    def fitted(self, studies: Sequence[Study], train: Sequence[int]) -> "PairedDiscGrading":
-        """The stage with landmarks learnt from training studies, where it needs them.
-
-        Args:
-          studies: of the cohort.
-          train: numbers of those to learn from.
-
-        Raises:
-          UserError: none of them has a T1.
-        """
-        if self.normalisation != "landmarks":
-            return self
-        own = [i for i in train if studies[i]["has_t1"]]
-        if not own:
-            raise UserError(
-                "no training patient has a T1 whose landmarks could be learnt; leave landmarks out"
-                " of config.options.normalisations."
-            )
-        learnt = [
-            Landmarks.fit(studies[i][name] for i in (own if name == "t1" else train))
-            for name in SEQUENCES
-        ]
-        return dataclasses.replace(self, landmarks=(learnt[0], learnt[1]))
+    def preprocessing(self) -> dict[str, Any]:
+        """See `Stage.preprocessing`."""
+        channels = {"channels": list(SEQUENCES), "normalisation": self.normalisation}
+        return {**super().preprocessing(), **channels}
 
     def cut(self, study: Study, discs: Sequence[Disc]) -> Examples:
         """``image`` (N, slices, rows, cols, 2) float32; T1 is 0 where a study has none.
@@ -178,6 +159,28 @@ class PairedDiscGrading(CropGrading):
             return self.landmarks[channel].apply(image)
         scale = STORED_RANGE if self.normalisation == "none" else 1.0
         return np.asarray(image, np.float32) / np.float32(scale)
+
+
+def fit_landmarks(studies: Sequence[Study], train: Sequence[int]) -> dict[str, Landmarks]:
+    """Landmarks of each sequence, learnt from training studies.
+
+    Args:
+      studies: of the cohort.
+      train: numbers of those to learn from.
+
+    Raises:
+      UserError: none of them has a T1.
+    """
+    own = [i for i in train if studies[i]["has_t1"]]
+    if not own:
+        raise UserError(
+            "no training patient has a T1 whose landmarks could be learnt; leave landmarks out"
+            " of config.options.normalisations."
+        )
+    return {
+        name: Landmarks.fit(studies[i][name] for i in (own if name == "t1" else train))
+        for name in SEQUENCES
+    }
 
 
 def case_id(study: Study, level: int) -> str:

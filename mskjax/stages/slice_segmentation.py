@@ -18,6 +18,8 @@ from mskjax.models.blocks import Dtype, Norm, check_norm
 from mskjax.models.unet import UNet
 from mskjax.training.stage import Stage, Study
 
+CLIPPED = (0.5, 99.5)  # percentiles of a volume
+
 
 @dataclasses.dataclass(frozen=True)
 class UNetOptions:
@@ -63,7 +65,7 @@ class SliceSegmentation(Stage):
       name: of the stage.
       options: see `SliceSegmentationOptions`.
       structures: names of the labels 1, 2, ...; label 0 is background.
-      canvas: rows, columns that hold every slice at network spacing.
+      canvas: rows, columns that hold every slice to train on, at network spacing.
       channels: the study's volumes that the network sees together.
     """
 
@@ -93,8 +95,36 @@ class SliceSegmentation(Stage):
             return None
         return study["mask"], np.arange(len(study["mask"]))
 
+    def canvas_for(self, studies: Sequence[Study]) -> tuple[int, int]:
+        """See `Stage.canvas_for`."""
+        return canvas(studies, self.options.spacing_mm, self.multiple, self.channels[0])
+
+    @property
+    def multiple(self) -> int:
+        """Of which rows and columns must be multiples: 2 ** depth of the U-Net."""
+        return 2 ** (len(self.options.model.widths) - 1)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """See `Stage.preprocessing`."""
+        return preprocessing(self.channels, self.options.spacing_mm, self.canvas)
+
     def training_examples(self, study: Study) -> Examples | None:
         """Slices: ``image`` (N, rows, cols, channels) float32, ``label`` (N, rows, cols) uint8."""
+        labelled = self._labels(study)
+        if labelled is None:
+            return None
+        label, known = labelled
+        return {"image": self._images(study)[known], "label": label}
+
+    def inference_examples(self, study: Study) -> Examples:
+        """As `training_examples`, without labels; slices of any size, see `canvas_of`."""
+        return {"image": self._images(study)}
+
+    def _images(self, study: Study) -> np.ndarray:
+        return on_canvas(scaled(study, self.channels, self.options.spacing_mm), self.canvas)
+
+    def _labels(self, study: Study) -> tuple[np.ndarray, np.ndarray] | None:
+        """(N, rows, cols) uint8 at network spacing and the numbers of these slices, if any."""
         reference = self.reference(study)
         if reference is None:
             return None
@@ -108,18 +138,8 @@ class SliceSegmentation(Stage):
             for c in range(len(self.structures) + 1)
         ]
         label = np.argmax(classes, 0).astype(np.uint8)
-        canvas = (len(label), *self.canvas)
-        return {
-            "image": self._images(study)[known],
-            "label": geometry.crop_or_pad(label, (0, 0, 0), canvas)[known],
-        }
-
-    def inference_examples(self, study: Study) -> Examples:
-        """As `training_examples`, without labels."""
-        return {"image": self._images(study)}
-
-    def _images(self, study: Study) -> np.ndarray:
-        return on_canvas(scaled(study, self.channels, self.options.spacing_mm), self.canvas)
+        shape = (len(label), *canvas_of(label.shape[1:], self.canvas))
+        return geometry.crop_or_pad(label, (0, 0, 0), shape)[known], known
 
     def decode(self, study: Study, outputs: dict[str, np.ndarray]) -> np.ndarray:
         """Probabilities (S, rows, cols, classes) of one study -> (S, H, W) uint8 mask.
@@ -128,22 +148,22 @@ class SliceSegmentation(Stage):
         smooth as the native pixels allow.
         """
         native = study[self.channels[0]].shape
-        first = scaled(study, self.channels[:1], self.options.spacing_mm)[0]
-        _, rows, cols = first.data.shape
+        (_, rows, cols), affine = network_grid(study, self.channels[0], self.options.spacing_mm)
         probabilities = np.moveaxis(outputs["probabilities"], -1, 0)[:, :, :rows, :cols]
         return geometry.labels_to_native(
-            probabilities.astype(np.float32), first.affine, native, study["affine"]
+            probabilities.astype(np.float32), affine, native, study["affine"]
         )
 
     def mean_loss(self, study: Study, outputs: dict[str, np.ndarray]) -> float:
         """The loss of one study's slices, at network spacing; NaN without a reference."""
-        reference, examples = self.reference(study), self.training_examples(study)
-        if reference is None or examples is None:
+        labelled = self._labels(study)
+        if labelled is None:
             return float("nan")
-        probabilities = outputs["probabilities"][reference[1]].astype(np.float32)
+        label, known = labelled
+        probabilities = outputs["probabilities"][known].astype(np.float32)
         # Half precision rounds the smallest probabilities to 0.
         logits = jnp.log(jnp.maximum(probabilities, np.finfo(np.float16).smallest_subnormal))
-        return float(losses.segmentation_loss(logits, jnp.asarray(examples["label"])).mean())
+        return float(losses.segmentation_loss(logits, jnp.asarray(label)).mean())
 
     def augment(
         self, keys: jax.Array, batch: dict[str, jax.Array], hyper: Any
@@ -196,15 +216,54 @@ def scaled(study: Study, channels: Sequence[str], spacing_mm: float) -> list[Vol
         volume = Volume(np.asarray(study[name], np.float32), study["affine"])
         volume = geometry.resample(volume, (None, spacing_mm, spacing_mm), order=1)
         # The brightest 0.5 % is surface fat near the coil: clipped, or it sets the scale.
-        image = intensity.percentile(volume.data, 0.5, 99.5)
+        image = intensity.percentile(volume.data, *CLIPPED)
         found.append(volume.with_data(intensity.z_score(image)))
     return found
 
 
+def preprocessing(
+    channels: Sequence[str], spacing_mm: float, size: tuple[int, int]
+) -> dict[str, Any]:
+    """What `scaled` and `on_canvas` do, as data."""
+    return {
+        "channels": list(channels),
+        "spacing_mm": [None, spacing_mm, spacing_mm],
+        "interpolation": "linear after a Gaussian low-pass",
+        "clip_percentiles": list(CLIPPED),
+        "normalisation": "z_score_volume",
+        "canvas": list(size),
+        "padding": "minimum",
+    }
+
+
+def network_grid(
+    study: Study, channel: str, spacing_mm: float
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of what `scaled` makes of a volume of the study."""
+    return geometry.resampled_grid(
+        study[channel].shape, study["affine"], (None, spacing_mm, spacing_mm)
+    )
+
+
+def canvas_of(needed: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+    """The canvas for slices of (rows, columns): `size` where they fit, else few rounded sizes.
+
+    Larger slices are rounded up to multiples of an eighth to a quarter of their length, at least of
+    64: all networks halve less often than that, few sizes are compiled, and little is padding.
+    """
+
+    def rounded(n: int) -> int:
+        step = max(64, 2 ** (n.bit_length() - 3))
+        return -(-n // step) * step
+
+    rows, cols = (own if n <= own else rounded(int(n)) for n, own in zip(needed, size, strict=True))
+    return rows, cols
+
+
 def on_canvas(volumes: Sequence[Volume], size: tuple[int, int]) -> np.ndarray:
-    """(S, rows, cols, channels) float32 of at least `size`, padded with each volume's minimum."""
-    slices, rows, cols = volumes[0].data.shape
-    shape = (slices, max(size[0], rows), max(size[1], cols))
+    """(S, rows, cols, channels) float32 on `canvas_of`, padded with each volume's minimum."""
+    slices, *needed = volumes[0].data.shape
+    shape = (slices, *canvas_of(needed, size))
     padded = [geometry.crop_or_pad(v.data, (0, 0, 0), shape, float(v.data.min())) for v in volumes]
     return np.stack(padded, -1).astype(np.float32)
 

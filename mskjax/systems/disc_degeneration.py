@@ -33,11 +33,11 @@ from mskjax.stages.disc_grading import (
     hand_features,
     reference_discs,
 )
-from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions, canvas
+from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.grading_task import GradingTask
-from mskjax.two_stage.options import stage_options
+from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
 from mskjax.two_stage.structures import NSD_TOLERANCE_MM, structure_rows
 from mskjax.two_stage.system import Predict, Published, pixel_of, predict_parts, sized
@@ -90,6 +90,7 @@ class DiscDegeneration(RegionsThenGrades):
     """See the module."""
 
     name = "disc_degeneration"
+    structures = STRUCTURES
     labels = ("levels",)
     strata = SEVERITY
     title = "Lumbar disc degeneration: U-Net and SpineNet's grader on sagittal T2"
@@ -315,11 +316,11 @@ class DiscDegeneration(RegionsThenGrades):
 
 def check(config: StudyConfig) -> None:
     """Parses all options of the system; raises UserError before any work is done."""
-    build(config, ())
+    build(config)
 
 
-def build(config: StudyConfig, studies: Sequence[Study]) -> DiscDegeneration:
-    """The system for a cohort; `studies` (may be empty) set the canvas of the U-Net."""
+def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> DiscDegeneration:
+    """The system, with what was measured and fitted, see `System.measure` and `System.fit`."""
     find, grade, options = stage_options(
         config, {"regions": SliceSegmentationOptions, "grades": CropGradingOptions}, Options
     )
@@ -329,10 +330,8 @@ def build(config: StudyConfig, studies: Sequence[Study]) -> DiscDegeneration:
             f"config.stages.grades.heads is {grade.heads}; the first must be pfirrmann, the others"
             f" any of {', '.join(HEADS)}."
         )
-    multiple = 2 ** (len(find.model.widths) - 1)
-    size = canvas(studies, find.spacing_mm, multiple) if len(studies) else find.patch
     return DiscDegeneration(
         options,
-        SliceSegmentation("regions", find, STRUCTURES, size),
+        SliceSegmentation("regions", find, STRUCTURES, canvas_in(fitted, "regions", find.patch)),
         DiscGrading("grades", grade, tuple(HEADS[name] for name in grade.heads)),
     )

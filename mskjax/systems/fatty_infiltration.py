@@ -8,7 +8,8 @@ joint training of tasks as heads of one network.  The grades are Goutallier's (C
 1994;304:78-83): 0 no fat, 1 streaks, 2 less fat than muscle, 3 as much, 4 more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,11 @@ from mskjax.metrics.grading import Grading
 from mskjax.stages.grading import Head
 from mskjax.stages.image_grading import ImageGradingOptions, standardised
 from mskjax.stages.region_grading import RegionGrading
-from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions, canvas
+from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.grading_task import GradingTask
-from mskjax.two_stage.options import stage_options
+from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.region_then_grade import RegionThenGrade
 from mskjax.two_stage.regions_then_grades import Located
 from mskjax.two_stage.structures import NSD_TOLERANCE_MM
@@ -138,11 +139,11 @@ class FattyInfiltration(RegionThenGrade):
 
 def check(config: StudyConfig) -> None:
     """Checks all options and files; raises UserError before any work is done."""
-    build(config, ()).grade.check_weights(CHANNELS)
+    build(config).grade.check_weights(CHANNELS)
 
 
-def build(config: StudyConfig, studies: Sequence[Study]) -> FattyInfiltration:
-    """The system for a cohort; `studies` (may be empty) set the canvas of the U-Net."""
+def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> FattyInfiltration:
+    """The system, with what was measured and fitted, see `System.measure` and `System.fit`."""
     find, grade = stage_options(
         config, {"regions": SliceSegmentationOptions, "grades": ImageGradingOptions}
     )
@@ -152,9 +153,7 @@ def build(config: StudyConfig, studies: Sequence[Study]) -> FattyInfiltration:
             f"config.stages.grades.heads is {grade.heads}; the first must be a task"
             f" ({', '.join(TASKS)}), the others any of {', '.join(HEADS)}."
         )
-    multiple = 2 ** (len(find.model.widths) - 1)
-    size = canvas(studies, find.spacing_mm, multiple) if len(studies) else find.patch
     return FattyInfiltration(
-        SliceSegmentation("regions", find, STRUCTURES, size),
+        SliceSegmentation("regions", find, STRUCTURES, canvas_in(fitted, "regions", find.patch)),
         RegionGrading("grades", grade, tuple(HEADS[name] for name in grade.heads)),
     )

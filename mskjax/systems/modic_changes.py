@@ -18,6 +18,7 @@ import numpy as np
 from mskjax.config import StudyConfig
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
+from mskjax.imaging.intensity import Landmarks
 from mskjax.imaging.levels import assign_levels
 from mskjax.metrics import estimates
 from mskjax.metrics.detection import ImageBoxes, detection_estimates, match_detections
@@ -36,18 +37,17 @@ from mskjax.stages.paired_disc_grading import (
     PairedDiscGrading,
     boxed_discs,
     case_id,
+    fit_landmarks,
     hand_features,
 )
-from mskjax.stages.slice_segmentation import canvas
 from mskjax.tables import Row, floats
 from mskjax.training.stage import Study
 from mskjax.two_stage.grading_task import GradingTask
-from mskjax.two_stage.options import stage_options
+from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
 from mskjax.two_stage.system import (
     Predict,
     Published,
-    System,
     pixel_of,
     predict_parts,
     sized,
@@ -165,7 +165,6 @@ class ModicChanges(RegionsThenGrades):
 
     def __init__(self, options: Options, find: BoxDetection, graders: Sequence[PairedDiscGrading]):
         self.options, self.find = options, find
-        self.paired = tuple(graders)
         self.graders = {g.normalisation: g for g in graders}
         self.stages = (find, *graders)
         reported = [h for h in graders[0].heads if h.name in REPORTED]
@@ -202,13 +201,22 @@ class ModicChanges(RegionsThenGrades):
             new[name][own] = -1 if drawn is None else np.asarray(other[name])[drawn]
         return {**study, "boxes": new}
 
-    def adapted(
-        self, studies: Sequence[Study], train: Sequence[int], predict: Predict
-    ) -> tuple[System, Sequence[Study]]:
-        """Normalisations fitted on training patients; boxes for discs that have none."""
-        fitted = [g.fitted(studies, train) for g in self.paired]
-        tables = [self._filled(studies[i], predict) for i in range(len(studies))]
-        return ModicChanges(self.options, self.find, fitted), _Boxed(studies, tables)
+    def measure(self, studies: Sequence[Study]) -> dict[str, Any]:
+        """The detector's canvas; raises UserError if a Modic type has too few discs for a class."""
+        if any(t.grading.task == "modic" for t in self.tasks):
+            check_counts(studies)
+        return super().measure(studies)
+
+    def fit(self, studies: Sequence[Study], train: Sequence[int]) -> dict[str, Any]:
+        """Landmarks of the intensities, where that normalisation is compared."""
+        if "landmarks" not in self.graders:
+            return {}
+        learnt = fit_landmarks(studies, train)
+        return {"landmarks": {name: dataclasses.asdict(marks) for name, marks in learnt.items()}}
+
+    def recut(self, studies: Sequence[Study], predict: Predict) -> Sequence[Study]:
+        """Boxes that the detector found for discs that have none."""
+        return _Boxed(studies, [self._filled(studies[i], predict) for i in range(len(studies))])
 
     def _filled(self, study: Study, predict: Predict) -> dict[str, np.ndarray]:
         """The table of boxes; unboxed discs get what the detector found, if it found all."""
@@ -394,28 +402,44 @@ class ModicChanges(RegionsThenGrades):
 
 def check(config: StudyConfig) -> None:
     """Parses all options of the system; raises UserError before any work is done."""
-    _parse(config)
+    build(config)
 
 
-def build(config: StudyConfig, studies: Sequence[Study]) -> ModicChanges:
-    """The system for a cohort; `studies` (may be empty) set the canvas of the detector.
-
-    Raises:
-      UserError: a Modic type has too few discs to be a class.
-    """
-    options, find, grade = _parse(config)
-    multiple = 2 ** len(find.model.widths)
-    size = (
-        canvas(studies, find.spacing_mm, multiple, "t2") if len(studies) else (multiple, multiple)
+def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> ModicChanges:
+    """The system, with what was measured and fitted, see `System.measure` and `System.fit`."""
+    find, grade, options = stage_options(
+        config, {"boxes": BoxDetectionOptions, "grades": CropGradingOptions}, Options
     )
-    if "modic" in grade.heads and len(studies):
-        check_counts(studies)
+    unknown = set(grade.heads) - set(HEADS)
+    if unknown or not grade.heads or grade.heads[0] not in ("modic", "presence"):
+        raise UserError(
+            f"config.stages.grades.heads is {grade.heads}; the first must be modic or presence, the"
+            f" others any of {', '.join(HEADS)}."
+        )
+    smallest = 2 ** len(find.model.widths)
     heads = tuple(HEADS[name] for name in grade.heads)
     graders = [
-        PairedDiscGrading(f"grades_{name}", grade, heads, normalisation=name)
+        PairedDiscGrading(
+            f"grades_{name}",
+            grade,
+            heads,
+            name,
+            _landmarks(fitted) if name == "landmarks" else None,
+        )
         for name in options.normalisations
     ]
+    size = canvas_in(fitted, "boxes", (smallest, smallest))
     return ModicChanges(options, BoxDetection("boxes", find, size), graders)
+
+
+def _landmarks(fitted: Mapping[str, Any]) -> tuple[Landmarks, Landmarks] | None:
+    if "landmarks" not in fitted:
+        return None
+    t1, t2 = (
+        Landmarks(**{field: tuple(values) for field, values in fitted["landmarks"][name].items()})
+        for name in SEQUENCES
+    )
+    return t1, t2
 
 
 def check_counts(studies: Sequence[Study]) -> None:
@@ -434,19 +458,6 @@ def check_counts(studies: Sequence[Study]) -> None:
             f" {LEAST_CASES}.  Grade presence instead:"
             " --config.stages.grades.heads=\"('presence','pfirrmann')\"."
         )
-
-
-def _parse(config: StudyConfig) -> tuple[Options, BoxDetectionOptions, CropGradingOptions]:
-    find, grade, options = stage_options(
-        config, {"boxes": BoxDetectionOptions, "grades": CropGradingOptions}, Options
-    )
-    unknown = set(grade.heads) - set(HEADS)
-    if unknown or not grade.heads or grade.heads[0] not in ("modic", "presence"):
-        raise UserError(
-            f"config.stages.grades.heads is {grade.heads}; the first must be modic or presence, the"
-            f" others any of {', '.join(HEADS)}."
-        )
-    return options, find, grade
 
 
 def _level(case: str) -> int:

@@ -31,10 +31,9 @@ from mskjax.stages.bone_proposals import (
     member_masks,
     without_crumbs,
 )
-from mskjax.stages.slice_segmentation import canvas
 from mskjax.tables import Row, floats
 from mskjax.training.stage import Study
-from mskjax.two_stage.options import stage_options
+from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.structures import NSD_TOLERANCE_MM
 from mskjax.two_stage.system import (
     Predict,
@@ -100,6 +99,7 @@ class ShoulderBones(System):
     name = "shoulder_bones"
     title = "Humerus and scapula: three U-Nets and a block-wise AlexNet vote, AlexNet refines edges"
     labels = ()
+    structures = STRUCTURES
     primary = "dice_humerus"
     rules = (
         "All figures are three-dimensional, of one study on its native grid, and averaged over"
@@ -172,10 +172,13 @@ class ShoulderBones(System):
             readings.append(Reading({**member_masks(probabilities), VOTE: elected, FINAL: final}))
         return readings
 
-    def fit_baselines(self, studies: Sequence[Study]) -> None:
+    def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
         """Nothing is fitted: the baselines are the vote and each network alone."""
+        return {}
 
-    def score(self, study: Study, predicted: Reading, oracle: Reading, baselines: Any) -> list[Row]:
+    def score(
+        self, study: Study, predicted: Reading, oracle: Reading, baselines: Mapping[str, Any]
+    ) -> list[Row]:
         """A row of each structure by each method."""
         if not study["has_mask"]:
             return []
@@ -250,7 +253,7 @@ class ShoulderBones(System):
 
 def check(config: StudyConfig) -> None:
     """Checks all options; raises UserError before any work is done."""
-    system = build(config, ())
+    system = build(config)
     if config.data.shuffle_labels:
         raise UserError(
             "config.data.shuffle_labels is True, but the label of shoulder_bones is a mask, which"
@@ -265,21 +268,16 @@ def check(config: StudyConfig) -> None:
         stage.check_size()
 
 
-def build(config: StudyConfig, studies: Sequence[Study]) -> ShoulderBones:
-    """The system for a cohort; `studies` (may be empty) set the size of the slices."""
+def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> ShoulderBones:
+    """The system, with what was measured and fitted, see `System.measure` and `System.fit`."""
     propose, refine = stage_options(
         config, {"proposals": BoneProposalsOptions, "edges": BoneEdgesOptions}
     )
-    multiple = 2 ** (len(propose.model.widths) - 1)
-    sizes = (propose.patch, refine.patch)
-    if len(studies):
-        sizes = (
-            canvas(studies, propose.spacing_mm, multiple),
-            canvas(studies, refine.spacing_mm, 1),
-        )
     return ShoulderBones(
-        BoneProposals("proposals", propose, STRUCTURES, sizes[0]),
-        BoneEdges("edges", refine, STRUCTURES, sizes[1]),
+        BoneProposals(
+            "proposals", propose, STRUCTURES, canvas_in(fitted, "proposals", propose.patch)
+        ),
+        BoneEdges("edges", refine, STRUCTURES, canvas_in(fitted, "edges", refine.patch)),
     )
 
 

@@ -34,11 +34,11 @@ from mskjax.stages.segment_grading import (
     propose,
     reference_place,
 )
-from mskjax.stages.slice_segmentation import SliceSegmentationOptions, canvas
+from mskjax.stages.slice_segmentation import SliceSegmentationOptions
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.grading_task import GradingTask
-from mskjax.two_stage.options import stage_options
+from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
 from mskjax.two_stage.system import Predict, Published, pixel_of, predict_parts, sized, spacing_of
 
@@ -230,20 +230,18 @@ class VertebralFracture(RegionsThenGrades):
 
 def check(config: StudyConfig) -> None:
     """Checks all options and files; raises UserError before any work is done."""
-    build(config, ()).grade.check_weights(CHANNELS)
+    build(config).grade.check_weights(CHANNELS)
 
 
-def build(config: StudyConfig, studies: Sequence[Study]) -> VertebralFracture:
-    """The system for a cohort; `studies` (may be empty) set the canvas of the U-Net."""
+def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> VertebralFracture:
+    """The system, with what was measured and fitted, see `System.measure` and `System.fit`."""
     find, grade = stage_options(
         config, {"segments": SliceSegmentationOptions, "grades": SegmentGradingOptions}
     )
     if grade.heads != (HEAD.name,):
         raise UserError(f"config.stages.grades.heads is {grade.heads}; it must be ('malignant',).")
-    multiple = 2 ** (len(find.model.widths) - 1)
-    size = canvas(studies, find.spacing_mm, multiple, "t1") if len(studies) else find.patch
     return VertebralFracture(
-        SegmentDetection("segments", find, ("segment",), size),
+        SegmentDetection("segments", find, ("segment",), canvas_in(fitted, "segments", find.patch)),
         SegmentGrading("grades", grade, (HEAD,)),
     )
 

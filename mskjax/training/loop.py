@@ -7,7 +7,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,13 @@ from mskjax.data.pipeline import (
     training_batches,
 )
 from mskjax.errors import Preempted, UserError
-from mskjax.evaluation import validate
 from mskjax.models.summary import parameter_count, parameter_table
 from mskjax.progress import Progress
 from mskjax.training.checkpoints import (
     ARCHITECTURE,
     COST,
     Checkpoints,
-    is_trained,
     restore_average,
-    restore_variables,
-    selected_step,
 )
 from mskjax.training.hyper import effective, learning_rate
 from mskjax.training.mesh import check_batch_size, put_batch, replicated
@@ -42,20 +38,51 @@ from mskjax.writers import Writer, write_json
 
 INITIALISATION = "initialisation.json"
 
+# (program, weights, examples, balance of the loss) -> means.
+Validate = Callable[[Program, Any, Examples, Any], dict[str, float]]
+
 _rate = jax.jit(learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
-    """What training leaves in memory.
+class Job:
+    """What is to be trained: one stage of one fold.
 
     Attributes:
-      variables: the selected weights (moving average).
-      step: the step whose weights were selected.
+      program: the stage's compiled programs.
+      examples: of the whole cohort; only the chosen ones are ever drawn.
+      chosen: numbers of this fold's training examples.
+      validation: examples of the validation patients; None keeps the latest weights.
+      folder: ``fold_<k>/<stage>``.
+      seed: of initialisation, data order and augmentation.
+      title: for the progress bar.
     """
 
-    variables: Any
-    step: int
+    program: Program
+    examples: Examples
+    chosen: np.ndarray
+    validation: Examples | None
+    folder: Path
+    seed: int
+    title: str
+
+    @property
+    def selects_best(self) -> bool:
+        """Whether the weights of the lowest validation loss are used, not the latest."""
+        return self.validation is not None and self.program.stage.train.select == "best"
+
+    def targets(self) -> Examples:
+        """Of the chosen examples, what is not shown to the network."""
+        shown = self.program.stage.inputs
+        return take({k: v for k, v in self.examples.items() if k not in shown}, self.chosen)
+
+    def order(self) -> np.ndarray:
+        """Numbers of the examples of an epoch, repeated where classes are balanced."""
+        if self.program.stage.train.balance == "sampling":
+            classes = self.program.stage.classes(self.targets())
+            if classes is not None:
+                return self.chosen[balanced_order(classes)]
+        return self.chosen
 
 
 @contextlib.contextmanager
@@ -69,69 +96,38 @@ def preemption() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def fit(
-    program: Program,
-    examples: Examples,
-    chosen: np.ndarray,
-    validation: Examples | None,
-    folder: Path,
-    seed: int,
-    stop: threading.Event,
-    title: str,
-) -> Fit:
-    """Trains a stage, or goes on from its latest checkpoint, or finds it finished.
+def fit(job: Job, validate: Validate, stop: threading.Event) -> None:
+    """Trains a stage to its end and says so in its folder.
 
-    Weights come from, in this order: the finished training in `folder`, which needs no example;
-    the latest checkpoint there; `Stage.initial`, e.g. a file of weights of another task;
-    initialisation from `seed`.
+    Weights come from, in this order: the latest checkpoint in the folder; `Stage.initial`, e.g. a
+    file of weights of another task; initialisation from the seed.
 
     Args:
-      program: the stage's compiled programs.
-      examples: of the whole cohort; only the chosen ones are ever drawn.
-      chosen: numbers of this fold's training examples.
-      validation: examples of the validation patients; None keeps the latest weights.
-      folder: ``fold_<k>/<stage>``.
-      seed: of initialisation, data order and augmentation.
+      job: what is to be trained.
+      validate: mean loss and monitors of weights over examples, see `evaluation.validate`.
       stop: set when the process must end soon.
-      title: for the progress bar.
 
     Raises:
       UserError: a step was not finite, and nothing was saved after it; or a checkpoint that
         training goes on from is gone.
       Preempted: `stop` was set and the state was saved.
     """
-    if not is_trained(folder):
-        _train(program, examples, chosen, validation, folder, seed, stop, title)
-    return Fit(restore_variables(folder, replicated(program.mesh)), selected_step(folder))
-
-
-def _train(
-    program: Program,
-    examples: Examples,
-    chosen: np.ndarray,
-    validation: Examples | None,
-    folder: Path,
-    seed: int,
-    stop: threading.Event,
-    title: str,
-) -> None:
-    """Trains to the end and says so in the folder."""
+    program, folder = job.program, job.folder
     stage, config = program.stage, program.stage.train
     check_batch_size(
         config.batch_size, program.mesh, f"config.stages.{stage.name}.train.batch_size"
     )
-    balance = stage.balance(take(_targets(program, examples), chosen))
-    balance = jax.device_put(balance, replicated(program.mesh))
-    key = jax.random.key(seed)
+    balance = jax.device_put(stage.balance(job.targets()), replicated(program.mesh))
+    key = jax.random.key(job.seed)
     batches = training_batches(
-        examples,
+        job.examples,
         config.batch_size,
-        seed,
-        _order(program, examples, chosen),
+        job.seed,
+        job.order(),
         jax.process_index(),
         jax.process_count(),
     )
-    first = next(evaluation_batches(take(examples, chosen[:1]), config.batch_size))
+    first = next(evaluation_batches(take(job.examples, job.chosen[:1]), config.batch_size))
     state = program.init(put_batch(first, program.mesh), jax.random.fold_in(key, 2**31 - 2))
     record: dict[str, Any] = {"best_loss": None, "best_step": None, "wall_s": 0.0, "data": None}
     with (
@@ -148,11 +144,11 @@ def _train(
             if notes:
                 state = program.start_from(state, variables)
                 write_json(folder / INITIALISATION, notes)
-        run = _Run(program, checkpoints, batches, record, validation, balance, key, stop)
         if (step := int(state.step)) < config.steps:
+            run = _Run(job, validate, checkpoints, batches, record, balance, key, stop)
             with contextlib.closing(Writer(folder, step)) as writer:
-                run.steps(state, step, writer, title)
-    selected = record["best_step"] if run.selects_best else config.steps
+                run.steps(state, step, writer)
+    selected = record["best_step"] if job.selects_best else config.steps
     _write_architecture(folder, program, selected)
     if not (folder / COST).exists():  # or a kill came between the last save and this line
         _write_cost(folder, record, config.steps, program)
@@ -186,27 +182,23 @@ def _mend_best(
 class _Run:
     """The steps of one process's life; everything that must survive it is in the checkpoint."""
 
-    program: Program
+    job: Job
+    validate: Validate
     checkpoints: Checkpoints
     batches: Any
     record: dict[str, Any]
-    validation: Examples | None
     balance: Any
     key: jax.Array
     stop: threading.Event
 
-    @property
-    def selects_best(self) -> bool:
-        """Whether the weights of the lowest validation loss are used, not the latest."""
-        return self.validation is not None and self.program.stage.train.select == "best"
-
-    def steps(self, state: TrainState, step: int, writer: Writer, title: str) -> None:
-        config = self.program.stage.train
+    def steps(self, state: TrainState, step: int, writer: Writer) -> None:
+        program, title = self.job.program, self.job.title
+        config = program.stage.train
         progress = Progress(title, config.steps, step)
         self._clock = time.monotonic()
         while step < config.steps:
-            batch = put_batch(next(self.batches), self.program.mesh)
-            state, scalars = self.program.train(state, batch, self.balance, self.key)
+            batch = put_batch(next(self.batches), program.mesh)
+            state, scalars = program.train(state, batch, self.balance, self.key)
             step += 1
             note = ""
             if step % config.log_every == 0 or step == config.steps:
@@ -215,7 +207,7 @@ class _Run:
                 writer.write_scalars(
                     step,
                     {f"train_{k}": v for k, v in values.items()}
-                    | {"learning_rate": float(_rate(self.program.hyper, step - 1))},
+                    | {"learning_rate": float(_rate(program.hyper, step - 1))},
                 )
                 note = f"loss {values['loss']:.4f}"
             if step % config.validate_every == 0 or step == config.steps:
@@ -231,13 +223,13 @@ class _Run:
         progress.close()
 
     def _validate(self, state: TrainState, step: int, writer: Writer) -> None:
-        if self.validation is None:
+        if self.job.validation is None:
             return
         self._check_finite(state)
-        values = validate(self.program, state.average, self.validation, self.balance)
+        values = self.validate(self.job.program, state.average, self.job.validation, self.balance)
         writer.write_scalars(step, {f"validation_{k}": v for k, v in values.items()})
         best = self.record["best_loss"]
-        if self.selects_best and (best is None or values["loss"] < best):
+        if self.job.selects_best and (best is None or values["loss"] < best):
             self.record["best_loss"], self.record["best_step"] = values["loss"], step
             self.checkpoints.save("best", state, self._stamped())
 
@@ -256,23 +248,10 @@ class _Run:
     def _check_finite(self, state: TrainState) -> None:
         if (bad := int(state.bad_step)) >= 0:
             raise UserError(
-                f"stage {self.program.stage.name}: loss or gradient was not finite at step {bad};"
-                " lower train.learning_rate or train.clip_norm, and look at the images of the"
-                " training set (NaN, constant)."
+                f"stage {self.job.program.stage.name}: loss or gradient was not finite at step"
+                f" {bad}; lower train.learning_rate or train.clip_norm, and look at the images of"
+                " the training set (NaN, constant)."
             )
-
-
-def _targets(program: Program, examples: Examples) -> Examples:
-    """The arrays that are not shown to the network: small, so that they may be copied."""
-    return {k: v for k, v in examples.items() if k not in program.stage.inputs}
-
-
-def _order(program: Program, examples: Examples, chosen: np.ndarray) -> np.ndarray:
-    if program.stage.train.balance == "sampling":
-        classes = program.stage.classes(take(_targets(program, examples), chosen))
-        if classes is not None:
-            return chosen[balanced_order(classes)]
-    return chosen
 
 
 def _write_architecture(folder: Path, program: Program, selected: int) -> None:

@@ -3,7 +3,7 @@
 import abc
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -62,6 +62,17 @@ class Stage(abc.ABC):
         for field in ("train", *self.hyper()):
             object.__setattr__(options, field, None)  # frozen; and None is no legal value
         return dataclasses.replace(self, name="", options=options)
+
+    def canvas_for(self, studies: Sequence[Study]) -> tuple[int, int] | None:
+        """Rows and columns that hold every slice of the studies at the network's spacing.
+
+        Of stages that see whole slices and are trained on slices of one size; None of others.
+        """
+        return None
+
+    def preprocessing(self) -> dict[str, Any]:
+        """What is done to a study's volumes before the network sees them, as JSON."""
+        return {}
 
     @abc.abstractmethod
     def training_examples(self, study: Study) -> Examples | None:

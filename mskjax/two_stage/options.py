@@ -1,10 +1,25 @@
 """Options of a system and its stages, from the config."""
 
+import types
 from collections.abc import Mapping
 from typing import Any
 
 from mskjax.config import StudyConfig, parse
 from mskjax.errors import UserError
+
+NOTHING: Mapping[str, Any] = types.MappingProxyType({})  # fitted yet
+
+
+def canvas_in(fitted: Mapping[str, Any], stage: str, smallest: tuple[int, int]) -> tuple[int, int]:
+    """The canvas of a stage that was measured on its cohort, see `System.measure`.
+
+    Args:
+      fitted: measured and fitted, JSON.
+      stage: its name.
+      smallest: of a stage that nothing was measured for yet.
+    """
+    rows, cols = fitted.get("canvas", {}).get(stage, smallest)
+    return rows, cols
 
 
 def stage_options(

@@ -36,6 +36,7 @@ class RegionThenGrade(RegionsThenGrades):
         self.stages = (find, grade)
         self.graders = {cases.MODEL: grade}
         self.labels = (self.column,)
+        self.structures = find.structures
 
     @property
     def strata(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -81,6 +81,11 @@ class RegionsThenGrades(System):
     lead: str
 
     @property
+    def gradings(self) -> tuple[g.Grading, ...]:  # type: ignore[override]
+        """Those of the tasks."""
+        return tuple(t.grading for t in self.tasks)
+
+    @property
     def primary(self) -> str:  # type: ignore[override]
         """The leading figure, by the name it has in the report."""
         (name,) = g.named({self.lead: None}, self.task_name(self.tasks[0]))
@@ -196,13 +201,15 @@ class RegionsThenGrades(System):
             known = classes >= 0
             found[name] = {
                 "majority": int(np.bincount(classes[known]).argmax()) if known.any() else None,
-                "ridge": Ridge.fit(np.array(features)[known], classes[known])
+                "ridge": Ridge.fit(np.array(features)[known], classes[known]).as_json()
                 if known.any()
                 else None,
             }
         return found
 
-    def score(self, study: Study, predicted: Reading, oracle: Reading, baselines: Any) -> list[Row]:
+    def score(
+        self, study: Study, predicted: Reading, oracle: Reading, baselines: Mapping[str, Any]
+    ) -> list[Row]:
         """The rows of the regions, and one for each graded case."""
         who = {"patient": study["patient_id"], "study": study["study_id"]}
         rows = [{**who, **row} for row in self.region_rows(study, predicted)]
@@ -210,6 +217,7 @@ class RegionsThenGrades(System):
         ideal = self.pairs(study, oracle.located)
         located = predicted.located
         features: Any = self.features(study, located) if located.regions else []
+        ridges = {name: Ridge.of(fitted["ridge"]) for name, fitted in baselines.items()}
         for case, grades in self.grades(study).items():
             number = ours.get(case)
             row: Row = {
@@ -220,15 +228,14 @@ class RegionsThenGrades(System):
                 "found": int(number is not None),
             }
             for task in self.tasks:
-                fitted = baselines[task.grading.task]
-                ridge = fitted["ridge"]
+                ridge = ridges[task.grading.task]
                 row |= cases.cells(
                     task.grading,
                     task.class_of(grades),
                     {m: predicted.of(m, task, number) for m in self.graders},
                     {m: oracle.of(m, task, ideal.get(case)) for m in self.graders},
                     {
-                        "majority": fitted["majority"],
+                        "majority": baselines[task.grading.task]["majority"],
                         "ridge": ridge.predict(features[number])
                         if ridge is not None and number is not None
                         else None,
@@ -260,7 +267,7 @@ class RegionsThenGrades(System):
         settings = {"resamples": resamples, "seed": seed}
         report = graded.summarise(
             rows,
-            [t.grading for t in self.tasks],
+            self.gradings,
             resamples,
             seed,
             comparison=self.comparison,

@@ -3,12 +3,13 @@
 import abc
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mskjax.data.pipeline import Examples, concatenate, count
+from mskjax.metrics.grading import Grading
 from mskjax.tables import Row
 from mskjax.training.stage import Stage, Study
 
@@ -41,7 +42,9 @@ class System(abc.ABC):
       labels: features of a study that hold its grades; a control run shuffles them.
       strata: names of the classes of `stratum`, from 0 on.
       primary: the end-to-end figure that leads the report.
-      recuts: whether the stages after the first are cut anew for each fold, see `adapted`.
+      structures: names of the labels 1, 2, ... of the masks; empty where there are none.
+      gradings: what is graded, in the order of the report.
+      recuts: whether the stages after the first are cut anew for each fold, see `recut`.
     """
 
     name: str
@@ -50,6 +53,8 @@ class System(abc.ABC):
     labels: tuple[str, ...]
     strata: tuple[str, ...] = ()
     primary: str
+    structures: tuple[str, ...] = ()
+    gradings: tuple[Grading, ...] = ()
     recuts: bool = False
     published: tuple[Published, ...]
     rules: tuple[str, ...]  # scoring rules, printed in the report
@@ -81,28 +86,49 @@ class System(abc.ABC):
           One reading per study, the system's own type.
         """
 
-    def adapted(
-        self, studies: Sequence[Study], train: Sequence[int], predict: Predict
-    ) -> tuple["System", Sequence[Study]]:
-        """A fold's own system and studies, once its first stage is trained.
+    def measure(self, studies: Sequence[Study]) -> dict[str, Any]:
+        """What the stages must know of a cohort before anything is cut; no label enters.
 
-        For what the later stages need of a fold: intensities fitted on its training patients, and
-        regions of studies that have no reference region, found by its own first stage.  Networks
-        stay the same.
+        Returns:
+          JSON, for ``build(config, fitted)`` of the system's module.
+
+        Raises:
+          UserError: the system cannot be trained on this cohort.
+        """
+        sizes = {s.name: s.canvas_for(studies) for s in self.stages}
+        return {"canvas": {name: list(size) for name, size in sizes.items() if size}}
+
+    def fit(self, studies: Sequence[Study], train: Sequence[int]) -> dict[str, Any]:
+        """What a fold fits on its training patients for reading, e.g. intensities.
+
+        Networks stay the same.
 
         Args:
           studies: all of the cohort.
           train: numbers of the studies of the fold's training patients.
-          predict: runs the fold's first stage.
+
+        Returns:
+          JSON, for ``build(config, fitted)`` beside what `measure` gave.
         """
-        return self, studies
+        return {}
+
+    def recut(self, studies: Sequence[Study], predict: Predict) -> Sequence[Study]:
+        """Studies as the stages after the first are trained on, where `recuts` says so.
+
+        Args:
+          studies: all of the cohort.
+          predict: runs the fold's first stage, e.g. to find regions that have no reference.
+        """
+        return studies
 
     @abc.abstractmethod
-    def fit_baselines(self, studies: Sequence[Study]) -> Any:
-        """Fits the trivial baselines on the training studies of a fold."""
+    def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
+        """Fits the trivial baselines on the training studies of a fold; JSON, for `score`."""
 
     @abc.abstractmethod
-    def score(self, study: Study, predicted: Any, oracle: Any, baselines: Any) -> list[Row]:
+    def score(
+        self, study: Study, predicted: Any, oracle: Any, baselines: Mapping[str, Any]
+    ) -> list[Row]:
         """Rows of cases.csv of one held-out study (`mskjax.cases`); ``fold`` is the caller's."""
 
     @abc.abstractmethod
@@ -115,6 +141,18 @@ class System(abc.ABC):
           reference: the study with its labels; None where it has none.
           phantom: burn the word PHANTOM in.
         """
+
+    def meaning(self) -> dict[str, Any]:
+        """What numbers in its masks and gradings mean, and what images go through; JSON."""
+        return {
+            "system": self.name,
+            "labels": {str(k): name for k, name in enumerate(self.structures, 1)},
+            "gradings": [
+                {"task": g.task, "classes": list(g.classes), "ordinal": g.ordinal}
+                for g in self.gradings
+            ],
+            "preprocessing": {s.name: s.preprocessing() for s in self.stages},
+        }
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """What stands beside the picture of a study: (name, text), from the study's rows."""
@@ -154,9 +192,15 @@ def predict_parts(
     Returns:
       Outputs of each study; empty where no study has an example.
     """
-    sizes = [count(p) for p in parts]
-    if not sum(sizes):
-        return [{} for _ in parts]
-    outputs = predict(stage, concatenate(parts))
-    ends = np.cumsum([0, *sizes])
-    return [{k: v[a:b] for k, v in outputs.items()} for a, b in itertools.pairwise(ends)]
+    outputs: list[dict[str, np.ndarray]] = [{} for _ in parts]
+    alike: dict[Any, list[int]] = {}  # studies of one size go together
+    for number, part in enumerate(parts):
+        alike.setdefault(tuple(v.shape[1:] for v in part.values()), []).append(number)
+    for numbers in alike.values():
+        sizes = [count(parts[i]) for i in numbers]
+        if not sum(sizes):
+            continue
+        found = predict(stage, concatenate([parts[i] for i in numbers]))
+        for i, (a, b) in zip(numbers, itertools.pairwise(np.cumsum([0, *sizes])), strict=True):
+            outputs[i] = {k: v[a:b] for k, v in found.items()}
+    return outputs

@@ -407,7 +407,7 @@ def declared(name):
         for group in groups:
             node = node[group]
         node[last] = value
-    return systems.load(name).build(parse(StudyConfig, values), [])
+    return systems.load(name).build(parse(StudyConfig, values))
 
 
 def test_the_same_binary_cases_have_the_same_figures_whatever_the_system():

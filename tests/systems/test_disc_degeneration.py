@@ -36,7 +36,7 @@ def system(**options):
     values["options"] |= options
     config = parse(StudyConfig, values)
     dd.check(config)
-    return dd.build(config, [study()])
+    return dd.build(config, dd.build(config).measure([study()]))
 
 
 def disc_levels():

@@ -25,7 +25,7 @@ def system(variant="phantom", **grades):
     values["stages"]["grades"] |= grades
     config = parse(StudyConfig, values)
     fi.check(config)
-    return fi.build(config, [])
+    return fi.build(config)
 
 
 def study(grade, number=0, side="left"):

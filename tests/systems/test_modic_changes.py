@@ -1,6 +1,7 @@
 """Hand-over, levels, scoring and figures of the system, on studies and readings made by hand."""
 
 import dataclasses
+import json
 import runpy
 from pathlib import Path
 
@@ -26,13 +27,14 @@ NORMALISATIONS = ("z_score_volume", "none")
 DETECTIONS = 16
 
 
-def system(variant="phantom", normalisations=NORMALISATIONS, studies=(), **grades):
+def system(variant="phantom", normalisations=NORMALISATIONS, studies=(), fitted=None, **grades):
     values = runpy.run_path(str(EXPERIMENT))["get_config"](variant).to_dict()
     values["options"]["normalisations"] = normalisations
     values["stages"]["grades"] |= grades
     config = parse(StudyConfig, values)
     mc.check(config)
-    return mc.build(config, studies)
+    declared = mc.build(config, fitted or {})
+    return mc.build(config, declared.measure(studies)) if studies else declared
 
 
 def study(number=0, modic=(0, 1, 2), pfirrmann=(1, 3, 5), boxed=(1, 1, 1), has_t1=True):
@@ -233,7 +235,8 @@ def test_boxes_of_a_fold_are_filled_only_where_all_discs_are_found():
     boxed, complete, short = study(0), study(1, boxed=(0, 0, 1)), study(2, boxed=(0, 0, 0))
     moved = [shifted(b, 1) for b in BOXES]
     predict = fake([(moved, [0.9] * 3), (moved[:2], [0.9] * 2)])
-    fitted, filled = system().adapted([boxed, complete, short], [0], predict)
+    declared = system()
+    filled = declared.recut([boxed, complete, short], predict)
     assert filled[0]["boxes"] is boxed["boxes"]
     table = filled[1]["boxes"]
     assert table["boxed"].tolist() == [1, 1, 1]
@@ -243,7 +246,7 @@ def test_boxes_of_a_fold_are_filled_only_where_all_discs_are_found():
     assert complete["boxes"]["boxed"].tolist() == [0, 0, 1]
     assert filled[2]["boxes"] is short["boxes"]
     assert len(filled) == 3
-    first = fitted.graders[NORMALISATIONS[0]]
+    first = declared.graders[NORMALISATIONS[0]]
     assert first.training_examples(filled[1])["case"].tolist() == [
         "s1/1",
         "s1/2",
@@ -282,11 +285,13 @@ def test_signs_that_are_learnt_beside_are_not_reported():
 def test_landmarks_of_a_fold_are_those_of_its_training_patients():
     studies = [study(0), study(1), study(2)]
     declared = system(normalisations=("landmarks", "none"))
-    fitted, _ = declared.adapted(studies, [0, 2], fake([]))
+    stored = json.loads(json.dumps(declared.fit(studies, [0, 2])))
+    fitted = system(normalisations=("landmarks", "none"), fitted=stored)
     expected = Landmarks.fit([studies[0]["t2"], studies[2]["t2"]])
     assert fitted.graders["landmarks"].landmarks[1] == expected
     assert declared.graders["landmarks"].landmarks is None
     assert [s.name for s in fitted.stages] == [s.name for s in declared.stages]
+    assert system().fit(studies, [0, 2]) == {}
 
 
 def test_strata_and_cases():

@@ -30,7 +30,7 @@ def config(variant="phantom", **changes):
 
 @pytest.fixture(scope="module")
 def system():
-    return sb.build(config(), [])
+    return sb.build(config())
 
 
 def counted(reference, found):
@@ -149,7 +149,7 @@ def test_the_ablation_has_a_row_a_method(report):
 def test_a_missed_structure_costs_its_dice_and_leaves_no_number_that_json_lacks(system):
     one = study()
     nothing = {m: np.zeros_like(one["mask"]) for m in METHODS}
-    scored = system.score(one, sb.Reading(nothing), sb.Reading({}), None)
+    scored = system.score(one, sb.Reading(nothing), sb.Reading({}), {})
     (humerus,) = [r for r in scored if (r["method"], r["name"]) == (sb.FINAL, "humerus")]
     assert (humerus["dice"], humerus["nsd"], humerus["wrong"]) == (0, 0, 1)
     assert humerus["hd95"] == np.inf
@@ -166,7 +166,7 @@ def test_a_structure_that_is_not_there_is_left_out(system):
     one["mask"][one["mask"] == 2] = 0
     assert system.cases(one) == ["s0/humerus"]
     masks = dict.fromkeys(METHODS, one["mask"])
-    scored = system.score(one, sb.Reading(masks), sb.Reading({}), None)
+    scored = system.score(one, sb.Reading(masks), sb.Reading({}), {})
     (scapula,) = [r for r in scored if (r["method"], r["name"]) == (sb.FINAL, "scapula")]
     assert np.isnan(scapula["dice"])
     assert "wrong" not in scapula
@@ -189,12 +189,12 @@ def test_lengths_without_a_pixel_size_are_not_defined():
 def test_a_study_without_a_mask_is_read_but_not_scored(system):
     one = study() | {"has_mask": False}
     assert system.cases(one) == []
-    assert system.score(one, sb.Reading(found_by(0)), sb.Reading({}), None) == []
+    assert system.score(one, sb.Reading(found_by(0)), sb.Reading({}), {}) == []
     assert system.picture(one, sb.Reading(found_by(0)), one, False).startswith(b"\x89PNG")
 
 
 def test_reading_hands_the_vote_on_and_keeps_it_outside_the_band():
-    small = sb.build(config(), [study()])
+    small = sb.build(config(), sb.build(config()).measure([study()]))
     asked = []
 
     def predict(stage, examples):
@@ -262,7 +262,7 @@ def test_bad_options_are_refused(changes, message):
 
 
 def test_the_cohort_variant_has_the_published_size():
-    made = sb.build(config("cohort"), [])
+    made = sb.build(config("cohort"))
     assert made.propose.options.model.widths == (64, 128, 256, 512, 1024)
     for stage in (made.propose, made.refine):
         assert (stage.options.blocks.width, stage.options.blocks.hidden) == (64, 4096)

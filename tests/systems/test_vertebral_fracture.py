@@ -26,7 +26,7 @@ def system(variant="phantom", **grades):
     values["stages"]["grades"] |= grades
     config = parse(StudyConfig, values)
     vf.check(config)
-    return vf.build(config, [])
+    return vf.build(config)
 
 
 def study(label, number=0, calls=(0, 1), present=(1, -1)):

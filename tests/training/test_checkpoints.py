@@ -5,18 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from training.toy import StopAt, stored_state, toy, toy_examples
+from training.toy import StopAt, stored_state, toy, toy_examples, train
 
 from mskjax.errors import Preempted, UserError
 from mskjax.training.checkpoints import Checkpoints, is_trained, restore_variables
-from mskjax.training.loop import fit
 from mskjax.training.mesh import data_mesh, put_batch, replicated
 from mskjax.training.program import Program
 
@@ -33,8 +31,7 @@ BEST_IN_THE_MIDDLE = {
 
 def run(folder, stop=None, **changes):
     program = Program(toy(**(BEST_IN_THE_MIDDLE | changes)), data_mesh(1))
-    parts = toy_examples(), np.arange(40), toy_examples(20, 1)
-    return fit(program, *parts, folder, 7, stop or threading.Event(), "toy")
+    return train(program, folder, stop)
 
 
 def leaves(tree):

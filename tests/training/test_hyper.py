@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +10,12 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training.toy import Net, toy, toy_config, toy_examples
+from training.toy import Net, toy, toy_config, toy_examples, train
 
 from mskjax.config import TrainConfig
 from mskjax.errors import UserError
 from mskjax.training import hyper as hypers
 from mskjax.training.hyper import Hyper
-from mskjax.training.loop import fit
 from mskjax.training.mesh import data_mesh, put_batch
 from mskjax.training.program import Program
 from mskjax.training.state import example_keys, initial_state, train_step
@@ -90,8 +88,7 @@ def test_a_warm_up_that_does_not_end_is_refused(steps, warmup):
 def test_other_hyper_parameters_compile_nothing(tmp_path, compilations):
     def run(name, **changes):
         program = Program(toy(break_at=9, **changes), data_mesh(1))  # of no other test
-        parts = toy_examples(), np.arange(40), toy_examples(20, 1)
-        fit(program, *parts, tmp_path / name, 7, threading.Event(), name)
+        train(program, tmp_path / name)
         return json.loads((tmp_path / name / "cost.json").read_text())
 
     run("first", steps=4, warmup_steps=0)

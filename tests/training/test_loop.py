@@ -3,18 +3,16 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from training.toy import StopAt, stored_state, toy, toy_examples
+from training.toy import StopAt, stored_state, toy, toy_examples, train
 
 from mskjax.errors import Preempted, UserError
 from mskjax.evaluation import predict, validate
-from mskjax.training.loop import fit
 from mskjax.training.mesh import data_mesh
 from mskjax.training.program import Program
 from mskjax.writers import read_rows
@@ -22,17 +20,7 @@ from mskjax.writers import read_rows
 
 def run(folder, devices=1, stop=None, **changes):
     program = Program(toy(**changes), data_mesh(devices))
-    result = fit(
-        program,
-        toy_examples(),
-        np.arange(40),
-        toy_examples(20, 1),
-        folder,
-        7,
-        stop or threading.Event(),
-        "toy",
-    )
-    return program, result
+    return program, train(program, folder, stop)
 
 
 def leaves(tree):
@@ -154,7 +142,7 @@ def test_every_example_counts_once(tmp_path, n):
 def test_a_step_that_is_not_finite_is_named_and_not_saved(tmp_path):
     program = Program(toy(break_at=1), data_mesh(1))
     with pytest.raises(UserError, match="not finite at step 0"):
-        fit(program, toy_examples(), np.arange(40), None, tmp_path, 0, threading.Event(), "toy")
+        train(program, tmp_path, validation=None)
     assert not list((tmp_path / "checkpoints" / "latest").glob("[0-9]*"))
 
 

@@ -1,6 +1,8 @@
 """A stage small enough that the loops are what is tested: two-class logistic regression."""
 
 import dataclasses
+import threading
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,6 +12,9 @@ import optax
 import orbax.checkpoint as ocp
 
 from mskjax.config import TrainConfig
+from mskjax.evaluation import validate
+from mskjax.training.checkpoints import is_trained, restore_variables, selected_step
+from mskjax.training.loop import Job, fit
 from mskjax.training.stage import Stage
 
 
@@ -106,3 +111,24 @@ class StopAt:
     def is_set(self):
         self.left -= 1
         return self.left <= 0
+
+
+def train(program, folder, stop=None, seed=7, **changes):
+    """Trains on 40 examples of the toy, with 20 to validate on; the selected weights and step."""
+    job = Job(
+        program=program,
+        examples=toy_examples(),
+        chosen=np.arange(40),
+        validation=toy_examples(20, 1),
+        folder=folder,
+        seed=seed,
+        title="toy",
+    )
+    if not is_trained(folder):  # as `study.train_fold` asks
+        fit(dataclasses.replace(job, **changes), validate, stop or threading.Event())
+    return Fitted(restore_variables(folder), selected_step(folder))
+
+
+class Fitted(NamedTuple):
+    variables: Any
+    step: int

@@ -1,0 +1,188 @@
+"""A trained run, loaded from its folder alone: reads studies it has never seen, labelled or not.
+
+Nothing of the cohort is needed: weights come from the checkpoints as these describe themselves,
+and what a fold measured and fitted from its ``system.json``:
+
+* ``system``, ``labels``, ``gradings``, ``preprocessing``: what its numbers mean and what its images
+  went through, see `System.meaning`;
+* ``fitted``: what the system is built with, see `System.measure` and `System.fit`;
+* ``baselines``: see `System.fit_baselines`.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from mskjax import systems
+from mskjax.config import StudyConfig, parse
+from mskjax.data.pipeline import Examples
+from mskjax.errors import UserError
+from mskjax.evaluation import predict
+from mskjax.training.checkpoints import is_trained, restore_variables
+from mskjax.training.mesh import data_mesh, replicated
+from mskjax.training.program import Program
+from mskjax.training.stage import Study
+from mskjax.two_stage.system import Predict, System
+from mskjax.writers import write_json
+
+SYSTEM = "system.json"
+STUDIES_AT_ONCE = 8  # bounds the memory of network outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Applied:
+    """One trained fold.
+
+    Attributes:
+      system: as this fold fitted it.
+      baselines: of this fold, for `System.score`.
+      predict: runs one of its networks.
+    """
+
+    system: System
+    baselines: Mapping[str, Any]
+    predict: Predict
+
+    def read(self, studies: Sequence[Study], regions: str = "predicted") -> list[Any]:
+        """What the system says of each study.
+
+        Args:
+          studies: volumes on their native grids, as the cohort's builder reads them; of any size.
+            Labels are looked at for reference regions alone.
+          regions: ``predicted``, or ``reference`` for an oracle, see `System.read`.
+
+        Returns:
+          A reading per study, the system's own type.
+        """
+        found: list[Any] = []
+        for start in range(0, len(studies), STUDIES_AT_ONCE):
+            some = studies[start : start + STUDIES_AT_ONCE]
+            found += self.system.read(some, self.predict, regions)
+        return found
+
+
+def load(
+    run: Path, folds: Sequence[int] | None = None, devices: int | None = None
+) -> tuple[Applied, ...]:
+    """The trained folds of a run.
+
+    Args:
+      run: folder of a study, ``--workdir`` of the command that trained it.
+      folds: numbers; None gives all.
+      devices: how many to use; None all.
+
+    Raises:
+      UserError: the folder is no run, or a fold is not trained to its end.
+    """
+    config = run_config(run)
+    known = sorted(int(p.name.removeprefix("fold_")) for p in run.glob("fold_*"))
+    chosen = known if folds is None else list(folds)
+    missing = [k for k in chosen if k not in known]
+    if missing or not chosen:
+        raise UserError(
+            f"{run} has folds {', '.join(map(str, known)) or 'none'}, not"
+            f" {', '.join(map(str, missing)) or 'any'}; train it with --mode=train."
+        )
+    mesh = data_mesh(devices)
+    return tuple(load_fold(run / f"fold_{k}", config, mesh) for k in chosen)
+
+
+def run_config(run: Path) -> StudyConfig:
+    """The config that a run was started with.
+
+    Raises:
+      UserError: the folder is no run.
+    """
+    path = run / "config.json"
+    if not path.exists():
+        raise UserError(f"{run} is not the folder of a run: it has no config.json.")
+    return parse(StudyConfig, json.loads(path.read_text()))
+
+
+def load_fold(folder: Path, config: StudyConfig, mesh: Mesh) -> Applied:
+    """A trained fold.
+
+    Args:
+      folder: ``fold_<k>``.
+      config: of its run.
+      mesh: the devices.
+
+    Raises:
+      UserError: it is not trained to its end, or by a version whose numbers mean something else.
+    """
+    values = read_system(folder)
+    system: System = systems.load(config.system).build(config, values["fitted"])
+    check_trained(folder, system)
+    meaning = json.loads(json.dumps(system.meaning()))
+    changed = [name for name, now in meaning.items() if values[name] != now]
+    if changed:
+        raise UserError(
+            f"{folder / SYSTEM}: {', '.join(changed)} of this version of mskjax differ from those"
+            " that the run was trained with; use the version in environment.json."
+        )
+    programs = {stage.name: Program(stage, mesh) for stage in system.stages}
+    return Applied(system, values["baselines"], predictor(folder, programs))
+
+
+def predictor(folder: Path, programs: Mapping[str, Program]) -> Predict:
+    """Runs the trained networks of a fold; weights are restored when they are first needed."""
+
+    @functools.cache
+    def weights(name: str) -> Any:
+        return restore_variables(folder / name, replicated(programs[name].mesh))
+
+    def run_stage(name: str, examples: Examples) -> dict[str, np.ndarray]:
+        return predict(programs[name], weights(name), examples)
+
+    return run_stage
+
+
+def is_trained_fold(folder: Path, system: System) -> bool:
+    """Whether all that a fold is applied with is in its folder."""
+    return (folder / SYSTEM).exists() and all(is_trained(folder / s.name) for s in system.stages)
+
+
+def check_trained(folder: Path, system: System) -> None:
+    """Refuses a fold that is not trained to its end.
+
+    Raises:
+      UserError: naming what is missing.
+    """
+    for stage in system.stages:
+        if not is_trained(folder / stage.name):
+            raise UserError(f"{folder / stage.name} is not trained; run with --mode=train first.")
+    read_system(folder)
+
+
+def read_system(folder: Path) -> dict[str, Any]:
+    """What a fold measured and fitted, of ``fold_<k>/system.json``.
+
+    Raises:
+      UserError: it is missing.
+    """
+    path = folder / SYSTEM
+    if not path.exists():
+        raise UserError(f"{path} is missing; run with --mode=train first.")
+    return json.loads(path.read_text())
+
+
+def write_system(
+    folder: Path, system: System, fitted: Mapping[str, Any], baselines: Mapping[str, Any]
+) -> None:
+    """Writes ``fold_<k>/system.json``.
+
+    Args:
+      folder: ``fold_<k>``.
+      system: built with `fitted`.
+      fitted: see `System.measure` and `System.fit`.
+      baselines: see `System.fit_baselines`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {**system.meaning(), "fitted": dict(fitted), "baselines": dict(baselines)}
+    write_json(folder / SYSTEM, content)

@@ -51,19 +51,11 @@ def read_studies(
     return rows
 
 
-def shared_part(study: RawStudy, image: Volume, metadata: Metadata) -> Example:
-    """What the examples of all cohorts have: ids, place, whether pixels have a size, metadata.
-
-    Args:
-      study: names it.
-      image: gives the grid.
-      metadata: the rest.
-    """
+def shared_part(study: RawStudy, metadata: Metadata) -> Example:
+    """What the examples of all cohorts have beside images and labels: ids and metadata."""
     return {
         "patient_id": study.patient_id,
         "study_id": study.study_id,
-        "affine": image.affine,
-        "pixel_size_known": bool(image.meta.get("pixel_size_known", True)),
         **dataclasses.asdict(metadata),
     }
 

@@ -13,6 +13,7 @@ import dataclasses
 import errno
 import functools
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ import tensorflow_datasets as tfds
 
 from mskjax.config import parse
 from mskjax.errors import UserError
+from tfds_builders.images import Images
 from tfds_builders.packing import STUDIES_PER_SHARD, Packing
 from tfds_builders.raw import Example, NoOptions, Source, folder_of
 from tfds_builders.raw_files import RawFiles, Stamp, raw_files
@@ -120,11 +122,15 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
       manual_dir: the raw files; None for generated cohorts.
       **kwargs: of `tfds.core.DatasetBuilder`: ``data_dir``, ``config``.
 
+    Attributes:
+      channels: names of the volumes of a complete study; the first gives the grid.
+
     Raises:
       UserError: an option is unknown or of a wrong type.
     """
 
     VERSION = tfds.core.Version("1.1.0")
+    channels: tuple[str, ...]
 
     def __init__(
         self,
@@ -140,6 +146,23 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
         )
         self.manual_dir = None if manual_dir is None else Path(manual_dir)
         self._raw: RawFiles | None = None
+
+    @staticmethod
+    @abc.abstractmethod
+    def read_images(
+        files: Mapping[str, Path], *, pixel_mm: float = math.nan, slice_index: int | None = None
+    ) -> Images:
+        """The images of one study, as packaging a user's own studies reads them.
+
+        Args:
+          files: one of `channels` to its file, or folder of a DICOM series.
+          pixel_mm: pixel size of images whose format stores none (PNG); NaN where it is not known.
+          slice_index: which slice of a series is meant, 0 being the first as stored; None where
+            there is one, or all are read.
+
+        Raises:
+          UserError: a file is missing, cannot be read, or is not what the cohort is made of.
+        """
 
     @abc.abstractmethod
     def features(self) -> Mapping[str, Any]:

@@ -5,18 +5,18 @@ Two series of a study are brought onto one grid by their headers alone, so heade
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mskjax.errors import UserError
-from mskjax.imaging.files import read_volume
 from mskjax.imaging.geometry import reorient, resample_to, shift_affine
 from mskjax.imaging.planes import doubt_of, is_isotropic, note_other_slices, slice_axis
 from mskjax.imaging.volume import Volume
-from tfds_builders.columns import absence
-from tfds_builders.raw import Ledger
+from tfds_builders.columns import absence, note_pixel_size
+from tfds_builders.images import Images, grid_part, read_stored
+from tfds_builders.raw import Example, Ledger
 from tfds_builders.tables import Row
 
 LEAST_OVERLAP = 0.5  # share of the place looked at that the other series must show
@@ -33,6 +33,27 @@ class Place:
 
     slice: int
     box: tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """Two sagittal series of a study, each in canonical order on its own grid.
+
+    Attributes:
+      files: of the two, the reference first.
+      reference: the series whose grid the study has.
+      other: to be sampled on that grid; None where a study lacks it.
+      stored: the reference as its file has it.
+    """
+
+    files: tuple[Path, ...]
+    reference: Volume
+    other: Volume | None
+    stored: Volume
+
+    def images(self, part: Example) -> Images:
+        """The pair as the images of a study whose image part is given."""
+        return Images(part, self.reference, self.stored)
 
 
 def check_place(place: Place, shape: Sequence[int], name: str) -> None:
@@ -101,20 +122,23 @@ def pair_files(
     return files
 
 
-def read_series(path: Path, name: str = "", spacing_mm: float = math.nan) -> Volume:
+def read_series(path: Path, name: str = "", pixel_mm: float = math.nan) -> Volume:
+    """A sagittal series on the canonical axes L, I, P: see `read_stored` and `sagittal`."""
+    return sagittal(read_stored(path, pixel_mm), path, name)
+
+
+def sagittal(stored: Volume, path: Path, name: str = "") -> Volume:
     """A sagittal series on the canonical axes L, I, P.
 
     Args:
-      path: any format of `read_volume`.
+      stored: as its file has it.
+      path: of that file.
       name: what the table calls it, for the message.
-      spacing_mm: pixel size of a PNG; NaN where it is not given.
 
     Raises:
-      UserError: the file cannot be read, or its slices are not sagittal; an isotropic volume has
-        no slices of its own.
+      UserError: its slices are not sagittal; an isotropic volume has no slices of its own.
     """
-    spacing = None if math.isnan(spacing_mm) else (spacing_mm, spacing_mm)
-    volume = reorient(read_volume(path, spacing=spacing))
+    volume = reorient(stored)
     if is_isotropic(volume):
         note_other_slices(volume, 0, path)
     elif len(volume.data) > 1 and slice_axis(volume) != 0:
@@ -126,27 +150,69 @@ def read_series(path: Path, name: str = "", spacing_mm: float = math.nan) -> Vol
     return volume
 
 
+def read_pair(files: Mapping[str, Path], channels: tuple[str, str], pixel_mm: float) -> Pair:
+    """Two series of a study.
+
+    Args:
+      files: name of the series to its file, in any format of `read_volume`; the second may lack.
+      channels: names of the reference and of the other series.
+      pixel_mm: pixel size of a PNG; NaN where it is not given.
+
+    Raises:
+      UserError: as `read_series`.
+    """
+    first, second = channels
+    stored = read_stored(files[first], pixel_mm)
+    reference = sagittal(stored, files[first], first)
+    other = read_series(files[second], second, pixel_mm) if second in files else None
+    note_pixel_size(pixel_mm, reference)
+    paths = tuple(files[name] for name in channels if name in files)
+    return Pair(paths, reference, other, stored)
+
+
+def paired_part(reference: Volume, other: Volume | None, channels: tuple[str, str]) -> Example:
+    """The image part of a study of two series.
+
+    Args:
+      reference: in canonical order.
+      other: in any order, in the space of `reference`; None where there is none.
+      channels: names of the two.
+
+    Returns:
+      The two on the grid of `reference`, the other one sampled, linearly, at its voxel centres, or
+      0 where there is none; and the grid.
+    """
+    first, second = channels
+    grid = reference.data.shape, reference.affine
+    matched = np.zeros(grid[0]) if other is None else resample_to(other.data, other.affine, *grid)
+    return {
+        **grid_part(reference),
+        first: np.ascontiguousarray(reference.data, np.float32),
+        second: np.ascontiguousarray(matched, np.float32),
+    }
+
+
 def check_pair(
-    reference: Volume,
-    other: Volume,
-    files: Sequence[Path],
-    place: tuple[np.ndarray, np.ndarray],
-    name: str,
+    pair: Pair, place: tuple[np.ndarray, np.ndarray] | None = None, name: str = "the image"
 ) -> None:
     """Whether the second series shows what the first one shows, as far as headers can say.
 
     Args:
-      reference: in canonical order.
-      other: in canonical order, to be sampled on the grid of `reference`.
-      files: of the two, in this order.
-      place: lowest and highest index, (3,) each and half-open, of what is looked at in `reference`.
+      pair: as read; one without its other series is not looked at.
+      place: lowest and highest index, (3,) each and half-open, of what is looked at in the
+        reference; the whole image where it is not known.
       name: of the place, for the message.
 
     Raises:
-      UserError: the two are one image, lie in different spaces, do not overlap, or `other` shows
+      UserError: the two are one image, lie in different spaces, do not overlap, or the second shows
         less than half of the place.
     """
-    first, second = files
+    reference, other = pair.reference, pair.other
+    if other is None:
+        return
+    first, second = pair.files
+    boxed = "" if place is None else "what was boxed, and "
+    place = place or (np.zeros(3), np.array(reference.data.shape))
     if np.array_equal(reference.data, other.data):
         raise UserError(f"{second} holds the same image as {first}; name two series.")
     flat = [path.suffix.lower() == ".png" for path in (first, second)]
@@ -169,7 +235,7 @@ def check_pair(
     if share < LEAST_OVERLAP:
         raise UserError(
             f"{second} shows only {share:.0%} of {name} in {first}; {LEAST_OVERLAP:.0%} are needed:"
-            " check what was boxed, and that both are of one study."
+            f" check {boxed}that both are of one study."
         )
 
 

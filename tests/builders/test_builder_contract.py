@@ -109,6 +109,15 @@ def test_arrays_are_finite_and_share_their_grid(twice):
             assert abs(np.linalg.det(study["affine"])) > 0
 
 
+def test_channels_are_the_images_of_a_study(twice):
+    name, *_, (cohort, _) = twice
+    channels = builder_class(name).channels
+    for study in cohort.studies:
+        images = {k for k, v in study.items() if getattr(v, "ndim", 0) == 3 and v.dtype == "f4"}
+        assert images == set(channels)
+        assert len({study[c].shape for c in channels}) == 1
+
+
 def test_the_affine_comes_back_bit_for_bit(twice):
     name, config, folders, (cohort, _) = twice
     options = options_of(name, config)

@@ -206,12 +206,10 @@ def test_studies_of_a_patient_say_the_same():
         check_same({"patient_id": "p", "sex": "male"}, "sex", known)
 
 
-def test_shared_part_says_whether_the_size_of_a_pixel_is_known():
-    study = RawStudy("p", "s")
-    part = shared_part(study, scan(), Metadata(age=4.0))
+def test_shared_part_names_the_study_and_describes_it():
+    part = shared_part(RawStudy("p", "s"), Metadata(age=4.0))
     assert (part["patient_id"], part["study_id"], part["age"]) == ("p", "s", 4.0)
-    assert part["pixel_size_known"] is True
-    assert shared_part(study, scan(pixel_size_known=False), Metadata())["pixel_size_known"] is False
+    assert part["sex"] == ""
 
 
 @pytest.fixture

@@ -218,6 +218,11 @@ def test_reading_hands_the_vote_on_and_keeps_it_outside_the_band():
     assert set(np.unique(vote)) == {0, 1}
     assert 0 < (final == 1).sum() < (vote == 1).sum()
     assert not ((final == 1) & (vote != 1)).any()
+    # It needs no label.
+    bare = {k: study()[k] for k in ("patient_id", "study_id", "image", "affine")}
+    (unlabelled,) = small.read([bare], predict, "predicted")
+    np.testing.assert_array_equal(unlabelled.masks[sb.FINAL], final)
+    assert small.picture(bare, unlabelled, None, False).startswith(b"\x89PNG")
     (oracle,) = small.read([study()], predict, "reference")
     assert set(oracle.masks) == {sb.BAND}
     assert 0 < (oracle.masks[sb.BAND] > 0).sum() < (study()["mask"] > 0).sum()

@@ -188,6 +188,30 @@ def test_the_score_of_a_patient_is_the_largest_over_slices():
     assert nothing.of(cases.MODEL, declared.tasks[0], None) is None
 
 
+def test_a_study_without_labels_is_read_and_drawn():
+    declared, full = system(), study(1)
+    bare = {k: full[k] for k in ("patient_id", "study_id", "t1", "t2", "affine")}
+
+    def predict(stage, examples):
+        count, rows, cols, _ = examples["image"].shape
+        if stage == "segments":
+            yes = np.zeros((count, rows, cols), np.float32)
+            yes[2:5, 10:18, 6:15] = 1  # at 2 mm
+            return {"probabilities": np.stack([1 - yes, yes], -1)}
+        malignant = examples["image"].mean((1, 2, 3)) > 0
+        return {vf.HEAD.name: np.stack([~malignant, malignant], 1).astype(np.float32)}
+
+    (ours,) = declared.read([bare], predict, "predicted")
+    (same,) = declared.read([full], predict, "predicted")
+    assert len(ours.located.regions) == 1
+    assert ours.located.regions == same.located.regions
+    np.testing.assert_array_equal(ours.shown, same.shown)
+    np.testing.assert_array_equal(
+        ours.probabilities[cases.MODEL][vf.HEAD.name], same.probabilities[cases.MODEL][vf.HEAD.name]
+    )
+    assert declared.picture(bare, ours, None, False).startswith(b"\x89PNG")
+
+
 def test_the_network_sees_a_slice_and_its_neighbours_of_both_sequences():
     declared = system()
     graded = study(0)

@@ -13,6 +13,7 @@ from tfds_builders.common import (
     phantom_config,
     volume_feature,
 )
+from tfds_builders.disc_degeneration import images
 from tfds_builders.disc_degeneration.sources import PhantomSource
 from tfds_builders.disc_degeneration.sources_cohort import CohortSource
 from tfds_builders.disc_degeneration.sources_spider import (
@@ -28,6 +29,8 @@ _README = "tfds_builders/disc_degeneration/README.md describes the layout."
 
 class DiscDegeneration(CohortBuilder):
     """One sagittal series with its mask and the grades of its discs."""
+
+    channels, read_images = images.CHANNELS, staticmethod(images.read_images)
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         phantom_config(

@@ -1,18 +1,15 @@
 """What the sources of graded lumbar discs share, and the phantom source."""
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mskjax.errors import UserError
-from mskjax.imaging.files import read_mask
 from mskjax.imaging.regions import disc_regions
 from mskjax.imaging.volume import Volume
 from tfds_builders.columns import Metadata, shared_part
-from tfds_builders.paired import read_series
+from tfds_builders.images import image_part
 from tfds_builders.phantoms.spine import spine_phantom
 from tfds_builders.raw import Example, GeneratedSource, RawStudy, Source
 from tfds_builders.spider import INSTANCE_CANAL, Grading, disc_levels, painted
@@ -20,31 +17,25 @@ from tfds_builders.spider import INSTANCE_CANAL, Grading, disc_levels, painted
 VERTEBRA, DISC, CANAL = 1, 2, 3
 
 
-def read_sagittal(files: Sequence[Path], spacing_mm: float = math.nan) -> tuple[Volume, Volume]:
-    """A sagittal image and its label mask on the canonical axes L, I, P.
-
-    Args:
-      files: image and mask, in any format of `read_volume`, on one grid.
-      spacing_mm: pixel size of a PNG; NaN where it is not given.
-
-    Raises:
-      UserError: a file cannot be read, the grids differ, or the slices are not sagittal.
-    """
-    image, mask = files
-    volume = read_series(image, spacing_mm=spacing_mm)
-    return volume, read_mask(mask, volume)
-
-
 def example(
     study: RawStudy,
-    image: Volume,
+    images: Example,
     mask: np.ndarray,
     levels: np.ndarray | None,
     gradings: Sequence[Grading],
     sequence: str,
     metadata: Metadata,
 ) -> Example:
-    """Assembles one example of the data set; `levels` is None where they are unknown.
+    """Assembles one example of the data set.
+
+    Args:
+      study: names it.
+      images: the image part, (S, H, W) in canonical order.
+      mask: (S, H, W) of 0 to 3.
+      levels: (S, H, W) uint8, the level of each disc; None where levels are unknown.
+      gradings: of its discs.
+      sequence: any text.
+      metadata: the rest.
 
     Raises:
       UserError: the mask shows no disc.
@@ -52,8 +43,8 @@ def example(
     if not np.any(mask == DISC):
         raise UserError("the mask shows no disc; check that it is the mask of this image.")
     return {
-        **shared_part(study, image, metadata),
-        "image": np.ascontiguousarray(image.data, np.float32),
+        **shared_part(study, metadata),
+        **images,
         "mask": np.ascontiguousarray(mask, np.uint8),
         "disc_levels": np.zeros(mask.shape, np.uint8) if levels is None else levels,
         "has_mask": True,
@@ -118,7 +109,7 @@ class PhantomSource(GeneratedSource):
         phantom = spine_phantom(self.options.seed_of(study.details))
         return example(
             study,
-            Volume(phantom.image, phantom.affine),
+            image_part(Volume(phantom.image, phantom.affine)),
             phantom.mask,
             phantom.disc_levels,
             [{k: int(v) for k, v in g.items()} for g in phantom.gradings],

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from mskjax.errors import UserError
+from mskjax.imaging.files import read_mask
 from tfds_builders.columns import (
     absence,
     check_subset,
     metadata,
-    note_pixel_size,
     pixel_size,
     read_studies,
 )
+from tfds_builders.disc_degeneration.images import read_images
 from tfds_builders.disc_degeneration.sources import (
     DiscSource,
     as_semantic,
     checked_semantic,
     example,
-    read_sagittal,
 )
 from tfds_builders.ids import check_ids, known_study
 from tfds_builders.raw import Example, NoOptions, RawStudy, folder_of
@@ -56,18 +56,20 @@ class CohortSource(DiscSource):
     def read(self, study: RawStudy) -> Example:
         """Levels come from instance labels, or from counting the discs of a semantic mask."""
         row: Row = study.details
-        spacing = pixel_size(row, "pixel_spacing_mm")
-        image, labels = read_sagittal(study.files, spacing)
-        note_pixel_size(spacing, image)
+        image, outlined = study.files
+        pixel_mm = pixel_size(row, "pixel_spacing_mm")
+        images = read_images({"image": image}, pixel_mm=pixel_mm)
+        labels = read_mask(outlined, images.volume).data
         gradings = self._gradings.get(study.study_id, [])
         levels: np.ndarray | None
-        if is_instance_mask(labels.data):
-            mask, levels = as_semantic(labels.data, study.files[1])
+        if is_instance_mask(labels):
+            mask, levels = as_semantic(labels, outlined)
             joined = self.join_by_label(study, levels, gradings)
         else:
-            mask = checked_semantic(labels.data, study.files[1])
-            levels, joined = self.join_by_count(study, mask, image.affine, gradings)
-        return example(study, image, mask, levels, joined, "t2", metadata(row, image))
+            mask = checked_semantic(labels, outlined)
+            levels, joined = self.join_by_count(study, mask, images.part["affine"], gradings)
+        who = metadata(row, images.volume)
+        return example(study, images.part, mask, levels, joined, "t2", who)
 
     def _parse_discs(
         self, rows: Sequence[TableRow], studies: frozenset[str]

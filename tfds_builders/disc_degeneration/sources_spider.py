@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mskjax.errors import UserError
+from mskjax.imaging.files import read_mask
+from tfds_builders.disc_degeneration.images import read_images
 from tfds_builders.disc_degeneration.sources import (
     DiscSource,
     as_semantic,
     checked_semantic,
     example,
-    read_sagittal,
 )
 from tfds_builders.raw import Example, NoOptions, RawStudy, folder_of
 from tfds_builders.spider import SpiderTables
@@ -101,12 +102,13 @@ class T2SpaceSource(_SpiderSource):
 
     def read(self, study: RawStudy) -> Example:
         """Counts the discs of the mask from the lowest up."""
-        image, labels = read_sagittal(study.files)
-        mask = checked_semantic(labels.data, study.files[1])
+        image, outlined = study.files
+        images = read_images({"image": image})
+        mask = checked_semantic(read_mask(outlined, images.volume).data, outlined)
         gradings = self.spider.gradings.get(study.patient_id, [])
-        levels, joined = self.join_by_count(study, mask, image.affine, gradings)
+        levels, joined = self.join_by_count(study, mask, images.part["affine"], gradings)
         metadata = self.spider.metadata(study.study_id)
-        return example(study, image, mask, levels, joined, "t2_SPACE", metadata)
+        return example(study, images.part, mask, levels, joined, "t2_SPACE", metadata)
 
 
 class SpiderSource(_SpiderSource):
@@ -147,12 +149,13 @@ class SpiderSource(_SpiderSource):
 
     def read(self, study: RawStudy) -> Example:
         """Levels come from the mask's instance labels."""
-        image, labels = read_sagittal(study.files)
-        mask, levels = as_semantic(labels.data, study.files[1])
+        image, outlined = study.files
+        images = read_images({"image": image})
+        mask, levels = as_semantic(read_mask(outlined, images.volume).data, outlined)
         gradings = self.spider.gradings.get(study.patient_id, [])
         joined = self.join_by_label(study, levels, gradings)
         metadata = self.spider.metadata(study.study_id)
-        return example(study, image, mask, levels, joined, study.details, metadata)
+        return example(study, images.part, mask, levels, joined, study.details, metadata)
 
     def _with_mask(self, patient: str, image: Path, sequence: str) -> list[RawStudy]:
         mask = self.folder / "masks" / image.name

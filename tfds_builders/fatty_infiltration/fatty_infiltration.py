@@ -12,6 +12,7 @@ from tfds_builders.common import (
     phantom_config,
     volume_feature,
 )
+from tfds_builders.fatty_infiltration import images
 from tfds_builders.fatty_infiltration.sources import PhantomOptions, PhantomSource
 from tfds_builders.fatty_infiltration.sources_cohort import CohortSource
 from tfds_builders.raw import Example
@@ -21,6 +22,8 @@ _README = "tfds_builders/fatty_infiltration/README.md describes the layout."
 
 class FattyInfiltration(CohortBuilder):
     """One image in Y-view with the supraspinatus fossa and Goutallier's grade."""
+
+    channels, read_images = images.CHANNELS, staticmethod(images.read_images)
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         phantom_config(

@@ -9,6 +9,7 @@ import numpy as np
 from mskjax.errors import UserError
 from mskjax.imaging.volume import Volume
 from tfds_builders.columns import Metadata, shared_part
+from tfds_builders.images import image_part
 from tfds_builders.phantoms.shoulder import GRADES, shoulder_phantom
 from tfds_builders.raw import Example, GeneratedOptions, GeneratedSource, RawStudy
 
@@ -22,7 +23,7 @@ _ORDER, _IMAGES = 101, 102  # streams beside those of a patient
 
 def example(
     study: RawStudy,
-    image: Volume,
+    images: Example,
     mask: np.ndarray | None,
     grade: int,
     side: str,
@@ -33,17 +34,17 @@ def example(
 
     Args:
       study: names it.
-      image: (S, H, W) on the axes of `y_view`.
+      images: the image part, (S, H, W) on the axes of `y_view`.
       mask: (S, H, W) of 0 and 1, or None where the fossa is not outlined.
       grade: Goutallier 0 to 4, or -1.
       side: left, right or empty.
       sequence: any text.
       metadata: the rest.
     """
-    blank = np.zeros(image.data.shape, np.uint8)
+    blank = np.zeros(images["image"].shape, np.uint8)
     return {
-        **shared_part(study, image, metadata),
-        "image": np.ascontiguousarray(image.data, np.float32),
+        **shared_part(study, metadata),
+        **images,
         "mask": blank if mask is None else np.ascontiguousarray(mask, np.uint8),
         "has_mask": mask is not None,
         "grade": grade,
@@ -118,7 +119,7 @@ class PhantomSource(GeneratedSource):
         phantom = shoulder_phantom(self.options.seed_of(patient), grade, image)
         return example(
             study,
-            Volume(phantom.image, phantom.affine),
+            image_part(Volume(phantom.image, phantom.affine)),
             phantom.mask,
             grade,
             phantom.side,

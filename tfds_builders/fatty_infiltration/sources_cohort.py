@@ -1,25 +1,22 @@
 """A user's own Y-views: studies.csv and the files it names (README.md)."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mskjax.errors import UserError
-from mskjax.imaging.files import read_mask, read_volume
-from mskjax.imaging.planes import one_slice, y_view, y_view_axis
-from mskjax.imaging.volume import Volume
+from mskjax.imaging.files import read_mask
 from tfds_builders.columns import (
     SUBSETS,
     absence,
     among,
     check_same,
     metadata,
-    note_pixel_size,
     pixel_size,
     read_studies,
     whole,
 )
+from tfds_builders.fatty_infiltration.images import read_images, upright
 from tfds_builders.fatty_infiltration.sources import FOSSA, MISSING, example
 from tfds_builders.ids import check_ids
 from tfds_builders.phantoms.shoulder import GRADES
@@ -57,25 +54,23 @@ class CohortSource(Source):
     def read(self, study: RawStudy) -> Example:
         """The one Y-view image of the study and its mask, upright."""
         row: Row = study.details
-        path = study.files[0]
-        pixel = pixel_size(row, "pixel_mm")
-        stored = read_volume(path, spacing=None if math.isnan(pixel) else (pixel, pixel))
-        note_pixel_size(pixel, stored)
-        index = _slice_of(stored, _index(row, "slice"), path)
-        axis = y_view_axis(stored)
-        image = y_view(one_slice(stored, axis, index), path)
+        path, *masks = study.files
+        index = _index(row, "slice")
+        pixel_mm = pixel_size(row, "pixel_mm")
+        images = read_images({"image": path}, pixel_mm=pixel_mm, slice_index=index)
         mask = None
-        if len(study.files) > 1:
-            outlined = read_mask(study.files[1], stored, labels=(FOSSA,))
-            mask = y_view(one_slice(outlined, axis, index), study.files[1]).data
+        for outlined in masks:
+            labels = read_mask(outlined, images.stored, labels=(FOSSA,))
+            mask = upright(labels, index, outlined).data
             if not mask.any():
                 raise UserError(
-                    f"{study.files[1]}: the mask shows no fossa in slice {index}; check mask and"
+                    f"{outlined}: the mask shows no fossa in slice {index or 0}; check mask and"
                     " slice, or leave the mask empty."
                 )
         side, sequence = row.get("side", ""), row.get("sequence", "")
         grade = _grade(row, "grade")
-        return example(study, image, mask, grade, side, sequence, metadata(row, stored))
+        who = metadata(row, images.stored)
+        return example(study, images.part, mask, grade, side, sequence, who)
 
     def _parse(self, rows: Sequence[TableRow]) -> list[RawStudy]:
         found: list[RawStudy] = []
@@ -113,25 +108,6 @@ class CohortSource(Source):
         elif not grade:
             self.ledger.restrict(study, "kept for segmentation only: it is not graded")
         return bool(mask or grade)
-
-
-def _slice_of(volume: Volume, given: int | None, path: Path) -> int:
-    """The slice that is meant, 0 being the first as stored.
-
-    Raises:
-      UserError: there are several and none is given, or the given one is not among them.
-    """
-    count = volume.data.shape[y_view_axis(volume)]
-    if given is None and count > 1:
-        raise UserError(
-            f"{path}: has {count} slices and it is not said which is the Y-view; give the slice"
-            f" column a number, 0 to {count - 1}."
-        )
-    if given is not None and given >= count:
-        raise UserError(
-            f"{path}: slice is {given}, but the file has {count}; it must be 0 to {count - 1}."
-        )
-    return given or 0
 
 
 def _grade(row: Row, column: str) -> int:

@@ -13,6 +13,7 @@ from tfds_builders.common import (
     phantom_config,
     volume_feature,
 )
+from tfds_builders.modic_changes import images
 from tfds_builders.modic_changes.sources import PhantomOptions, PhantomSource, is_graded
 from tfds_builders.modic_changes.sources_cohort import CohortSource
 from tfds_builders.modic_changes.sources_spider import MidsagittalSource, SpiderSource
@@ -24,6 +25,8 @@ _README = "tfds_builders/modic_changes/README.md describes the layout."
 
 class ModicChanges(CohortBuilder):
     """One lumbar study: T1 and T2 on T2's grid, and its discs with box, level and grades."""
+
+    channels, read_images = images.CHANNELS, staticmethod(images.read_images)
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         phantom_config(

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from mskjax.errors import UserError
-from mskjax.imaging.geometry import resample_to
 from mskjax.imaging.volume import Volume
 from tfds_builders.columns import Metadata, shared_part
+from tfds_builders.modic_changes import images
 from tfds_builders.paired import Place, check_place, place_in
 from tfds_builders.phantoms.modic import modic_phantom
 from tfds_builders.raw import Example, GeneratedOptions, GeneratedSource, RawStudy, Source
@@ -100,14 +100,13 @@ class ModicSource(Source):
         self._counted: list[str] = []
 
     def example(
-        self, study: RawStudy, t2: Volume, t1: Volume | None, discs: Sequence[Disc], who: Metadata
+        self, study: RawStudy, part: Example, discs: Sequence[Disc], who: Metadata
     ) -> Example:
-        """Assembles one example; T1 is sampled, linearly, at T2's voxel centres.
+        """Assembles one example.
 
         Args:
           study: names it.
-          t2: in canonical order.
-          t1: in any order, in T2's space; None where there is none.
+          part: the image part, T2 and T1 on T2's grid, in canonical order.
           discs: what is boxed or graded.
           who: the rest.
 
@@ -118,18 +117,13 @@ class ModicSource(Source):
             raise UserError("no disc is boxed or graded; add its discs or remove the study.")
         for disc in discs:
             if disc.place:
-                check_place(disc.place, t2.data.shape, "T2")
+                check_place(disc.place, part["t2"].shape, "T2")
         check_order(discs)
-        matched = np.zeros(t2.data.shape, np.float32)
-        if t1 is not None:
-            matched = resample_to(t1.data, t1.affine, t2.data.shape, t2.affine)
         rows = [disc.row() for disc in sorted(discs, key=lambda d: d.level)]
         self._count(discs)
         return {
-            **shared_part(study, t2, who),
-            "t1": np.ascontiguousarray(matched, np.float32),
-            "t2": np.ascontiguousarray(t2.data, np.float32),
-            "has_t1": t1 is not None,
+            **shared_part(study, who),
+            **part,
             "boxes": rows,
             "has_boxes": any(disc.place for disc in discs),
         }
@@ -218,10 +212,10 @@ class PhantomSource(GeneratedSource, ModicSource):
         options: PhantomOptions = self.options
         phantom = modic_phantom(options.seed_of(study.details), options.modic_type_shares)
         places = places_of_levels(phantom.disc_levels)
+        t2, t1 = Volume(phantom.t2, phantom.t2_affine), Volume(phantom.t1, phantom.t1_affine)
         return self.example(
             study,
-            Volume(phantom.t2, phantom.t2_affine),
-            Volume(phantom.t1, phantom.t1_affine),
+            images.part(t2, t1),
             self.join_by_label(study, places, phantom.gradings),
             Metadata(sex=phantom.sex, age=float(phantom.age), field_strength_t=1.5),
         )

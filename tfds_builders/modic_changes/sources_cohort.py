@@ -13,15 +13,15 @@ from mskjax.imaging.volume import Volume
 from tfds_builders.columns import (
     check_subset,
     metadata,
-    note_pixel_size,
     number,
     pixel_size,
     read_studies,
     whole,
 )
 from tfds_builders.ids import check_ids, known_study
+from tfds_builders.modic_changes.images import CHANNELS, part
 from tfds_builders.modic_changes.sources import Disc, ModicSource, places_of_levels
-from tfds_builders.paired import Place, check_pair, pair_files, read_series
+from tfds_builders.paired import Place, check_pair, pair_files, read_pair
 from tfds_builders.raw import Example, NoOptions, RawStudy, folder_of
 from tfds_builders.spider import (
     GRADES,
@@ -33,7 +33,6 @@ from tfds_builders.spider import (
 )
 from tfds_builders.tables import Row, TableRow, read_known
 
-SERIES = ("t2", "t1")
 STUDY_COLUMNS = ("patient_id", "study_id", "t1", "t2")
 STUDY_EXTRAS = (
     "disc_mask", "sex", "age", "manufacturer", "field_strength_t", "subset", "pixel_spacing_mm",
@@ -64,17 +63,16 @@ class CohortSource(ModicSource):
     def read(self, study: RawStudy) -> Example:
         """T2 in canonical order, T1 sampled on it, and the discs."""
         row: Row = study.details
-        spacing = pixel_size(row, "pixel_spacing_mm")
-        files = study.files[:2]
-        t2, t1 = (read_series(*named, spacing) for named in zip(files, SERIES, strict=True))
-        note_pixel_size(spacing, t2)
+        files = dict(zip(CHANNELS, study.files[:2], strict=True))
+        pair = read_pair(files, CHANNELS, pixel_size(row, "pixel_spacing_mm"))
+        t2 = pair.reference
         discs = self._discs[study.study_id]
         if row.get("disc_mask"):
             levels = _levels(read_mask(study.files[2], t2).data, study.files[2])
             gradings = [{"level": d.level, **d.grades} for d in discs]
             discs = self.join_by_label(study, places_of_levels(levels), gradings)
-        example = self.example(study, t2, t1, discs, metadata(row, t2))
-        check_pair(t2, t1, files, _surroundings(discs, t2), "the region of the discs")
+        example = self.example(study, part(t2, pair.other), discs, metadata(row, t2))
+        check_pair(pair, _surroundings(discs, t2), "the region of the discs")
         return example
 
     def _parse_discs(self, rows: Sequence[TableRow], studies: frozenset[str]) -> None:
@@ -125,7 +123,7 @@ class CohortSource(ModicSource):
 
     def _files(self, where: str, row: Row) -> tuple[Path, ...]:
         """T2, T1 and the mask of the discs where there is one; none if a file is missing."""
-        columns = (*SERIES, "disc_mask") if row.get("disc_mask") else SERIES
+        columns = (*CHANNELS, "disc_mask") if row.get("disc_mask") else CHANNELS
         return pair_files(row, columns, self._folder, where, self.ledger)
 
 

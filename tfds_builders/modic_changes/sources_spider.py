@@ -1,5 +1,7 @@
 """SPIDER (van der Graaf et al., Sci Data 11:264, 2024): the archive and its mid-sagittal slices."""
 
+import dataclasses
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,8 +15,9 @@ from mskjax.imaging.files import read_mask, read_volume
 from mskjax.imaging.volume import Volume
 from tfds_builders.columns import number, whole
 from tfds_builders.ids import check_table
+from tfds_builders.modic_changes.images import CHANNELS, part
 from tfds_builders.modic_changes.sources import UNKNOWN_LEVEL, Disc, ModicSource, places_of_levels
-from tfds_builders.paired import Place, check_pair, read_series
+from tfds_builders.paired import Pair, Place, check_pair, read_pair, read_series
 from tfds_builders.raw import Example, NoOptions, RawStudy, folder_of
 from tfds_builders.spider import HIGHEST_LEVEL, Grading, SpiderTables, disc_levels
 from tfds_builders.tables import Row, TableRow, read_table
@@ -126,26 +129,29 @@ class SpiderSource(_SpiderSource):
     def read(self, study: RawStudy) -> Example:
         """Boxes and levels come from the instance labels of T2's mask."""
         image, *rest, mask = study.files
-        t2 = read_series(image, "t2")
-        levels = disc_levels(read_mask(mask, t2).data, mask)
+        pair = read_pair({"t2": image}, CHANNELS, math.nan)
+        levels = disc_levels(read_mask(mask, pair.reference).data, mask)
         gradings = self.spider.gradings.get(study.patient_id, [])
         discs = self.join_by_label(study, places_of_levels(levels), gradings)
         if not gradings:
             self.ledger.restrict(study.study_id, "kept for detection only: it is not graded")
-        t1 = self._t1(study, t2, levels, rest[0]) if rest else None
-        return self.example(study, t2, t1, discs, self.spider.metadata(image.stem))
+        for path in rest:
+            pair = self._with_t1(pair, levels, path)
+        who = self.spider.metadata(image.stem)
+        return self.example(study, part(pair.reference, pair.other), discs, who)
 
-    def _t1(self, study: RawStudy, t2: Volume, levels: np.ndarray, path: Path) -> Volume | None:
-        """T1, or None where it does not show what T2 shows: that is no fault of the user's."""
-        t1 = read_series(path, "t1")
+    def _with_t1(self, t2: Pair, levels: np.ndarray, path: Path) -> Pair:
+        """With T1, unless it does not show what T2 shows: that is no fault of the user's."""
+        files = *t2.files, path
+        pair = dataclasses.replace(t2, files=files, other=read_series(path, "t1"))
         shown = np.argwhere(levels)
         place = shown.min(axis=0), shown.max(axis=0) + 1
         try:
-            check_pair(t2, t1, (study.files[0], path), place, "the region of the discs")
+            check_pair(pair, place, "the region of the discs")
         except UserError as error:
             self.ledger.restrict(path.stem, f"kept with T2 alone: {error}")
-            return None
-        return t1
+            return t2
+        return pair
 
 
 class MidsagittalSource(_SpiderSource):
@@ -192,7 +198,7 @@ class MidsagittalSource(_SpiderSource):
         gradings = self.spider.gradings.get(study.patient_id, [])
         discs = self._join_by_count(study, boxes, gradings)
         who = self.spider.metadata(study.files[0].stem)
-        return self.example(study, t2, t1[0] if t1 else None, discs, who)
+        return self.example(study, part(t2, t1[0] if t1 else None), discs, who)
 
     def _join_by_count(
         self, study: RawStudy, boxes: Mapping[int, Box], gradings: list[Grading]

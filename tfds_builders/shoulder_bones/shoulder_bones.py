@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from tfds_builders.common import CohortBuilder, own_config, phantom_config, volume_feature
 from tfds_builders.raw import Example
+from tfds_builders.shoulder_bones import images
 from tfds_builders.shoulder_bones.sources import STRUCTURES, PhantomOptions, PhantomSource
 from tfds_builders.shoulder_bones.sources_cohort import CohortSource
 
@@ -16,6 +17,8 @@ _README = "tfds_builders/shoulder_bones/README.md describes the layout."
 
 class ShoulderBones(CohortBuilder):
     """One series of one shoulder with its bones."""
+
+    channels, read_images = images.CHANNELS, staticmethod(images.read_images)
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         phantom_config(

@@ -9,6 +9,7 @@ import numpy as np
 
 from mskjax.imaging.volume import Volume
 from tfds_builders.columns import Metadata, shared_part
+from tfds_builders.images import image_part
 from tfds_builders.phantoms.shoulder_bones import (
     HUMERUS,
     PAPER,
@@ -25,21 +26,26 @@ _OF_EIGHT, _TRAINING = 8, 5
 
 
 def example(
-    study: RawStudy, image: Volume, mask: np.ndarray, side: str, sequence: str, metadata: Metadata
+    study: RawStudy,
+    images: Example,
+    mask: np.ndarray,
+    side: str,
+    sequence: str,
+    metadata: Metadata,
 ) -> Example:
     """Assembles one example of the data set.
 
     Args:
       study: names it.
-      image: (S, H, W) on the axes of `planes.display_axes`.
+      images: the image part, (S, H, W) on the axes of `planes.display_axes`.
       mask: (S, H, W) of 0, 1 and 2.
       side: left, right or empty.
       sequence: any text.
       metadata: the rest.
     """
     return {
-        **shared_part(study, image, metadata),
-        "image": np.ascontiguousarray(image.data, np.float32),
+        **shared_part(study, metadata),
+        **images,
         "mask": np.ascontiguousarray(mask, np.uint8),
         "has_mask": True,
         "side": side,
@@ -82,6 +88,6 @@ class PhantomSource(GeneratedSource):
             field_strength_t=phantom.field_strength_t,
             subset="training" if study.details % _OF_EIGHT < _TRAINING else "validation",
         )
-        image = Volume(phantom.image, phantom.affine)
+        images = image_part(Volume(phantom.image, phantom.affine))
         sequence = self._config.protocol.weighting.lower()
-        return example(study, image, phantom.mask, phantom.side, sequence, metadata)
+        return example(study, images, phantom.mask, phantom.side, sequence, metadata)

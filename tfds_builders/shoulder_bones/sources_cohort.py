@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from mskjax.errors import UserError
-from mskjax.imaging.files import read_mask, read_volume
+from mskjax.imaging.files import read_mask
 from mskjax.imaging.planes import display_axes
 from mskjax.imaging.volume import Volume
 from tfds_builders.columns import SUBSETS, absence, among, check_same, metadata, read_studies
 from tfds_builders.ids import check_ids
 from tfds_builders.phantoms.shoulder_bones import HUMERUS, SCAPULA
 from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
+from tfds_builders.shoulder_bones.images import check_has_place, read_images
 from tfds_builders.shoulder_bones.sources import STRUCTURES, example
 from tfds_builders.tables import Row, TableRow
 
@@ -48,11 +49,12 @@ class CohortSource(Source):
     def read(self, study: RawStudy) -> Example:
         """The series with its bones, on display axes."""
         row: Row = study.details
-        stored = read_volume(study.files[0])
+        images = read_images({"image": study.files[0]})
+        stored = images.stored
         labels = self._labels(study, stored) if row.get("mask") else self._joined(study, stored)
-        image, mask = display_axes(stored), display_axes(stored.with_data(labels)).data
+        mask = display_axes(stored.with_data(labels)).data
         side, sequence = row.get("side", ""), row.get("sequence", "")
-        return example(study, image, mask, side, sequence, metadata(row, stored))
+        return example(study, images.part, mask, side, sequence, metadata(row, stored))
 
     def _labels(self, study: RawStudy, image: Volume) -> np.ndarray:
         """One mask with both labels."""
@@ -128,11 +130,7 @@ class CohortSource(Source):
             with self.ledger.collecting(where):
                 if fault := absence(row, column, self._folder):
                     raise UserError(fault)
-                if path.suffix.lower() == ".png":
-                    raise UserError(
-                        f"{column} is {path}: a PNG is one slice without a place; give the series"
-                        " as .nii.gz, .mha or DICOM."
-                    )
+                check_has_place(column, path)
             files.append(path)
         return tuple(files)
 

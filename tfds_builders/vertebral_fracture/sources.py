@@ -8,13 +8,13 @@ from typing import TypedDict
 import numpy as np
 
 from mskjax.errors import UserError
-from mskjax.imaging.geometry import resample_to
 from mskjax.imaging.volume import Volume
 from tfds_builders.columns import Metadata, shared_part
-from tfds_builders.paired import Place
+from tfds_builders.paired import Place, paired_part
 from tfds_builders.phantoms.fracture import fracture_phantom
 from tfds_builders.phantoms.fracture_readers import draw_calls, draw_findings
 from tfds_builders.raw import Example, GeneratedOptions, GeneratedSource, RawStudy
+from tfds_builders.vertebral_fracture.images import CHANNELS
 
 MISSING = -1
 _ORDER = 102  # stream of the order of the classes, beside those of a patient
@@ -37,8 +37,7 @@ class Finding(TypedDict):
 
 def example(
     study: RawStudy,
-    t1: Volume,
-    t2: Volume,
+    images: Example,
     label: int,
     segment: Place,
     level: str,
@@ -46,12 +45,11 @@ def example(
     findings: Sequence[Finding],
     metadata: Metadata,
 ) -> Example:
-    """Assembles one example of the data set; T2 is sampled, linearly, at T1's voxel centres.
+    """Assembles one example of the data set.
 
     Args:
       study: names it.
-      t1: in canonical order.
-      t2: in any order, in T1's space.
+      images: the image part, T1 and T2 on T1's grid, in canonical order.
       label: 0 benign, 1 malignant, -1 unknown.
       segment: the abnormal vertebral body, on T1's grid.
       level: of that body; empty where it is not known.
@@ -59,11 +57,9 @@ def example(
       findings: of a radiologist.
       metadata: the rest.
     """
-    matched = resample_to(t2.data, t2.affine, t1.data.shape, t1.affine)
     return {
-        **shared_part(study, t1, metadata),
-        "t1": np.ascontiguousarray(t1.data, np.float32),
-        "t2": np.ascontiguousarray(matched, np.float32),
+        **shared_part(study, metadata),
+        **images,
         "label": label,
         "slice": segment.slice,
         "box": np.asarray(segment.box, np.float32),
@@ -121,10 +117,10 @@ class PhantomSource(GeneratedSource):
         number, malignant = study.details
         seed = self.options.seed_of(number)
         phantom = fracture_phantom(seed, malignant)
+        t1, t2 = Volume(phantom.t1, phantom.t1_affine), Volume(phantom.t2, phantom.t2_affine)
         return example(
             study,
-            Volume(phantom.t1, phantom.t1_affine),
-            Volume(phantom.t2, phantom.t2_affine),
+            paired_part(t1, t2, CHANNELS),
             int(malignant),
             Place(phantom.slice, phantom.box),
             phantom.fracture.level,

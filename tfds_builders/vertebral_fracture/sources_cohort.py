@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tfds_builders.columns import check_subset, metadata, note_pixel_size, pixel_size, read_studies
+from tfds_builders.columns import check_subset, metadata, pixel_size, read_studies
 from tfds_builders.ids import check_ids
-from tfds_builders.paired import check_pair, pair_files, read_series
+from tfds_builders.paired import check_pair, pair_files, paired_part, read_pair
 from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
 from tfds_builders.tables import Row, TableRow, read_known, read_table
+from tfds_builders.vertebral_fracture.images import CHANNELS
 from tfds_builders.vertebral_fracture.sources import Finding, Reading, example
 from tfds_builders.vertebral_fracture.sources_geometry import find_segment, surroundings
 from tfds_builders.vertebral_fracture.sources_readings import (
@@ -18,8 +19,7 @@ from tfds_builders.vertebral_fracture.sources_readings import (
     parse_readers,
 )
 
-SERIES = ("t1", "t2")
-STUDY_COLUMNS = ("patient_id", "study_id", *SERIES, "label")
+STUDY_COLUMNS = ("patient_id", "study_id", *CHANNELS, "label")
 STUDY_EXTRAS = (
     "slice", "row0", "col0", "row1", "col1", "box_mask", "level", "sex", "age", "manufacturer",
     "field_strength_t", "subset", "pixel_spacing_mm",
@@ -57,22 +57,19 @@ class CohortSource(Source):
     def read(self, study: RawStudy) -> Example:
         """T1 in canonical order, T2 sampled on it, and the segment."""
         row: Row = study.details
-        spacing = pixel_size(row, "pixel_spacing_mm")
-        files = study.files[:2]
-        t1, t2 = (read_series(*named, spacing) for named in zip(files, SERIES, strict=True))
-        note_pixel_size(spacing, t1)
-        segment = find_segment(row, t1, self._folder)
-        check_pair(t1, t2, files, surroundings(segment), "the surroundings of the segment")
+        files = dict(zip(CHANNELS, study.files[:2], strict=True))
+        pair = read_pair(files, CHANNELS, pixel_size(row, "pixel_spacing_mm"))
+        segment = find_segment(row, pair.reference, self._folder)
+        check_pair(pair, surroundings(segment), "the surroundings of the segment")
         return example(
             study,
-            t1,
-            t2,
+            paired_part(pair.reference, pair.other, CHANNELS),
             parse_class(row, "label"),
             segment,
             row.get("level", ""),
             self._readings.get(study.study_id, []),
             self._findings.get(study.study_id, []),
-            metadata(row, t1),
+            metadata(row, pair.reference),
         )
 
     def _parse_studies(self, rows: Sequence[TableRow]) -> list[RawStudy]:
@@ -94,5 +91,5 @@ class CohortSource(Source):
 
     def _files(self, where: str, row: Row) -> tuple[Path, ...]:
         """T1, T2 and the mask of the segment where there is one; none if a file is missing."""
-        columns = (*SERIES, "box_mask") if row.get("box_mask") else SERIES
+        columns = (*CHANNELS, "box_mask") if row.get("box_mask") else CHANNELS
         return pair_files(row, columns, self._folder, where, self.ledger)

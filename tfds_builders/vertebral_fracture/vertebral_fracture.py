@@ -13,6 +13,7 @@ from tfds_builders.common import (
     volume_feature,
 )
 from tfds_builders.raw import Example
+from tfds_builders.vertebral_fracture import images
 from tfds_builders.vertebral_fracture.sources import PhantomOptions, PhantomSource
 from tfds_builders.vertebral_fracture.sources_cohort import CohortSource
 
@@ -21,6 +22,8 @@ _README = "tfds_builders/vertebral_fracture/README.md describes the layout."
 
 class VertebralFracture(CohortBuilder):
     """One study: T1 and T2 on T1's grid, the abnormal segment, its label and its readings."""
+
+    channels, read_images = images.CHANNELS, staticmethod(images.read_images)
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         phantom_config(

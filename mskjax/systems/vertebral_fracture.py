@@ -18,7 +18,7 @@ from mskjax import cases
 from mskjax.config import StudyConfig
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
-from mskjax.metrics import estimates, findings, readers
+from mskjax.metrics import estimates
 from mskjax.metrics.grading import Grading
 from mskjax.reporting import pictures
 from mskjax.stages.grading import Head
@@ -39,14 +39,13 @@ from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
+from mskjax.two_stage.readers import TITLE, reader_columns, reader_facts, reader_tables
 from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
 from mskjax.two_stage.system import Predict, Published, pixel_of, predict_parts, sized, spacing_of
 
 HEAD = Head("malignant", 2, column=LABEL)
 GRADING = Grading("malignant", ("benign", "malignant"))
 BY_HAND, DETECTED = "Model, segment by hand", "Model, segment found"
-READER = ("reader", "call", "aided_call")  # fields of the study's tables
-FINDING = ("name", "present")
 REFERENCE_COLOUR, FOUND_COLOUR = (0, 158, 115), (230, 159, 0)
 FIGURES = ("regions_found", "box_iou", "slice_error_mm")
 
@@ -159,12 +158,7 @@ class VertebralFracture(RegionsThenGrades):
 
     def case_columns(self, study: Study, case: str, located: Located, number: int | None) -> Row:
         """The level, what readers called, and what they found."""
-        row: Row = {"level": study["level"]}
-        for name, call, aided in zip(*(study["readers"][k] for k in READER), strict=True):
-            row |= {f"reader_{name}": _class(call), f"aided_{name}": _class(aided)}
-        for name, present in zip(*(study["findings"][k] for k in FINDING), strict=True):
-            row[f"finding_{name}"] = "" if int(present) < 0 else str(int(present))
-        return row
+        return {"level": study["level"], **reader_columns(study, GRADING)}
 
     def picture(
         self, study: Study, reading: Reading, reference: Study | None, phantom: bool
@@ -194,37 +188,14 @@ class VertebralFracture(RegionsThenGrades):
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """Reference and call, and what readers called."""
-        calls = [
-            (name.removeprefix("reader_").replace("_", " "), call)
-            for row in rows
-            for name, call in row.items()
-            if name.startswith("reader_") and call
-        ]
-        return [*super().facts(rows), *calls]
+        return [*super().facts(rows), *reader_facts(rows)]
 
     def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
         """See `System.summarise`; tables of readers and findings too, where the cohort has them."""
         report = super().summarise(rows, resamples, seed)
-        own = cases.graded(rows, GRADING)
-        calls = _columns(own.rows, "reader_")
-        if calls:
-            by_hand = own.probabilities(GRADING, cases.MODEL, oracle=True)
-            found = own.probabilities(GRADING, cases.MODEL)
-            study = readers.ReaderStudy(
-                reference=own.reference,
-                patients=own.patients,
-                models={BY_HAND: GRADING.calls(by_hand), DETECTED: GRADING.calls(found)},
-                probability=GRADING.priced(own.reference, by_hand)[:, 1],
-                readers=calls,
-                aided=_columns(own.rows, "aided_"),
-            )
-            report["tables"] += readers.compare(study, resamples=resamples, seed=seed)
-        present = _columns(own.rows, "finding_")
-        if present:
-            table = findings.findings_table(present, own.reference, GRADING.classes)
-            report["tables"].append(findings.findings_rows(table, GRADING.classes))
-        if calls or present:
-            report["tables_title"] = "Readers and imaging findings"
+        if tables := reader_tables(rows, GRADING, (BY_HAND, DETECTED), resamples, seed):
+            report["tables"] += tables
+            report["tables_title"] = TITLE
         return report
 
 
@@ -244,21 +215,3 @@ def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> Vertebral
         SegmentDetection("segments", find, ("segment",), canvas_in(fitted, "segments", find.patch)),
         SegmentGrading("grades", grade, (HEAD,)),
     )
-
-
-def _class(call: Any) -> str:
-    """A reader's call by name; empty where it is missing (-1)."""
-    return "" if int(call) < 0 else GRADING.classes[int(call)]
-
-
-def _columns(rows: Sequence[Row], prefix: str) -> dict[str, np.ndarray]:
-    """Name -> (N,) 0, 1 or -1 of the columns with a prefix; those that are empty are left out."""
-    numbers = {"": -1, "0": 0, "1": 1, **{name: k for k, name in enumerate(GRADING.classes)}}
-    names = dict.fromkeys(k for row in rows for k in row if k.startswith(prefix))
-    found = {
-        name.removeprefix(prefix).replace("_", " "): np.array(
-            [numbers[r.get(name) or ""] for r in rows]
-        )
-        for name in names
-    }
-    return {name: values for name, values in found.items() if (values >= 0).any()}

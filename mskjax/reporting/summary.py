@@ -59,7 +59,7 @@ def summarise(workdir: Path) -> dict[str, Any]:
     config = parse(StudyConfig, _json(workdir / "config.json"))
     audit = _json(workdir / "cohort.json")
     module = systems.load(config.system)
-    system: System = module.build(config, ())
+    system: System = module.build(config)
     stages = [stage.name for stage in system.stages]
     every_row = cases.read(workdir / "cases.csv")
     kept = sorted({patient for patient, _ in audit["index"]})

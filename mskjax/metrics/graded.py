@@ -10,8 +10,9 @@ import numpy as np
 
 from mskjax.cases import MODEL, Graded, graded
 from mskjax.metrics import entries
-from mskjax.metrics import grading as g
+from mskjax.metrics import grading_figures as g
 from mskjax.metrics.grading import Grading
+from mskjax.metrics.grading_statistic import statistic
 from mskjax.metrics.intervals import padded, room
 from mskjax.tables import Row
 
@@ -46,7 +47,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class _Method:
-    """One method on the cases of one grading; arguments of `metrics.grading`."""
+    """One method on the cases of one grading; arguments of `metrics.grading_figures`."""
 
     reference: np.ndarray
     predicted: np.ndarray
@@ -308,13 +309,13 @@ def _over_folds(grading: Grading, method: _Method, folds: np.ndarray) -> Json:
     weights = np.zeros((-(-len(numbers) // FOLDS_ROOM) * FOLDS_ROOM, size), np.float32)
     weights[: len(numbers), : len(folds)] = numbers[:, None] == folds
     data = {"reference": method.reference, "predicted": method.predicted, "p": method.p}
-    found = jax.device_get(_of_folds(g.statistic(grading), padded(data, size), weights))
+    found = jax.device_get(_of_folds(statistic(grading), padded(data, size), weights))
     names = _OF_FOLDS_OF_TWO if len(grading.classes) == 2 else _OF_FOLDS
     return {
         name: entries.over_folds(found[name][: len(numbers)]) for name in names if name in found
     }
 
 
-@functools.partial(jax.jit, static_argnames="statistic")
-def _of_folds(statistic: Any, data: Any, weights: jax.Array) -> dict[str, jax.Array]:
-    return jax.vmap(functools.partial(statistic, data))(weights)
+@functools.partial(jax.jit, static_argnames="figures_of")
+def _of_folds(figures_of: Any, data: Any, weights: jax.Array) -> dict[str, jax.Array]:
+    return jax.vmap(functools.partial(figures_of, data))(weights)

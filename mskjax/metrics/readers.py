@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mskjax.metrics import classification as c
-from mskjax.metrics.grading import Grading, denominators, label_figures
+from mskjax.metrics.grading import Grading
+from mskjax.metrics.grading_figures import denominators, label_figures
 from mskjax.metrics.intervals import (
     Estimate,
     Statistic,

@@ -11,7 +11,7 @@ from mskjax.config import TrainConfig
 from mskjax.imaging import augment
 from mskjax.models.blocks import Dtype, Norm, check_norm
 from mskjax.models.spinenet import SpineNetGrader
-from mskjax.stages.grading import Grading
+from mskjax.stages.grading import Grader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CropGradingOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class CropGrading(Grading):
+class CropGrading(Grader):
     """Grades crops (slices, rows, cols, channels); subclasses say how crops are cut.
 
     Attributes:

@@ -45,7 +45,7 @@ class Head:
 
 
 @dataclasses.dataclass(frozen=True)
-class Grading(Stage):
+class Grader(Stage):
     """A network with a head per grading; subclasses say what it sees and what it is.
 
     Attributes:

@@ -15,7 +15,7 @@ from mskjax.models.blocks import Dtype, check_norm
 from mskjax.models.pretrained import Classifier
 from mskjax.models.resnet import ResNet
 from mskjax.models.vgg import VGG
-from mskjax.stages.grading import Grading
+from mskjax.stages.grading import Grader
 
 CLIPPED = (0.5, 99.5)  # percentiles of a volume
 
@@ -125,7 +125,7 @@ class ImageGradingOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageGrading(Grading):
+class ImageGrading(Grader):
     """Grades crops ``image`` (N, rows, cols, channels); subclasses say how they are cut.
 
     Attributes:

@@ -10,7 +10,7 @@ from mskjax.data.pipeline import Examples
 from mskjax.metrics import estimates
 from mskjax.reporting import pictures
 from mskjax.reporting.pictures import Label
-from mskjax.stages.grading import Grading as Grader
+from mskjax.stages.grading import Grader
 from mskjax.stages.region_grading import RegionGrading, largest_region
 from mskjax.stages.slice_segmentation import SliceSegmentation
 from mskjax.tables import Row

@@ -15,9 +15,9 @@ from mskjax import cases, subgroups
 from mskjax.baselines import Ridge
 from mskjax.data.pipeline import Examples
 from mskjax.metrics import graded
-from mskjax.metrics import grading as g
+from mskjax.metrics import grading_figures as g
 from mskjax.metrics.graded import Comparison
-from mskjax.stages.grading import Grading as Grader
+from mskjax.stages.grading import Grader
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.grading_task import GradingTask

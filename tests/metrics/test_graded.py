@@ -12,7 +12,7 @@ from sklearn import metrics as sk
 from mskjax import cases, systems
 from mskjax.config import StudyConfig, parse
 from mskjax.metrics import graded
-from mskjax.metrics import grading as g
+from mskjax.metrics import grading_figures as g
 from mskjax.metrics.graded import Comparison
 from mskjax.metrics.grading import Grading
 
@@ -67,7 +67,7 @@ class Table:
             )
 
     def figures(self, grading, p, inside=slice(None)):
-        """What `metrics.grading` says of probabilities."""
+        """What `metrics.grading_figures` says of probabilities."""
         reference, p = self.reference[grading.task][inside], p[inside]
         patients = np.array(self.patients)[inside].tolist()
         priced = grading.priced(reference, p)

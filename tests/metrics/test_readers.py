@@ -10,7 +10,8 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from mskjax.metrics import readers as r
-from mskjax.metrics.grading import Grading, label_figures
+from mskjax.metrics.grading import Grading
+from mskjax.metrics.grading_figures import label_figures
 from mskjax.metrics.intervals import holm
 
 BOOTSTRAP = {"resamples": 200, "seed": 5}

@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from mskjax.config import TrainConfig
 from mskjax.imaging.augment import CropAugmentation
 from mskjax.models.losses import squared_emd
-from mskjax.stages.grading import Grading, Head
+from mskjax.stages.grading import Grader, Head
 
 PFIRRMANN = Head("pfirrmann", 5, lowest=1)
 TASK_A = Head("task_a", 2, column="goutallier", grouped=(0, 0, -1, 1, 1))
@@ -29,7 +29,7 @@ class Options:
     augmentation: CropAugmentation = STRENGTHS
 
 
-class Grader(Grading):
+class ToyGrader(Grader):
     def model(self):
         return nn.Dense(1)
 
@@ -42,7 +42,7 @@ class Grader(Grading):
 
 def grader(balance="none", heads=HEADS, **options):
     train = TrainConfig(steps=9, batch_size=4, warmup_steps=0, balance=balance)
-    return Grader("grades", Options(train, **options), heads)
+    return ToyGrader("grades", Options(train, **options), heads)
 
 
 def test_grades_become_classes():

@@ -1,0 +1,141 @@
+"""The figures of a grading as functions of arrays and case weights, for the patient bootstrap.
+
+The statistic is a frozen dataclass that knows no names, so that a bootstrap is compiled once for
+all gradings into as many classes; `metrics.grading_figures` gives the figures their names.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mskjax.metrics import classification as c
+from mskjax.metrics.grading import Grading
+
+Figures = dict[str, jax.Array]
+
+LEAST_PROBABILITY = 1e-6  # of the log loss: one missed case costs 13.8 nats, not infinity
+
+
+@dataclasses.dataclass(frozen=True)
+class _Statistic:
+    """Figures of weighted cases; a vector has one figure for each class or pair of classes.
+
+    Attributes:
+      count: of classes, K.
+      ordinal: see `Grading`.
+      parts: names of `_PARTS`.
+    """
+
+    count: int
+    ordinal: bool
+    parts: tuple[str, ...]
+
+    def __call__(self, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+        found: Figures = {}
+        for part in self.parts:
+            found |= _PARTS[part](self, data, weights)
+        return found
+
+
+def _of_labels(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+    reference, predicted, count = data["reference"], data["predicted"], self.count
+    matrix = c.confusion_matrix(reference, predicted, count, weights, missed=True)
+    sensitivity, specificity = c.sensitivity_per_class(matrix), c.specificity_per_class(matrix)
+    ppv = c.ppv_per_class(matrix)
+    found = {
+        "accuracy": c.accuracy(matrix),
+        "balanced_accuracy": c.balanced_accuracy(matrix),
+        "cohen_kappa": c.cohen_kappa(matrix),
+        "f1_macro": c.f1_macro(matrix),
+        "f1_weighted": c.f1_weighted(matrix),
+    }
+    if self.ordinal:
+        near = (jnp.abs(reference - predicted) <= 1) & (predicted < count)
+        found["quadratic_weighted_kappa"] = c.quadratic_weighted_kappa(matrix)
+        found["within_one_grade"] = (near * weights).sum() / weights.sum()
+    if count == 2:
+        return found | {
+            "balanced_accuracy": sensitivity.mean(),  # null unless both classes occur
+            "sensitivity": sensitivity[1],
+            # The share of negatives called negative: a missed negative is none of them.
+            "specificity": sensitivity[0],
+            "ppv": ppv[1],
+            "npv": ppv[0],
+            "f1": c.f1_per_class(matrix)[1],
+        }
+    return found | {
+        "specificity_macro": specificity.mean(),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "ppv": ppv,
+    }
+
+
+def _of_probabilities(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+    p, reference = data["p"], data["reference"]
+    found = {
+        "brier": c.brier(p, reference, weights),
+        "log_loss": c.log_loss(p, reference, LEAST_PROBABILITY, weights),
+        "ece": c.ece(p, reference, weights),
+    }
+    if self.count == 2:
+        return found
+    # All at once: a program with a sort for each class and each pair compiles slowly.
+    own = reference[:, None] == jnp.arange(self.count)[None]
+    each = jax.vmap(c.auroc, (1, 1, None))(p, own, weights)
+    of_pair = jax.vmap(c.pairwise_auroc, (None, None, 0, 0, None))
+    pairs = of_pair(p, reference, *jnp.triu_indices(self.count, 1), weights)
+    return found | {
+        "auroc_ovr_macro": each.mean(), "auroc_ovo_macro": pairs.mean(), "auroc": pairs,
+    }  # fmt: skip
+
+
+def _of_ranks(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+    score, positive = _score(data), data["reference"] == 1
+    return {
+        "auroc": c.auroc(score, positive, weights),
+        "average_precision": c.average_precision(score, positive, weights),
+    }
+
+
+def _auroc(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+    return {"auroc": c.auroc(_score(data), data["reference"] == 1, weights)}
+
+
+def _operating_point(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+    reached = c.sensitivity_at_specificity(_score(data), data["reference"] == 1, 0.9, weights)
+    return {"sensitivity_at_specificity_90": reached}
+
+
+def _score(data: Mapping[str, Any]) -> jax.Array:
+    return data["score"] if "score" in data else data["p"][:, 1]
+
+
+_PARTS: Mapping[str, Callable[[_Statistic, Mapping[str, Any], jax.Array], Figures]] = {
+    "labels": _of_labels,
+    "probabilities": _of_probabilities,
+    "ranks": _of_ranks,
+    "auroc": _auroc,
+    "operating_point": _operating_point,
+}
+ALL = ("labels", "probabilities")
+_OF_TWO = ("ranks", "operating_point")
+
+
+def statistic(grading: Grading, parts: tuple[str, ...] = ALL) -> _Statistic:
+    """(data, weights) -> figures, for `intervals.patient_bootstrap`.
+
+    Args:
+      grading: its number of classes, K, and their order matter, its names do not.
+      parts: which figures; those of probabilities include the ranks where K = 2.
+
+    Returns:
+      A hashable function of ``data`` ((N,) int ``reference``, (N,) int ``predicted`` and, as the
+      parts need, (N, K) ``p`` or (N,) ``score``) and (N,) weights.
+    """
+    if parts == ALL and len(grading.classes) == 2:
+        parts += _OF_TWO
+    return _Statistic(len(grading.classes), grading.ordinal, parts)

@@ -77,7 +77,7 @@ def summarise(
 ) -> Json:
     """Parts of report.json: figures, baselines, confusion, calibration, ROC, folds, subgroups.
 
-    Figures carry the name of the task where there are several gradings.
+    All figures carry the name of their task, ``<figure>_<task>``.
 
     Args:
       rows: of cases.csv.
@@ -89,11 +89,12 @@ def summarise(
 
     Returns:
       ``end_to_end``, ``oracle_region``, ``baselines``, ``confusion``, ``calibration``, ``roc``,
-      ``folds``, ``subgroups``, ``tables``, and ``tables_title`` where methods are compared.
+      ``folds``, ``subgroups``, ``tables``, ``tables_title`` where methods are compared, and
+      ``gradings``: task -> names of its ``figures``, and of those to show apart (``further``).
     """
     report: Json = {
         "end_to_end": {}, "oracle_region": {}, "baselines": {}, "confusion": {}, "calibration": {},
-        "roc": {}, "folds": {}, "subgroups": {}, "tables": [],
+        "roc": {}, "folds": {}, "subgroups": {}, "tables": [], "gradings": {},
     }  # fmt: skip
     settings = {"resamples": resamples, "seed": seed}
     methods = list(comparison.methods) if comparison else [MODEL]
@@ -101,8 +102,7 @@ def summarise(
         cases = graded(rows, grading)
         if not cases.rows:
             continue
-        task = grading.task if len(gradings) > 1 else ""
-        part = _Part(grading, cases, methods[0], task, settings)
+        part = _Part(grading, cases, methods[0], settings)
         part.add_figures(report)
         part.add_drawings(report)
         if comparison and len(methods) > 1:
@@ -118,10 +118,8 @@ def summarise(
 class _Part:
     """What one grading adds to a report."""
 
-    def __init__(
-        self, grading: Grading, cases: Graded, method: str, task: str, settings: Mapping[str, int]
-    ):
-        self.grading, self.cases, self.method, self.task = grading, cases, method, task
+    def __init__(self, grading: Grading, cases: Graded, method: str, settings: Mapping[str, int]):
+        self.grading, self.cases, self.method, self.task = grading, cases, method, grading.task
         self.settings = dict(settings)
         self.ours = _Method.of(cases, grading, method)
         self.figures = self._figures(self.ours)
@@ -134,6 +132,10 @@ class _Part:
 
     def add_figures(self, report: Json) -> None:
         """End to end, on reference regions, baselines, and the model against ridge."""
+        report["gradings"][self.task] = {
+            "figures": list(g.named(self.figures, self.task)),
+            "further": list(g.named(dict.fromkeys(g.further(self.grading)), self.task)),
+        }
         report["end_to_end"] |= g.named(self.figures, self.task)
         report["oracle_region"] |= g.named(self.ideal_figures, self.task)
         reference, patients = self.cases.reference, self.cases.patients

@@ -25,6 +25,8 @@ from mskjax.metrics.intervals import Estimate, paired_patient_bootstrap, patient
 
 Json = dict[str, Any]
 
+_NOBODY = np.zeros(0, int)
+
 
 def figures(
     grading: Grading,
@@ -149,8 +151,20 @@ def difference(
 
 
 def named(figures: Mapping[str, Any], task: str) -> Json:
-    """Figures with the task behind their names; an empty task leaves them as they are."""
-    return {f"{name}_{task}" if task else name: value for name, value in figures.items()}
+    """Figures with the task behind their names, as reports have them."""
+    return {f"{name}_{task}": value for name, value in figures.items()}
+
+
+def further(grading: Grading) -> list[str]:
+    """Names of the figures that a report shows apart from the leading ones.
+
+    Of K > 2 those of single classes and of pairs of classes; of two classes, whose figures are
+    few, the means of F1 over both.
+    """
+    if len(grading.classes) == 2:
+        return ["f1_macro", "f1_weighted"]
+    # Every figure with a denominator of its own is a class's or a pair's.
+    return list(denominators(grading, _NOBODY, _NOBODY))
 
 
 def denominators(

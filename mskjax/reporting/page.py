@@ -18,6 +18,7 @@ from mskjax.reporting.checklist import checklist
 # Base64 adds a third: with 5 MB of pictures the page stays below about 8 MB.
 _PICTURE_BYTES = 5_000_000
 _MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
+_NOTHING: Mapping[str, Any] = {"end_to_end": {}, "oracle_region": {}}
 _FORESTS = 4  # comparisons drawn; all of them are in the tables
 
 # Anchor -> title, in reading order.  `checklist` refers to sections by these titles.
@@ -71,6 +72,8 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
         subgroups, architecture, recipe, curves, checklist, rules, limits, repetitions, held_out,
         external, model_card, and those that systems add:
 
+        - gradings, ``{task: {"figures": [name], "further": [name]}}``: tables have the figures of
+          a task under its title, and those that are further ones folded away below.
         - tables, ``[{"id": str, "title": str, "note": str, "columns": [str], "rows": [[cell]]}]``
           with cell = text, number, None or estimate, under the heading tables_title; a column
           called ``p``, ``p ...`` or ``p, ...`` holds p-values.
@@ -118,10 +121,22 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "headline": report.get("headline"),
         "created": report.get("created"),
         "contents": _contents(report),
-        "results": _side_by_side(report),
-        "held_out": _side_by_side(report["held_out"]) if report.get("held_out") else [],
+        "results": _by_grading(_side_by_side(report), report),
+        "stages": {
+            name: _by_grading([{"metric": k, "estimate": e} for k, e in own.items()], report)
+            for name, own in report["stages"].items()
+        },
+        "external": _by_grading(
+            [{"metric": k, "estimate": e} for k, e in (report.get("external") or {}).items()],
+            report,
+        ),
+        "held_out": _by_grading(_side_by_side(report.get("held_out") or _NOTHING), report),
         "repetitions": _over_repetitions(report.get("repetitions") or []),
-        "baselines": _beside_baselines(report),
+        "baselines": _by_grading(_beside_baselines(report), report),
+        "subgroups": {
+            group: _by_grading(_of_strata(strata), report)
+            for group, strata in (report.get("subgroups") or {}).items()
+        },
         "tables": [_table(table) for table in report.get("tables") or []],
         "published": _beside_published(report),
         "forests": list(_forests(report, phantom)),
@@ -160,6 +175,40 @@ def _contents(report: Mapping[str, Any]) -> dict[str, str]:
     """Titles of the sections that this report has."""
     named = SECTIONS | {"tables": report.get("tables_title") or SECTIONS["tables"]}
     return {key: title for key, title in named.items() if key in _ALWAYS or report.get(key)}
+
+
+def _by_grading(
+    rows: Sequence[Mapping[str, Any]], report: Mapping[str, Any]
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Rows under the title of their grading: those that lead a section, and the further ones.
+
+    Args:
+      rows: each with the name of its ``metric``.
+      report: whose ``gradings`` say which figures belong together; without these all rows lead,
+        under no title.
+
+    Returns:
+      ``leading`` and ``further``: title -> rows, each with a ``name`` that leaves out the task.
+    """
+    gradings = report.get("gradings") or {}
+    tasks = {name: task for task, own in gradings.items() for name in own["figures"]}
+    apart = {name for own in gradings.values() for name in own["further"]}
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {"leading": {}, "further": {}}
+    for row in rows:
+        task = tasks.get(row["metric"], "")
+        name = row["metric"].removesuffix(f"_{task}") if task else row["metric"]
+        place = found["further" if row["metric"] in apart else "leading"]
+        place.setdefault(wording.label(task) if task else "", []).append({**row, "name": name})
+    return found
+
+
+def _of_strata(strata: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each metric with its estimate in each stratum."""
+    names = dict.fromkeys(name for estimates in strata.values() for name in estimates)
+    return [
+        {"metric": name, "others": [estimates.get(name) for estimates in strata.values()]}
+        for name in names
+    ]
 
 
 def _side_by_side(report: Mapping[str, Any]) -> list[dict[str, Any]]:

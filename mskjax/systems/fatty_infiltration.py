@@ -102,6 +102,7 @@ class FattyInfiltration(RegionThenGrade):
             "readers",
             "agreement of readers on Goutallier grades",
             "five grades, between readers; no model is meant",
+            needs="a head for goutallier in config.stages.grades.heads",
         ),
     )
 

@@ -66,6 +66,7 @@ REFERENCE_COLOUR, FOUND_COLOUR = (0, 158, 115), (230, 159, 0)
 CORNERS = ("row0", "col0", "row1", "col1")
 
 CINA = "Cina et al., Brain & Spine 2024;4:102738"
+PRESENCE = "a head for presence in config.stages.grades.heads"
 THEIRS = "other cohorts of paired T1 and T2, types 0 to 2; mean over types"
 
 
@@ -153,6 +154,7 @@ class ModicChanges(RegionsThenGrades):
             "external",
             "SpineNet, presence of Modic changes",
             "presence, other cohort, trained on thousands",
+            needs=PRESENCE,
         ),
         Published(
             "cohen_kappa_presence",
@@ -160,6 +162,7 @@ class ModicChanges(RegionsThenGrades):
             "external",
             "Gao et al. 2022",
             "presence, other cohort and network",
+            needs=PRESENCE,
         ),
     )
 

@@ -88,12 +88,8 @@ class RegionsThenGrades(System):
     @property
     def primary(self) -> str:  # type: ignore[override]
         """The leading figure, by the name it has in the report."""
-        (name,) = g.named({self.lead: None}, self.task_name(self.tasks[0]))
+        (name,) = g.named({self.lead: None}, self.tasks[0].grading.task)
         return name
-
-    def task_name(self, task: GradingTask) -> str:
-        """What stands behind the figures of a task: nothing where there is one task only."""
-        return task.grading.task if len(self.tasks) > 1 else ""
 
     # What a system says.
 

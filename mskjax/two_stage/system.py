@@ -18,7 +18,17 @@ Predict = Callable[[str, Examples], dict[str, np.ndarray]]  # (stage name, examp
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A published figure, set beside ours as a reference and never as a claim."""
+    """A published figure, set beside ours as a reference and never as a claim.
+
+    Attributes:
+      metric: name of our figure, with its task.
+      value: as published.
+      n: what it was measured on, in words.
+      source: the publication.
+      why: it is not comparable with ours.
+      ci: 95 % interval.
+      needs: what a run must have for a figure of ours, where the default run has none.
+    """
 
     metric: str
     value: float
@@ -26,6 +36,7 @@ class Published:
     source: str
     why: str
     ci: tuple[float, float] | None = None
+    needs: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The row of report.json; no published figure here shares cohort and protocol with us."""

@@ -161,8 +161,8 @@ def test_every_patient_is_scored_and_the_unlabelled_one_for_the_segment_only(wor
     report = report_of(workdir)
     p = [float(r["oracle_p_model_malignant_malignant"]) for r in cases]
     auroc = roc_auc_score([r["reference_malignant"] == "malignant" for r in cases], p)
-    assert report["oracle_region"]["auroc"]["value"] == pytest.approx(auroc, abs=1e-5)
-    assert report["oracle_region"]["auroc"]["n"] == 8
+    assert report["oracle_region"]["auroc_malignant"]["value"] == pytest.approx(auroc, abs=1e-5)
+    assert report["oracle_region"]["auroc_malignant"]["n"] == 8
     found = np.mean([r["regions_found"] == "1" for r in segments])
     assert report["stages"]["segments"]["regions_found"]["value"] == pytest.approx(found)
 

@@ -120,10 +120,28 @@ def named_figures(report):
     return {place: list(figures) for place, figures in places.items()}
 
 
-def test_one_grading_does_not_carry_its_task(nominal):
+def test_one_grading_carries_its_task_as_well(nominal):
     for place, names in named_figures(nominal[1]).items():
-        assert "balanced_accuracy" in names, place
-        assert not any(name.endswith("_modic") for name in names), place
+        assert "balanced_accuracy_modic" in names, place
+        assert all(name.endswith("_modic") for name in names), place
+
+
+def test_figures_of_classes_and_pairs_are_told_from_the_leading_ones(nominal, several):
+    """At most about a dozen of a grading lead a report, whatever the number of its classes."""
+    for (_, report), gradings in ((nominal, [THREE]), (several, [ORDERED, TWO])):
+        assert list(report["gradings"]) == [grading.task for grading in gradings]
+        for grading in gradings:
+            own = report["gradings"][grading.task]
+            assert set(own["further"]) < set(own["figures"]) <= set(report["end_to_end"])
+            leading = [name for name in own["figures"] if name not in own["further"]]
+            assert len(leading) <= 14
+            assert not any("_vs_" in name for name in leading)
+            if len(grading.classes) > 2:
+                ends = tuple(f"_{name}_{grading.task}" for name in grading.classes)
+                assert not any(name.endswith(ends) for name in leading)
+                assert all(name.endswith(ends) for name in own["further"])
+    union = [name for own in report["gradings"].values() for name in own["figures"]]
+    assert union == list(report["end_to_end"])
 
 
 def test_several_gradings_carry_their_tasks_everywhere(several):
@@ -138,7 +156,7 @@ def test_several_gradings_carry_their_tasks_everywhere(several):
 def test_figures_are_those_of_the_grading_end_to_end_and_on_reference_regions(nominal, several):
     for (table, report), gradings in ((nominal, [THREE]), (several, [ORDERED, TWO])):
         for grading in gradings:
-            task = grading.task if len(gradings) > 1 else ""
+            task = grading.task
             ours = g.named(table.figures(grading, table.p[grading.task]["none"]), task)
             assert {k: report["end_to_end"][k] for k in ours} == ours
             there = ~np.isnan(table.oracle[grading.task]).any(1)
@@ -150,11 +168,11 @@ def test_the_oracle_is_of_the_cases_that_have_a_reference_region(nominal):
     table, report = nominal
     there = np.delete(np.arange(COUNT), NO_REGION)
     calls = table.oracle["modic"][there].argmax(1)
-    accuracy = report["oracle_region"]["accuracy"]
+    accuracy = report["oracle_region"]["accuracy_modic"]
     assert accuracy["n"] == COUNT - len(NO_REGION)
     assert accuracy["value"] == pytest.approx(np.mean(calls == table.reference["modic"][there]))
     assert accuracy["patients"] == len({table.patients[i] for i in there})
-    assert report["end_to_end"]["accuracy"]["n"] == COUNT
+    assert report["end_to_end"]["accuracy_modic"]["n"] == COUNT
 
 
 def test_without_any_reference_region_there_is_no_oracle():
@@ -163,7 +181,7 @@ def test_without_any_reference_region_there_is_no_oracle():
     ]
     report = graded.summarise(rows, [TWO], **SETTINGS)
     assert report["oracle_region"] == {}
-    assert report["end_to_end"]["accuracy"]["n"] == COUNT
+    assert report["end_to_end"]["accuracy_presence"]["n"] == COUNT
     assert [curve["label"] for curve in report["roc"]["presence"]] == ["end to end", "ridge"]
 
 
@@ -172,16 +190,16 @@ def test_baselines_and_the_difference_to_ridge(nominal):
     reference, found = table.reference["modic"], report["baselines"]
     assert list(found) == ["majority", "ridge", "model_minus_ridge"]
     majority = np.full(COUNT, 1)
-    assert found["majority"]["accuracy"]["value"] == pytest.approx(np.mean(reference == 1))
-    assert found["majority"]["balanced_accuracy"]["value"] == pytest.approx(1 / 3)
-    assert found["majority"]["cohen_kappa"]["value"] == pytest.approx(0, abs=1e-6)
+    assert found["majority"]["accuracy_modic"]["value"] == pytest.approx(np.mean(reference == 1))
+    assert found["majority"]["balanced_accuracy_modic"]["value"] == pytest.approx(1 / 3)
+    assert found["majority"]["cohen_kappa_modic"]["value"] == pytest.approx(0, abs=1e-6)
     ridge = THREE.rounded(table.ridge["modic"])
     assert ridge[list(MISSED)].tolist() == [3, 3]
     ours = THREE.calls(table.p["modic"]["none"])
     for name, calls in (("majority", majority), ("ridge", ridge)):
         expected = g.label_figures(THREE, reference, calls, table.patients, **SETTINGS)
-        assert found[name] == expected
-    difference = found["model_minus_ridge"]["accuracy"]
+        assert found[name] == g.named(expected, "modic")
+    difference = found["model_minus_ridge"]["accuracy_modic"]
     expected = np.mean(ours == reference) - np.mean(ridge == reference)
     assert difference["value"] == pytest.approx(expected, abs=1e-6)
     assert difference["ci95"][0] < difference["value"] < difference["ci95"][1]
@@ -222,7 +240,7 @@ def test_curves_of_two_classes_and_of_more(nominal, several):
     assert areas == pytest.approx(
         [sk.roc_auc_score(reference == k, p[:, k]) for k in range(3)], abs=1e-5
     )
-    mean = report["end_to_end"]["auroc_ovr_macro"]["value"]
+    mean = report["end_to_end"]["auroc_ovr_macro_modic"]["value"]
     assert mean == pytest.approx(np.mean(areas), abs=1e-5)
 
 
@@ -337,10 +355,10 @@ def test_folds_stand_by_number_and_one_without_a_class_is_left_out():
         row |= {"fold": str(fold), "reference_presence": TWO.classes[int(reference)]}
         row |= {"p_model_presence_absent": str(1 - p), "p_model_presence_present": str(p)}
     found = summarise(table, [TWO])["folds"]
-    assert found["auroc"] == {
+    assert found["auroc_presence"] == {
         "mean": 0.5, "sd": pytest.approx(np.sqrt(0.5)), "values": [0, None, 1], "folds": 2,
     }  # fmt: skip
-    assert found["specificity"]["values"] == [0, 1, 1]
+    assert found["specificity_presence"]["values"] == [0, 1, 1]
 
 
 def test_subgroups_are_figures_of_their_own_cases(nominal, several):
@@ -349,7 +367,7 @@ def test_subgroups_are_figures_of_their_own_cases(nominal, several):
     right = THREE.calls(table.p["modic"]["none"]) == table.reference["modic"]
     groups = strata(table.rows)["half"]
     for name, inside in groups.items():
-        figure = report["subgroups"]["half"][name]["accuracy"]
+        figure = report["subgroups"]["half"][name]["accuracy_modic"]
         assert figure["value"] == pytest.approx(right[inside].mean())
         assert figure["n"] == COUNT // 2
     # Of the first grading alone.
@@ -435,11 +453,17 @@ def test_the_same_binary_cases_have_the_same_figures_whatever_the_system():
             for i, row in enumerate(who)
         ]
         text = [{k: str(v) for k, v in row.items()} for row in rows]
-        reports[name] = system.summarise(text, **SETTINGS)
-        assert system.primary in reports[name]["end_to_end"]
+        report = system.summarise(text, **SETTINGS)
+        assert system.primary in report["end_to_end"]
+        # The same names, but for the task.
+        places = {place: report[place] for place in ("end_to_end", "oracle_region")}
+        places |= report["baselines"]
+        reports[name] = {
+            place: {k.removesuffix(f"_{task.grading.task}"): v for k, v in figures.items()}
+            for place, figures in places.items()
+        }
     for a, b in itertools.pairwise(reports.values()):
-        for place in ("end_to_end", "oracle_region", "baselines"):
-            assert a[place] == b[place]
+        assert a == b
     oracle = {k: v["value"] for k, v in reports["modic_changes"]["oracle_region"].items()}
     assert oracle["brier"] == pytest.approx(sk.brier_score_loss(reference, p), abs=1e-6)
     assert oracle["f1"] == pytest.approx(sk.f1_score(reference, p >= 0.5), abs=1e-6)

@@ -18,12 +18,19 @@ def estimate(value: float | None, lo: float = 0.0, hi: float = 1.0, **more: Any)
 
 
 _GRADING = {
-    "quadratic_weighted_kappa": estimate(0.7123, 0.6412, 0.7789),
-    "balanced_accuracy": estimate(0.6541, 0.5902, 0.7205),
-    "accuracy": estimate(0.7055, 0.6301, 0.7742),
-    "auroc_mild_vs_moderate": estimate(0.8437, 0.7716, 0.9021, n=101),
-    "sensitivity_severe": estimate(None, n=0, why="no severe disc in the cohort"),
-    "ece": estimate(0.0912, 0.0611, 0.1388),
+    "quadratic_weighted_kappa_pfirrmann": estimate(0.7123, 0.6412, 0.7789),
+    "balanced_accuracy_pfirrmann": estimate(0.6541, 0.5902, 0.7205),
+    "accuracy_severity": estimate(0.7055, 0.6301, 0.7742),
+    "auroc_mild_vs_moderate_severity": estimate(0.8437, 0.7716, 0.9021, n=101),
+    "sensitivity_severe_severity": estimate(None, n=0, why="no severe disc in the cohort"),
+    "ece_severity": estimate(0.0912, 0.0611, 0.1388),
+}
+_GRADINGS = {
+    task: {
+        "figures": [name for name in _GRADING if name.endswith(f"_{task}")],
+        "further": [f"auroc_mild_vs_moderate_{task}", f"sensitivity_severe_{task}"],
+    }
+    for task in ("pfirrmann", "severity")
 }
 _REPORT: dict[str, Any] = {
     "system": "disc_degeneration",
@@ -55,23 +62,24 @@ _REPORT: dict[str, Any] = {
             "nsd_disc": estimate(0.9312, 0.9105, 0.9488),
             "hd95_disc": estimate(1.8731, 1.5142, 2.4416),
         },
-        "grade": {"accuracy": estimate(0.7192, 0.6460, 0.7853, method="Wilson")},
+        "grade": {"accuracy_severity": estimate(0.7192, 0.6460, 0.7853, method="Wilson")},
         "grade_without_figures": {},
     },
     "end_to_end": _GRADING,
+    "gradings": _GRADINGS,
     "oracle_region": {
         name: entry if entry["value"] is None else {**entry, "value": entry["value"] + 0.0111}
         for name, entry in _GRADING.items()
     },
     "baselines": {
         "majority_class": {
-            "accuracy": estimate(0.3973, 0.3311, 0.4671),
-            "balanced_accuracy": estimate(0.3333, 0.3333, 0.3333),
+            "accuracy_severity": estimate(0.3973, 0.3311, 0.4671),
+            "balanced_accuracy_pfirrmann": estimate(0.3333, 0.3333, 0.3333),
         },
         "ridge_4_features": {
-            "quadratic_weighted_kappa": estimate(0.5310, 0.4402, 0.6101),
-            "accuracy": estimate(0.5051, 0.4420, 0.5699),
-            "balanced_accuracy": estimate(0.4290, 0.3705, 0.4902),
+            "quadratic_weighted_kappa_pfirrmann": estimate(0.5310, 0.4402, 0.6101),
+            "accuracy_severity": estimate(0.5051, 0.4420, 0.5699),
+            "balanced_accuracy_pfirrmann": estimate(0.4290, 0.3705, 0.4902),
         },
     },
     "tables_title": "Readers and further comparisons",
@@ -105,7 +113,7 @@ _REPORT: dict[str, Any] = {
             "why": "other cohort; discs of one patient lie on both sides of the split",
         },
         {
-            "metric": "accuracy",
+            "metric": "accuracy_severity",
             "value": 0.913,
             "ci": [0.84, 0.96],
             "n": "94 discs",
@@ -173,7 +181,7 @@ _REPORT: dict[str, Any] = {
         ]
     },
     "folds": {
-        "quadratic_weighted_kappa": {
+        "quadratic_weighted_kappa_pfirrmann": {
             "mean": 0.709,
             "sd": 0.051,
             "values": [0.66, 0.71, 0.78, 0.69, 0.705],
@@ -184,12 +192,14 @@ _REPORT: dict[str, Any] = {
     "subgroups": {
         "level": {
             str(level): {
-                "accuracy": estimate(0.65 + 0.03 * level, 0.55, 0.9, n=29),
-                "quadratic_weighted_kappa": estimate(0.6 + 0.02 * level, 0.45, 0.82, n=29),
+                "accuracy_severity": estimate(0.65 + 0.03 * level, 0.55, 0.9, n=29),
+                "quadratic_weighted_kappa_pfirrmann": estimate(
+                    0.6 + 0.02 * level, 0.45, 0.82, n=29
+                ),
             }
             for level in range(1, 6)
         },
-        "sex": {"F": {"accuracy": estimate(0.71, 0.61, 0.79, n=80)}, "M": {}},
+        "sex": {"F": {"accuracy_severity": estimate(0.71, 0.61, 0.79, n=80)}, "M": {}},
     },
     "architecture": [
         {"stage": "segment", "parameters": 1_946_881, "table": "conv1/kernel  (3, 3, 1, 32)  288"},
@@ -238,10 +248,10 @@ _REPORT["repetitions"] = [
     {
         "repetition": number,
         "end_to_end": {
-            "accuracy": estimate(value),
+            "accuracy_severity": estimate(value),
             "auroc_task_d": estimate(None, why="one class"),
         },
-        "oracle_region": {"accuracy": estimate(value + 0.1)},
+        "oracle_region": {"accuracy_severity": estimate(value + 0.1)},
     }
     for number, value in enumerate((0.7056, 0.6612, 0.7391))
 ]

@@ -130,6 +130,32 @@ def test_every_estimate_is_on_the_page(report, page):
     assert "without figures" not in page.sections["stages"].lower()
 
 
+def test_figures_of_classes_and_pairs_are_folded_away_below_the_leading_ones(page, pages):
+    results = page.words("results")
+    leading, further = results.split("Per class and pair (2 further figures)")
+    assert "Pfirrmann Quadratic weighted kappa 0.712" in leading
+    assert "Severity Accuracy 0.706" in leading
+    assert "mild vs moderate" not in leading
+    assert "Severity AUROC, mild vs moderate 0.844" in further
+    folded = [a for tag, a in page.tags if tag == "details" and a.get("class") == "further"]
+    assert folded
+    assert all("open" not in a for a in folded)
+    # Paper cannot be unfolded.
+    style = pages["real"].read_text().split("@media print")[1]
+    assert "details::details-content { content-visibility: visible; height: auto; }" in style
+
+
+def test_a_published_value_without_a_figure_of_ours_cannot_be_overlooked(report, render):
+    report["published"] = [
+        {**report["published"][0], "metric": "dice_unknown"},
+        {**report["published"][0], "metric": "cohen_kappa_presence", "needs": "the head presence"},
+    ]
+    published = render(report).words("published")
+    assert "Dice, unknown no figure of this run is called dice_unknown 0.920" in published
+    said = "Cohen's kappa, presence not computed in this run, which would need the head presence"
+    assert said in published
+
+
 def test_published_values_stand_beside_ours_with_the_reason(page):
     published = page.words("published")
     assert "Dice, disc 0.871 (0.853 to 0.887) stage segment, n = 146 0.920" in published
@@ -266,8 +292,8 @@ def test_folds_are_told_from_intervals_and_undefined_ones_are_dashes(page):
 
 def test_repetitions_stand_with_their_spread_and_are_not_averaged(page):
     words = page.words("repetitions")
-    assert "Accuracy End-to-end 0.661 to 0.739 0.706, 0.661, 0.739" in words
-    assert "Accuracy Reference region 0.761 to 0.839 0.806, 0.761, 0.839" in words
+    assert "Accuracy, severity End-to-end 0.661 to 0.739 0.706, 0.661, 0.739" in words
+    assert "Accuracy, severity Reference region 0.761 to 0.839 0.806, 0.761, 0.839" in words
     assert "AUROC, task D End-to-end – –, –, –" in words
 
 

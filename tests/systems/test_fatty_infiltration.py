@@ -183,12 +183,12 @@ def test_task_d_without_a_head_is_read_from_the_first_task():
     assert report["end_to_end"]["auroc_task_d"]["value"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_one_task_alone_needs_no_name():
+def test_one_task_alone_is_named_as_well():
     alone = system(heads=("D",))
-    assert alone.primary == "auroc"
+    assert alone.primary == "auroc_task_d"
     report = alone.summarise(scored(GRADES, P, declared=alone), 20, 0)
     expected = roc_auc_score(np.array(GRADES) > 2, P)
-    assert report["end_to_end"]["auroc"]["value"] == pytest.approx(expected, abs=1e-5)
+    assert report["end_to_end"]["auroc_task_d"]["value"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_grade_two_trains_no_network_of_task_a_alone():

@@ -65,7 +65,7 @@ SMALL = {
 LEAST = {"fatty_infiltration": 0.9, "vertebral_fracture": 0.65, "modic_changes": 0.7}
 FIGURE = {
     "fatty_infiltration": "auroc_task_a",
-    "vertebral_fracture": "auroc",
+    "vertebral_fracture": "auroc_malignant",
     "modic_changes": "auroc_presence",
 }
 FIRST_STAGE = {

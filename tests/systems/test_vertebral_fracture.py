@@ -97,15 +97,19 @@ def test_figures_agree_with_scikit_learn():
     reference, p = np.array(LABELS), np.array(P)
     for place in ("end_to_end", "oracle_region"):
         figures = report[place]
-        assert figures["auroc"]["value"] == pytest.approx(roc_auc_score(reference, p), abs=1e-5)
-        assert figures["accuracy"]["value"] == pytest.approx(accuracy_score(reference, p >= 0.5))
-        assert figures["sensitivity"]["value"] == pytest.approx(0.8)
-        assert figures["specificity"]["value"] == pytest.approx(0.8)
+        assert figures["auroc_malignant"]["value"] == pytest.approx(
+            roc_auc_score(reference, p), abs=1e-5
+        )
+        assert figures["accuracy_malignant"]["value"] == pytest.approx(
+            accuracy_score(reference, p >= 0.5)
+        )
+        assert figures["sensitivity_malignant"]["value"] == pytest.approx(0.8)
+        assert figures["specificity_malignant"]["value"] == pytest.approx(0.8)
     assert report["stages"]["segments"]["regions_found"]["value"] == 1
     assert report["stages"]["segments"]["box_iou"]["value"] == 1
     assert report["stages"]["segments"]["slice_error_mm"]["value"] == 0
     assert report["stages"]["grades"] == report["oracle_region"]
-    assert system().primary == "auroc"
+    assert system().primary == "auroc_malignant"
     assert {p.metric for p in vf.VertebralFracture.published} <= set(report["end_to_end"])
 
 
@@ -125,9 +129,9 @@ def test_a_segment_that_is_missed_costs_its_patient_end_to_end_and_not_as_publis
     report = system().summarise(rows, 20, 0)
     p = np.array(P)
     p[0], p[4] = 1, 0
-    ours = report["end_to_end"]["auroc"]["value"]
+    ours = report["end_to_end"]["auroc_malignant"]["value"]
     assert ours == pytest.approx(roc_auc_score(LABELS, p), abs=1e-5)
-    assert report["oracle_region"]["auroc"]["value"] == pytest.approx(
+    assert report["oracle_region"]["auroc_malignant"]["value"] == pytest.approx(
         roc_auc_score(LABELS, P), abs=1e-5
     )
     assert report["stages"]["segments"]["regions_found"]["value"] == pytest.approx(0.8)

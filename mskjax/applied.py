@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mskjax import systems
-from mskjax.config import StudyConfig, parse
+from mskjax.config import StudyConfig
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.evaluation import predict
@@ -29,6 +29,7 @@ from mskjax.training.mesh import data_mesh, replicated
 from mskjax.training.program import Program
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import Predict, System
+from mskjax.workdir import config_of
 from mskjax.writers import write_json
 
 SYSTEM = "system.json"
@@ -80,7 +81,7 @@ def load(
     Raises:
       UserError: the folder is no run, or a fold is not trained to its end.
     """
-    config = run_config(run)
+    config = config_of(run)
     known = sorted(int(p.name.removeprefix("fold_")) for p in run.glob("fold_*"))
     chosen = known if folds is None else list(folds)
     missing = [k for k in chosen if k not in known]
@@ -91,18 +92,6 @@ def load(
         )
     mesh = data_mesh(devices)
     return tuple(load_fold(run / f"fold_{k}", config, mesh) for k in chosen)
-
-
-def run_config(run: Path) -> StudyConfig:
-    """The config that a run was started with.
-
-    Raises:
-      UserError: the folder is no run.
-    """
-    path = run / "config.json"
-    if not path.exists():
-        raise UserError(f"{run} is not the folder of a run: it has no config.json.")
-    return parse(StudyConfig, json.loads(path.read_text()))
 
 
 def load_fold(folder: Path, config: StudyConfig, mesh: Mesh) -> Applied:

@@ -19,8 +19,10 @@ def _report(argv: list[str]) -> None:
     parser.add_argument("--output", help="folder of the report; default: the run's own")
     flags = parser.parse_args(argv)
     commands.configure_runtime()
+    from mskjax import systems
     from mskjax.progress import say
     from mskjax.reporting.summary import write_report
+    from mskjax.workdir import config_of
 
     for run in map(Path, flags.runs):
         if not run.is_dir():
@@ -28,7 +30,9 @@ def _report(argv: list[str]) -> None:
         output = Path(flags.output) if flags.output else None
         if output and len(flags.runs) > 1:
             output = output / run.name
-        say(f"report: {write_report(run, output)}")
+        config = config_of(run)
+        system = systems.load(config.system).build(config)
+        say(f"report: {write_report(run, system, output)}")
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
     if "evaluate" in modes:
         cases.write(workdir / "cases.csv", gather_rows(workdir, len(divided.folds)))
     if "report" in modes:
-        page = write_report(workdir)
+        page = write_report(workdir, system)
         say(f"report: {page}")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mskjax import locks
-from mskjax.config import StudyConfig, differences, to_json
+from mskjax.config import StudyConfig, differences, parse, to_json
 from mskjax.errors import UserError
 
 CONFIG = "config.json"
@@ -71,6 +71,18 @@ def is_finished(workdir: Path, config: StudyConfig) -> bool:
         and path.exists()
         and not _changed(path, config)
     )
+
+
+def config_of(workdir: Path) -> StudyConfig:
+    """The resolved config that a run was started with.
+
+    Raises:
+      UserError: the folder has none, or it is not one of this version.
+    """
+    path = workdir / CONFIG
+    if not path.exists():
+        raise UserError(f"{path} is missing; give the --workdir of a run.")
+    return parse(StudyConfig, json.loads(path.read_text()))
 
 
 def check(workdir: Path, config: StudyConfig) -> bool:

@@ -5,23 +5,46 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mskjax.errors import BadCases, UserError
 from mskjax.progress import Progress
-from tfds_builders.raw import Example, RawStudy
-from tfds_builders.raw_files import shared_files
-
-if TYPE_CHECKING:
-    from tfds_builders.common import CohortBuilder
+from tfds_builders.raw import Example, RawStudy, Source
+from tfds_builders.raw_files import RawFiles, Stamp, shared_files
 
 # TFDS keeps the examples of one shard in memory while it writes the shard.
 STUDIES_PER_SHARD = 8
 _NAMED = 5  # files in a note of the audit; `file_notes` has all
+
+
+class Builder(Protocol):
+    """What packing asks of a cohort's builder (`common.CohortBuilder`)."""
+
+    name: str
+    version: Any
+    builder_config: Any
+    options: Any
+    manual_dir: Path | None
+
+    @property
+    def base_config(self) -> str:
+        """Name of the config as declared."""
+
+    def source(self) -> Source:
+        """A fresh source on the raw files."""
+
+    def raw_files(self, known: Mapping[str, Stamp]) -> RawFiles:
+        """The raw files, hashed."""
+
+    def parts(self, example: Example) -> Mapping[str, bool]:
+        """Which parts of a complete study an example has beside its image."""
+
+    def graded(self, example: Example) -> Sequence[Mapping[str, int]]:
+        """Its graded structures: name of the grade to grade."""
 
 
 class Packing:
@@ -32,7 +55,7 @@ class Packing:
       raw: the raw files, hashed.
     """
 
-    def __init__(self, builder: "CohortBuilder"):
+    def __init__(self, builder: Builder):
         self._builder = builder
         self._source = builder.source()
         self.studies = sorted(self._source.studies(), key=lambda s: s.study_id)

@@ -69,20 +69,6 @@ def counts_of(matrix: np.ndarray, label: int) -> Counts:
     return Counts(tp, fp, fn, matrix.sum() - tp - fp - fn)
 
 
-def overlap_counts(reference: np.ndarray, predicted: np.ndarray, label: int) -> Counts:
-    """Counts of one structure from two label masks of the same shape (host, NumPy).
-
-    For several structures ``confusion_counts`` reads the masks once for all.
-    """
-    reference, predicted = np.asarray(reference), np.asarray(predicted)
-    _same_shape(reference, predicted)
-    expected, found = reference == label, predicted == label
-    tp = np.count_nonzero(expected & found)
-    fp = np.count_nonzero(found) - tp
-    fn = np.count_nonzero(expected) - tp
-    return Counts(tp, fp, fn, reference.size - tp - fp - fn)
-
-
 def dice(counts: Counts) -> Any:
     """2TP / (2TP + FP + FN) in [0, 1]; NaN where reference and prediction are empty.
 

@@ -1,35 +1,53 @@
 """report.json from what a run left in its folder; no checkpoint, no device needed for the images.
 
-The figures come from `System.summarise(rows of cases.csv)`; everything else (cohort, protocol,
-recipe, curves, cost) is gathered here, for every system in the same way.
+The figures come from the system's `summarise(rows of cases.csv)`; everything else (cohort,
+protocol, recipe, curves, cost) is gathered here, for every system in the same way.
 """
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from mskjax import cases, systems
-from mskjax.config import StudyConfig, parse
+from mskjax import cases
 from mskjax.data.splits import Splits, images_of, load
 from mskjax.errors import UserError
 from mskjax.reporting import wording
 from mskjax.reporting.checklist import checklist
 from mskjax.reporting.page import write_page
 from mskjax.tables import Row
-from mskjax.two_stage.system import System
+from mskjax.workdir import config_of
 from mskjax.writers import read_rows as read_curve
 
 PICTURES = 24  # in the gallery; the worst first
 SHUFFLED = "labels were shuffled between patients"  # what makes a run a control
 
 
-def write_report(workdir: Path, output: Path | None = None) -> Path:
+class System(Protocol):
+    """What a report asks of a system; the attributes are those of `two_stage.system.System`."""
+
+    name: str
+    title: str
+    primary: str
+    stages: tuple[Any, ...]
+    published: tuple[Any, ...]
+    rules: tuple[str, ...]
+    limits: tuple[str, ...]
+
+    def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
+        """(name, text) beside the picture of a study, from its rows of cases.csv."""
+
+    def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
+        """The figures of report.json, from the rows of cases.csv."""
+
+
+def write_report(workdir: Path, system: System, output: Path | None = None) -> Path:
     """Writes ``report.json`` and ``report.html``.
 
     Args:
       workdir: folder of a finished evaluation.
+      system: of the run.
       output: folder of the report; None = ``workdir/report``.
 
     Returns:
@@ -39,7 +57,7 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
       UserError: a part of the run is missing.
     """
     output = output or workdir / "report"
-    report = summarise(workdir)
+    report = summarise(workdir, system)
     output.mkdir(parents=True, exist_ok=True)
     temporary = output / "report.tmp"
     temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
@@ -47,19 +65,21 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
     return write_page(report, workdir, output)
 
 
-def summarise(workdir: Path) -> dict[str, Any]:
+def summarise(workdir: Path, system: System) -> dict[str, Any]:
     """The content of report.json.
 
     Args:
       workdir: folder of a finished evaluation.
+      system: of the run.
+
+    Raises:
+      UserError: a part of the run is missing.
     """
-    for name in ("config.json", "cohort.json", "environment.json", "splits.json", "cases.csv"):
+    config = config_of(workdir)
+    for name in ("cohort.json", "environment.json", "splits.json", "cases.csv"):
         if not (workdir / name).exists():
             raise UserError(f"{workdir / name} is missing; finish the run first.")
-    config = parse(StudyConfig, _json(workdir / "config.json"))
     audit = _json(workdir / "cohort.json")
-    module = systems.load(config.system)
-    system: System = module.build(config)
     stages = [stage.name for stage in system.stages]
     every_row = cases.read(workdir / "cases.csv")
     kept = sorted({patient for patient, _ in audit["index"]})

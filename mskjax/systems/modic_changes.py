@@ -22,9 +22,9 @@ from mskjax.imaging.intensity import Landmarks
 from mskjax.imaging.levels import assign_levels
 from mskjax.metrics import estimates
 from mskjax.metrics.detection import ImageBoxes, detection_estimates, match_detections
-from mskjax.metrics.graded import Comparison
 from mskjax.metrics.grading import Grading
 from mskjax.reporting import pictures
+from mskjax.reporting.graded import Comparison
 from mskjax.stages.box_detection import BoxDetection, BoxDetectionOptions
 from mskjax.stages.crop_grading import CropGradingOptions
 from mskjax.stages.paired_disc_grading import (

@@ -14,9 +14,9 @@ import numpy as np
 from mskjax import cases, subgroups
 from mskjax.baselines import Ridge
 from mskjax.data.pipeline import Examples
-from mskjax.metrics import graded
 from mskjax.metrics import grading_figures as g
-from mskjax.metrics.graded import Comparison
+from mskjax.reporting import graded
+from mskjax.reporting.graded import Comparison
 from mskjax.stages.grading import Grader
 from mskjax.tables import Row
 from mskjax.training.stage import Study

@@ -1,8 +1,8 @@
 """The audit's numbers are those of the studies, and headers fill what the tables leave empty."""
 
-import mini_spine as mini
 import numpy as np
 import pytest
+from builders import mini_spine as mini
 from imaging.dicom_writer import write_series
 
 from mskjax.data.cohorts import prepare_cohort

@@ -4,10 +4,10 @@ import csv
 import itertools
 import shutil
 
-import mini_spine as mini
 import nibabel as nib
 import numpy as np
 import pytest
+from builders import mini_spine as mini
 from PIL import Image
 
 from mskjax.data.cohorts import prepare_cohort

@@ -5,9 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
-import mini_spine as mini
 import numpy as np
 import pytest
+from builders import mini_spine as mini
 from PIL import Image
 
 from mskjax.data.cohorts import prepare_cohort

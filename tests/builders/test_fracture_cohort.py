@@ -2,9 +2,9 @@
 
 import csv
 
-import mini_spine as mini
 import numpy as np
 import pytest
+from builders import mini_spine as mini
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid

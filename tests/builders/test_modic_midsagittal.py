@@ -8,9 +8,9 @@ import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import mini_spine as mini
 import numpy as np
 import pytest
+from builders import mini_spine as mini
 from PIL import Image
 from scipy import ndimage
 

@@ -2,9 +2,9 @@
 
 import csv
 
-import mini_spine as mini
 import numpy as np
 import pytest
+from builders import mini_spine as mini
 from PIL import Image
 
 from mskjax.data.cohorts import prepare_cohort

@@ -3,10 +3,10 @@
 import hashlib
 import shutil
 
-import mini_spine as mini
 import nibabel as nib
 import numpy as np
 import pytest
+from builders import mini_spine as mini
 
 from mskjax.data.cohorts import prepare_cohort
 from mskjax.errors import BadCases, UserError, note

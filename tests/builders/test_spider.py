@@ -1,8 +1,8 @@
 """SPIDER's archive layout, written here in miniature to the letter."""
 
-import mini_spine as mini
 import numpy as np
 import pytest
+from builders import mini_spine as mini
 
 from mskjax.data.cohorts import prepare_cohort
 from mskjax.errors import BadCases, UserError

@@ -7,10 +7,10 @@ import csv
 import os
 from pathlib import Path
 
-import mini_spine as mini
 import nibabel as nib
 import numpy as np
 import pytest
+from builders import mini_spine as mini
 
 from mskjax.data.cohorts import prepare_cohort
 from mskjax.errors import BadCases

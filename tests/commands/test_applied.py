@@ -127,7 +127,7 @@ def test_what_a_fold_fitted_is_said_as_data(run):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda r: (r / "config.json").unlink(), "not the folder of a run"),
+        (lambda r: (r / "config.json").unlink(), r"config.json is missing; give the --workdir"),
         (lambda r: shutil.rmtree(r / "fold_0"), "has folds 1, not 0; train it"),
         (lambda r: (r / "fold_0/system.json").unlink(), "system.json is missing; run with --mode"),
         (lambda r: (r / "fold_0/grades/cost.json").unlink(), "grades is not trained"),

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from dicom_writer import ENHANCED_MR, header, numbers, oblique, write_series
+from imaging.dicom_writer import ENHANCED_MR, header, numbers, oblique, write_series
 from pydicom.dataset import Dataset
 
 from mskjax.errors import UserError

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pydicom
 import pytest
-from dicom_writer import header, write_series
+from imaging.dicom_writer import header, write_series
 from PIL import Image
 from pydicom.dataset import Dataset
 

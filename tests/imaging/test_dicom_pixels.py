@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pydicom
 import pytest
-from dicom_writer import DELETED, write_series
+from imaging.dicom_writer import DELETED, write_series
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate

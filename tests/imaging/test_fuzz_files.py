@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-import mutations
 import pytest
+from imaging import mutations
 
 from mskjax.imaging.files import read_volume
 

@@ -1,14 +1,10 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from sklearn import metrics as sk
 
-from mskjax.metrics import classification
-from mskjax.metrics.states import Confusion, MaskedMean
+from mskjax.metrics.states import MaskedMean
 
 RNG = np.random.default_rng(11)
 
@@ -55,25 +51,3 @@ def test_states_work_in_a_clu_collection():
     state = Monitor.single_from_model_output(values=jnp.array([1.0, 3.0]))
     state = state.merge(Monitor.single_from_model_output(values=jnp.array([5.0])))
     assert state.compute()["loss"] == 3.0
-
-
-@pytest.mark.parametrize("size", [2, 5, 7])
-def test_confusion_of_masks_counts_every_example_once(size):
-    reference = RNG.integers(0, 3, (7, 6, 5))
-    predicted = RNG.integers(0, 3, (7, 6, 5))
-    update = jax.jit(
-        functools.partial(lambda s, r, p, w, k: s.merge(Confusion.from_labels(r, p, k, w)), k=3)
-    )
-    state = Confusion.empty(3)
-    batches = zip(padded_batches(reference, size), padded_batches(predicted, size), strict=True)
-    for (r, w), (p, _) in batches:
-        state = update(state, r, p, w)
-    expected = sk.confusion_matrix(reference.ravel(), predicted.ravel())
-    np.testing.assert_array_equal(state.compute(), expected)
-    dice = sk.f1_score(reference.ravel(), predicted.ravel(), average=None)
-    np.testing.assert_allclose(classification.f1_per_class(state.compute()), dice, rtol=1e-5)
-
-
-def test_confusion_of_grades_leaves_missing_ones_out():
-    state = Confusion.from_labels(jnp.array([0, 1, -1]), jnp.array([0, 0, 1]), 2)
-    np.testing.assert_array_equal(state.compute(), [[1, 0], [1, 0]])

@@ -59,10 +59,8 @@ WRONG = {(1, "p3"), (2, "p1"), (2, "p3"), (3, "p4")}
 
 
 @pytest.fixture
-def report_of(tmp_path, monkeypatch):
+def report_of(tmp_path):
     """Writes a finished run of some folds and returns its report."""
-    module = types.SimpleNamespace(build=lambda config, studies: Accuracy())
-    monkeypatch.setattr(summary.systems, "load", lambda name: module)
 
     def write(*folds, images=None, kind="supplied"):
         config = {
@@ -108,7 +106,7 @@ def report_of(tmp_path, monkeypatch):
                 picture.parent.mkdir(exist_ok=True)
                 picture.write_bytes(b"")
         write_rows(tmp_path / "cases.csv", rows)
-        return summary.summarise(tmp_path)
+        return summary.summarise(tmp_path, Accuracy())
 
     return write
 
@@ -135,7 +133,7 @@ def test_repetitions_are_scored_apart_and_never_pooled(report_of, tmp_path):
     assert report["protocol"]["folds"] == 2
     assert report["protocol"]["repetitions"] == 2
     assert report["cost"]["wall_s"] == 4.0  # the cost is that of all folds
-    page = summary.write_report(tmp_path).read_text()
+    page = summary.write_report(tmp_path, Accuracy()).read_text()
     assert "Folds: 2 in each of 2 repetitions" in page
     assert "0.250 to 0.750" in page
     assert "0.750, 0.250" in page
@@ -161,7 +159,7 @@ def test_one_cross_validation_has_no_table_of_repetitions(report_of, tmp_path):
     assert report["repetitions"] == []
     assert report["protocol"]["repetitions"] == 1
     assert "repetition" not in report["headline"]
-    assert 'id="repetitions"' not in summary.write_report(tmp_path).read_text()
+    assert 'id="repetitions"' not in summary.write_report(tmp_path, Accuracy()).read_text()
 
 
 def test_patients_who_share_an_image_are_overlap(report_of, tmp_path):
@@ -172,7 +170,7 @@ def test_patients_who_share_an_image_are_overlap(report_of, tmp_path):
     assert report["limits"][0] == (
         "Patients who share an image lie on both sides of a fold: p2, p3."
     )
-    page = summary.write_report(tmp_path).read_text()
+    page = summary.write_report(tmp_path, Accuracy()).read_text()
     assert "1 patient(s) are in more than one partition of a fold" in page
     assert "Listed as: p2, p3." in page
 
@@ -182,7 +180,7 @@ def test_what_overlap_was_computed_from_is_said(report_of, tmp_path, images):
     assert report_of(*REPEATED[:2], images=images)["protocol"]["patient_overlap"] == 0
     what = "identifiers and images" if images else "identifiers"
     assert f"0 found, computed from the {what} of every fold" in (
-        summary.write_report(tmp_path).read_text()
+        summary.write_report(tmp_path, Accuracy()).read_text()
     )
 
 

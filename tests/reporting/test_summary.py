@@ -56,11 +56,8 @@ def rows_of_cases(cases):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     """Writes a finished run and returns its report."""
-    system = OneGrade()
-    module = types.SimpleNamespace(build=lambda config, studies: system)
-    monkeypatch.setattr(summary.systems, "load", lambda name: module)
 
     def write(kind="folds", rows=None, **data):
         config = {
@@ -109,7 +106,7 @@ def run(tmp_path, monkeypatch):
             picture = tmp_path / f"fold_{fold}" / "pictures" / f"{study}.png"
             picture.parent.mkdir(exist_ok=True)
             picture.write_bytes(b"")
-        return summary.summarise(tmp_path)
+        return summary.summarise(tmp_path, OneGrade())
 
     return write
 
@@ -136,7 +133,7 @@ def test_captions_count_the_cases_of_a_study_with_several(run):
 def test_a_study_without_a_picture_is_left_out_of_the_gallery(run, tmp_path):
     run()
     (tmp_path / "fold_1/pictures/s2.png").unlink()
-    captions = [p["caption"] for p in summary.summarise(tmp_path)["pictures"]]
+    captions = [p["caption"] for p in summary.summarise(tmp_path, OneGrade())["pictures"]]
     assert captions == ["s1, fold 0", "s3, fold 1"]
 
 
@@ -179,7 +176,7 @@ def test_what_a_system_adds_reaches_the_page(run, tmp_path):
     report = run()
     assert report["headline"].startswith("AUROC, task D, end to end: 0.750 (95 % interval 0.500")
     assert report["tables"][0]["title"] == "Readers"
-    page = summary.write_report(tmp_path).read_text()
+    page = summary.write_report(tmp_path, OneGrade()).read_text()
     assert "<caption>Readers</caption>" in page
     assert "CONTROL RUN" not in page
     assert "control" not in report["protocol"]
@@ -193,7 +190,7 @@ def test_a_control_run_says_so_before_anything_else(run, tmp_path):
     )
     assert report["headline"].startswith("CONTROL RUN (shuffled labels): AUROC, task D")
     assert report["command"].endswith("--config.data.shuffle_labels=True --workdir=WORKDIR")
-    page = summary.write_report(tmp_path).read_text()
+    page = summary.write_report(tmp_path, OneGrade()).read_text()
     assert "<strong>CONTROL RUN</strong>: labels were shuffled between patients" in page
 
 

@@ -11,10 +11,10 @@ from sklearn import metrics as sk
 
 from mskjax import cases, systems
 from mskjax.config import StudyConfig, parse
-from mskjax.metrics import graded
 from mskjax.metrics import grading_figures as g
-from mskjax.metrics.graded import Comparison
 from mskjax.metrics.grading import Grading
+from mskjax.reporting import graded
+from mskjax.reporting.graded import Comparison
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 TWO = Grading("presence", ("absent", "present"))

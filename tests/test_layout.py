@@ -1,0 +1,57 @@
+"""`tests/` mirrors `mskjax/`: who looks for the tests of a module finds them under its name."""
+
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PACKAGES = sorted(p.parent.name for p in (TESTS.parent / "mskjax").glob("*/__init__.py"))
+
+# Modules that are tested through another one, whose tests a file of their own would repeat.
+THROUGH = {
+    "data/packages": "builders/test_packaging",  # what is packaged once, again, or beside
+    "imaging/dicom_decode": "imaging/test_dicom_pixels",
+    "imaging/dicom_fields": "imaging/test_dicom",
+    "imaging/dicom_file": "imaging/test_dicom_folder",
+    "imaging/dicom_grid": "imaging/test_dicom",
+    "imaging/grids": "imaging/test_masks",  # a mask is read onto its image's grid
+    "imaging/limits": "imaging/test_fuzz_files",  # damaged files of every format
+    "imaging/volume": "imaging/test_geometry",
+    "models/torch_files": "models/test_weight_files",
+    "reporting/environment": "commands/test_main_run",  # of the machine that the run was on
+    "training/mesh": "commands/test_main_devices",  # the same figures on 1 and 8 devices
+    "training/program": "training/test_loop",
+    "training/stage": "training/test_loop",  # with the stage of training/toy.py
+    "training/state": "training/test_loop",
+    # What systems share is tested with the systems' own masks, grades and rules.
+    "two_stage/region_then_grade": "systems/test_fatty_infiltration",
+    "two_stage/regions_then_grades": "systems/test_disc_degeneration",
+}
+
+
+def modules(package: str) -> set[str]:
+    """Modules of a package of mskjax, as ``package/module``."""
+    files = (TESTS.parent / "mskjax" / package).glob("*.py")
+    return {f"{package}/{f.stem}" for f in files if f.stem != "__init__"}
+
+
+def has_tests(module: str) -> bool:
+    """Whether a module has a test file of its name."""
+    package, _, name = module.partition("/")
+    return (TESTS / package / f"test_{name}.py").exists()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_module_has_tests(package):
+    missing = {m for m in modules(package) if not has_tests(m) and m not in THROUGH}
+    assert not missing, "give it a test file of its name, or say in THROUGH where it is tested"
+
+
+def test_every_stage_has_tests_of_its_own():
+    assert all(has_tests(stage) for stage in modules("stages"))
+
+
+def test_what_is_tested_elsewhere_is_there_and_so_are_its_tests():
+    every = set().union(*map(modules, PACKAGES))
+    assert set(THROUGH) <= {m for m in every if not has_tests(m)}
+    assert all((TESTS / f"{file}.py").exists() for file in THROUGH.values())

@@ -34,17 +34,10 @@ def percentile(image: np.ndarray, lo: float = 1.0, hi: float = 99.0) -> np.ndarr
     return _unit_range(image, float(low), float(high))
 
 
-def z_score(image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Zero mean and unit (population) standard deviation; a constant image gives 0.
-
-    Args:
-      image: any shape.
-      mask: bool of the same shape: where mean and deviation are measured; all of it by default,
-        and also where the mask is empty.
-    """
+def z_score(image: np.ndarray) -> np.ndarray:
+    """Zero mean and unit (population) standard deviation; a constant image gives 0."""
     values = np.asarray(image, np.float64)
-    sample = values if mask is None or not np.any(mask) else values[np.asarray(mask, bool)]
-    mean, deviation = sample.mean(), sample.std()
+    mean, deviation = values.mean(), values.std()
     if deviation <= 1e-12 * max(1.0, abs(mean)):
         return np.zeros(values.shape, np.float32)
     return ((values - mean) / deviation).astype(np.float32)

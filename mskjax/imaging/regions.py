@@ -28,7 +28,6 @@ class Region:
     Attributes:
       level: 1 for the lowest disc, counting upwards.
       voxels: size.
-      volume_mm3: size.
       centre: (3,) RAS mm, centroid of the part in the disc's middle slice.
       angle: radians in the sagittal plane; ``rotated_crop`` at this angle shows the disc level.
       width_mm: extent along the disc's long (antero-posterior) axis in the middle slice.
@@ -39,7 +38,6 @@ class Region:
 
     level: int
     voxels: int
-    volume_mm3: float
     centre: np.ndarray
     angle: float
     width_mm: float
@@ -137,10 +135,11 @@ def rotated_crop(
     angle: float,
     extent_mm: tuple[float, float],
     shape: tuple[int, int, int],
-    slice_spacing_mm: float | None = None,
-    order: int = 1,
 ) -> np.ndarray:
-    """Cuts a sagittal stack turned in its plane; what lies outside the image is 0.
+    """Cuts native sagittal slices, turned in their plane; what lies outside the image is 0.
+
+    The slice nearest to the centre is at index ``slices // 2``.  The image is low-passed where the
+    crop is coarser.
 
     Args:
       data: (I, J, K), axes L, I, P.
@@ -149,9 +148,6 @@ def rotated_crop(
       angle: radians; the crop's columns run along this direction (``Region.angle``).
       extent_mm: (rows, columns) length of the crop in the plane.
       shape: (slices, rows, columns) of the crop.
-      slice_spacing_mm: None takes native slices, with the one nearest to the centre at index
-        ``slices // 2``; a distance samples slices that far apart, symmetric about the centre.
-      order: 0 for masks, 1 for images, which are low-passed where the crop is coarser.
 
     Returns:
       Float32 of ``shape``.
@@ -162,26 +158,23 @@ def rotated_crop(
     pitch = np.array([extent_mm[0] / rows, extent_mm[1] / columns])
     cos, sin = np.cos(angle), np.sin(angle)
     step = np.zeros((3, 3))
+    step[0, 0] = 1
     # Millimetres along (rows, columns) of the crop to native (row, column) indices.
     step[1:, 1:] = np.array([[cos, sin], [-sin, cos]]) * pitch / spacing[1:, None]
     half = (np.array(shape) - 1) / 2
-    if slice_spacing_mm is None:
-        step[0, 0] = 1
-        middle[0] = np.floor(middle[0] + 0.5)
-        half[0] = slices // 2
-    else:
-        step[0, 0] = slice_spacing_mm / spacing[0]
+    middle[0] = np.floor(middle[0] + 0.5)
+    half[0] = slices // 2
     offset = middle - step @ half
     # Only the box that the crop touches is read; it is padded, so that the border fades into 0.
     corners = np.indices((2, 2, 2)).reshape(3, 8) * (np.array(shape) - 1)[:, None]
     touched = step @ corners + offset[:, None]
-    factor = [step[0, 0], *(pitch.min() / spacing[1:])] if order else [1.0, 1.0, 1.0]
+    factor = [1.0, *(pitch.min() / spacing[1:])]
     margin = 2 + np.ceil(np.maximum(factor, 1)).astype(int)
     start = np.floor(touched.min(axis=1)).astype(int) - margin
     stop = np.ceil(touched.max(axis=1)).astype(int) + margin + 1
     box = geometry.crop_or_pad(data, start.tolist(), (stop - start).tolist())
     box = geometry.lowpass(box.astype(np.float32), factor)
-    return ndimage.affine_transform(box, step, offset - start, shape, order=order)
+    return ndimage.affine_transform(box, step, offset - start, shape, order=1)
 
 
 def match_regions(
@@ -275,7 +268,6 @@ def _measure(level: int, box: tuple[slice, ...], mask: np.ndarray, affine: np.nd
     return Region(
         level=level,
         voxels=voxels,
-        volume_mm3=voxels * abs(float(np.linalg.det(affine[:3, :3]))),
         centre=affine[:3, :3] @ indices.mean(axis=1) + affine[:3, 3],
         angle=angle,
         width_mm=width,

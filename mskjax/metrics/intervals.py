@@ -293,19 +293,16 @@ class McNemar(NamedTuple):
 
 
 def mcnemar(
-    correct_a: Sequence[bool] | np.ndarray,
-    correct_b: Sequence[bool] | np.ndarray,
-    mid_p: bool = False,
+    correct_a: Sequence[bool] | np.ndarray, correct_b: Sequence[bool] | np.ndarray
 ) -> McNemar:
     """McNemar's test, two-sided, exact binomial on the discordant cases.
 
-    With b + c discordant cases and m = min(b, c): p = min(1, 2 P(X <= m)), X ~ Bin(b + c, 1/2);
-    the mid-p form subtracts P(X = m), which is less conservative (Fagerland et al. 2013).
+    With b + c discordant cases and m = min(b, c): p = min(1, 2 P(X <= m)), X ~ Bin(b + c, 1/2)
+    (Fagerland et al. 2013).
 
     Args:
       correct_a: (N,) bool, whether a is right; one case per patient, or p is too small.
       correct_b: (N,) bool.
-      mid_p: the mid-p form.
 
     Returns:
       Discordant counts and p; p = 1 where nothing is discordant.
@@ -316,8 +313,6 @@ def mcnemar(
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
     n, fewer = only_a + only_b, min(only_a, only_b)
     p = 2 * stats.binom.cdf(fewer, n, 0.5)
-    if mid_p and n:
-        p -= stats.binom.pmf(fewer, n, 0.5)
     return McNemar(only_a, only_b, float(min(1.0, p)))
 
 

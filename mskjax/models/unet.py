@@ -20,14 +20,12 @@ class UNet(nn.Module):
       widths: channels of each level, finest first; one level fewer poolings than entries.
       norm: ``batch``, ``group`` or ``instance``.
       dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
-      convs_per_block: 3x3 convolutions of each level on each side.
     """
 
     classes: int
     widths: tuple[int, ...] = (16, 32, 64, 128)
     norm: Norm = "batch"
     dtype: Any = jnp.float32
-    convs_per_block: int = 2
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -57,7 +55,7 @@ class UNet(nn.Module):
         return nn.Dense(self.classes, kernel_init=he_normal, name="logits")(x)
 
     def _block(self, width: int, name: str) -> ConvBlock2D:
-        return ConvBlock2D(width, self.convs_per_block, self.norm, self.dtype, name=name)
+        return ConvBlock2D(width, 2, self.norm, self.dtype, name=name)
 
 
 def _pad_to_multiple(x: jax.Array, multiple: int) -> tuple[jax.Array, tuple[slice, slice]]:

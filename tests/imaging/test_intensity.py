@@ -57,15 +57,6 @@ def test_percentile_of_a_ramp():
         intensity.percentile(ramp, 90, 10)
 
 
-def test_z_score_of_a_mask_measures_the_mask_and_scales_everything():
-    image = np.array([0.0, 0.0, 10.0, 20.0, 100.0])
-    scaled = intensity.z_score(image, np.array([0, 0, 1, 1, 0], bool))
-    np.testing.assert_allclose(scaled, (image - 15) / 5, rtol=1e-6)
-    np.testing.assert_array_equal(
-        intensity.z_score(image, np.zeros(5, bool)), intensity.z_score(image)
-    )
-
-
 def test_tissue_reference():
     scaled = intensity.tissue_reference(np.array([0, 100, 200, 400, 9000]), 100)
     np.testing.assert_allclose(scaled, [0, 0.25, 0.5, 1, 1])

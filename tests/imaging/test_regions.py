@@ -65,7 +65,6 @@ def test_regions_are_measured_in_the_patient():
         assert region.width_mm == pytest.approx(36, abs=1.2)
         assert region.height_mm == pytest.approx(9, abs=0.6)
         assert region.voxels == disc.sum()
-        assert region.volume_mm3 == pytest.approx(disc.sum() * 4 * 0.6 * 0.7)
         again = np.zeros(SHAPE, bool)
         again[region.slices] = region.mask
         np.testing.assert_array_equal(again, disc)
@@ -117,12 +116,10 @@ def test_labelled_regions_keep_their_numbering():
 def test_crop_shows_the_disc_level_and_centred(angle):
     disc = box(60, 42, angle, 36, 9)
     (region,), _ = regions.disc_regions(disc, AFFINE)
-    crop = regions.rotated_crop(
-        disc, AFFINE, region.centre, region.angle, (36, 72), (5, 72, 144), order=0
-    )
+    crop = regions.rotated_crop(disc, AFFINE, region.centre, region.angle, (36, 72), (5, 72, 144))
     assert crop.shape == (5, 72, 144)
     assert crop.dtype == np.float32
-    j, k = np.nonzero(crop[2])
+    j, k = np.nonzero(crop[2] > 0.5)
     assert j.mean() == pytest.approx(35.5, abs=1)
     assert k.mean() == pytest.approx(71.5, abs=1)
     assert np.ptp(j) + 1 == pytest.approx(18, abs=4)  # 9 mm of .5 mm
@@ -145,11 +142,6 @@ def test_crop_is_right_everywhere():
     nearer = (AFFINE @ [3.6, 100, 60, 1])[:3]
     stack = regions.rotated_crop(image, AFFINE, nearer, angle, (10, 12), (2, 20, 24))
     np.testing.assert_allclose(stack[1] - crop[1], 100, atol=1e-2)  # slice 4 at index 2 // 2
-    between = regions.rotated_crop(
-        image, AFFINE, centre, angle, (10, 12), (3, 20, 24), slice_spacing_mm=2.0
-    )
-    np.testing.assert_allclose(between[1], crop[1], atol=1e-3)
-    np.testing.assert_allclose(between[2] - between[0], 100, atol=1e-2)
 
 
 def test_crop_that_leaves_the_image():

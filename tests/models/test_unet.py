@@ -62,13 +62,6 @@ def test_parameter_count_is_the_hand_computation():
     assert parameter_count(variables["params"]) == down + up + (4 * 3 + 3)
 
 
-def test_convs_per_block():
-    model, x = UNet(2, (4, 8), convs_per_block=1), image(8, 8)
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
-    kernels = {k for k in variables["params"]["down_0"] if k.startswith("Conv")}
-    assert kernels == {"Conv_0"}
-
-
 def test_sees_far_and_keeps_place():
     """Deep levels reach far; a finest-level detail changes logits at its own place most."""
     x = image(32, 32)

@@ -1,5 +1,12 @@
-"""Eight forced CPU devices and the shared compilation cache, before jax is imported."""
+"""Settings of jax for all tests: what our code promotes or broadcasts, it says.
 
+Eight CPU devices and the shared compilation cache are asked for before jax is imported.  Ranks are
+never promoted, in the commands that tests start either.  Types are never promoted implicitly in
+this process; the commands of a process of their own have no such setting, because of `LENIENT`.
+Warnings are errors (pyproject.toml).
+"""
+
+import functools
 import os
 import sys
 import tempfile
@@ -12,4 +19,32 @@ cache = Path(tempfile.gettempdir()) / f"mskjax-test-cache-{os.getuid()}"
 cache.mkdir(mode=0o700, exist_ok=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 sys.path.insert(0, str(Path(__file__).parent))
+
+import flax.linen.normalization  # noqa: E402
+import jax  # noqa: E402
+import optax  # noqa: E402
+
+# Functions of libraries that promote types implicitly, every time that we call them.
+LENIENT = (
+    # Adam: decay ** count is a float by an int32 (optax/tree_utils/_tree_math.py).
+    (optax.tree, "bias_correction"),
+    # Norms of bfloat16: their statistics are float32 (flax/linen/normalization.py).
+    (flax.linen.normalization, "_compute_stats"),
+    (flax.linen.normalization, "_normalize"),
+)
+
+
+def _leniently(function):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*args, **kwargs)
+
+    return call
+
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+for library, name in LENIENT:
+    setattr(library, name, _leniently(getattr(library, name)))

@@ -172,7 +172,7 @@ def apply_to_image(transform: SliceTransform, image: jax.Array) -> jax.Array:
     Returns:
       (H, W, C) float32.
     """
-    low, high = image.min((0, 1)), image.max((0, 1))
+    low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
     span = jnp.where(high > low, high - low, 1.0)
     moved = _warp_linear(transform.in_plane, image, low)
     unit = jnp.maximum((moved - low) / span, 0.0)
@@ -180,7 +180,7 @@ def apply_to_image(transform: SliceTransform, image: jax.Array) -> jax.Array:
     changed = unit * jnp.exp((transform.gamma - 1.0) * jnp.log(jnp.maximum(unit, 1e-6)))
     changed = changed * transform.gain
     changed = changed * jnp.exp(_bias_field(transform.bias_field, *image.shape[:2]))[..., None]
-    changed = changed + (transform.contrast - 1.0) * (changed - changed.mean((0, 1)))
+    changed = changed + (transform.contrast - 1.0) * (changed - changed.mean((0, 1), keepdims=True))
     changed = _blur(changed, transform.blur)
     changed = changed + transform.noise * jax.random.normal(transform.noise_key, image.shape)
     return moved + span * (changed - unit)
@@ -219,13 +219,13 @@ def apply_to_boxes(
     Returns:
       (N, 4) float32 cut at the border; a box of which less than half remains has no area.
     """
-    size = jnp.array(shape, jnp.float32)
+    size = jnp.array([shape], jnp.float32)
     t = transform.in_plane
     low, high = boxes[:, :2], boxes[:, 2:]
     down, right = jnp.moveaxis((low + high) / 2 - size / 2, 1, 0)
     cosine, sine = jnp.cos(t.rotation), jnp.sin(t.rotation)
     centre = jnp.stack([cosine * down - sine * right, cosine * right + sine * down], 1)
-    centre = centre * t.scale + size / 2 + t.translation * size
+    centre = centre * t.scale + size / 2 + t.translation[None] * size
     # Squared sides of the box round an ellipse are a sum and a difference of its squared axes:
     # width^2 = S + D cos(2 tilt), height^2 = S - D cos(2 tilt).
     height, width = jnp.moveaxis(high - low, 1, 0)
@@ -260,8 +260,8 @@ def apply_to_crop(transform: CropTransform, crop: jax.Array) -> jax.Array:
     depth = crop.shape[0]
     source = jnp.clip(jnp.arange(depth) - transform.slice_shift, 0, depth - 1)
     source = jnp.where(transform.flip_slices, depth - 1 - source, source)
-    low = crop.min((0, 1, 2))
-    moved = jax.vmap(lambda image: _warp_linear(transform.in_plane, image, low))(crop[source])
+    low = crop.min((0, 1, 2), keepdims=True)
+    moved = jax.vmap(lambda image: _warp_linear(transform.in_plane, image, low[0]))(crop[source])
     return moved + (transform.gain - 1.0) * (moved - low)
 
 
@@ -315,7 +315,7 @@ def _source(transform: InPlane, height: int, width: int) -> tuple[jax.Array, jax
 
 
 def _warp_linear(transform: InPlane, image: jax.Array, fill: jax.Array) -> jax.Array:
-    """(H, W, C) bilinear samples of the image; ``fill`` (C,) outside it."""
+    """(H, W, C) bilinear samples of the image; ``fill`` (1, 1, C) outside it."""
     height, width, _ = image.shape
     rows, columns, inside = _source(transform, height, width)
     rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)

@@ -34,14 +34,16 @@ def cut(image: jax.Array, centres: jax.Array, size: int) -> jax.Array:
     # One pixel more behind: the right-hand neighbour of an interpolation.
     padded = jnp.broadcast_to(image.min((0, 1)), (rows + size, cols + size, channels))
     padded = padded.at[half : half + rows, half : half + cols].set(image)
-    inside = jnp.clip(centres, 0.0, jnp.array([rows - 1, cols - 1], jnp.float32))
+    inside = jnp.clip(centres, 0.0, jnp.array([[rows - 1, cols - 1]], jnp.float32))
     corner = jnp.floor(inside).astype(jnp.int32)
 
     def window(at: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(padded, (at[0], at[1], 0), (size + 1, size + 1, channels))
 
     windows = jax.vmap(window)(corner)
-    down, right = ((inside - corner)[:, axis, None, None, None] for axis in (0, 1))
+    down, right = (
+        (inside - corner.astype(jnp.float32))[:, axis, None, None, None] for axis in (0, 1)
+    )
     between = (1.0 - right) * windows[:, :, :-1] + right * windows[:, :, 1:]
     return (1.0 - down) * between[:, :-1] + down * between[:, 1:]
 
@@ -86,7 +88,7 @@ def draw_centres(uniform: Any, candidates: Any) -> Any:
     in_turn = xp.argsort(~present, stable=True)  # the classes present come first
     number = xp.arange(len(uniform))
     own = in_turn[number % xp.maximum(present.sum(), 1)]
-    rank = xp.minimum((uniform * counts[own]).astype(np.int32), counts[own] - 1)
+    rank = xp.minimum((uniform * counts[own].astype(float)).astype(np.int32), counts[own] - 1)
     # The pixel at which the running count of its class passes the rank; searching class by class
     # needs no (N, H W) array.
     passed = xp.cumsum(member, 1)

@@ -219,7 +219,7 @@ def sensitivity_at_specificity(
     """
     threshold = threshold_at_specificity(scores, positive, specificity, weights)
     scores = jnp.asarray(scores, jnp.float32)
-    weight = _weights(weights, scores.shape[0]) * jnp.asarray(positive, bool)
+    weight = jnp.where(jnp.asarray(positive, bool), _weights(weights, scores.shape[0]), 0.0)
     found = jnp.where(scores >= threshold, weight, 0.0).sum()
     return jnp.where(jnp.isnan(threshold), jnp.nan, _ratio(found, weight.sum()))
 
@@ -275,7 +275,7 @@ def _rank(scores: ArrayLike, positive: ArrayLike, weights: ArrayLike | None) -> 
     order = jnp.argsort(scores)
     scores = scores[order]
     weight = _weights(weights, scores.shape[0])[order]
-    positive_weight = weight * jnp.asarray(positive, bool)[order]
+    positive_weight = jnp.where(jnp.asarray(positive, bool)[order], weight, 0.0)
     zero = jnp.zeros(1, jnp.float32)
     return _Ranked(
         scores=scores,
@@ -432,4 +432,4 @@ def _mean(values: jax.Array, weights: jax.Array) -> jax.Array:
 def _mean_defined(values: jax.Array) -> jax.Array:
     """Mean of the entries that are not NaN; NaN if none is."""
     defined = ~jnp.isnan(values)
-    return _ratio(jnp.where(defined, values, 0.0).sum(), defined.sum())
+    return _ratio(jnp.where(defined, values, 0.0).sum(), defined.sum(dtype=jnp.float32))

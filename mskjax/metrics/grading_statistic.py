@@ -55,7 +55,7 @@ def _of_labels(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) ->
     if self.ordinal:
         near = (jnp.abs(reference - predicted) <= 1) & (predicted < count)
         found["quadratic_weighted_kappa"] = c.quadratic_weighted_kappa(matrix)
-        found["within_one_grade"] = (near * weights).sum() / weights.sum()
+        found["within_one_grade"] = jnp.where(near, weights, 0.0).sum() / weights.sum()
     if count == 2:
         return found | {
             "balanced_accuracy": sensitivity.mean(),  # null unless both classes occur

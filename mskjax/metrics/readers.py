@@ -152,7 +152,7 @@ def fleiss_kappa(
     cases, raters = ratings.shape
     if raters < 2:
         raise ValueError(f"agreement of {raters} rater")
-    weights = jnp.ones(cases, jnp.float32) if weights is None else weights
+    weights = jnp.ones(cases) if weights is None else jnp.asarray(weights, jnp.float32)
     whole = ((ratings >= 0) & (ratings < classes)).all(1)
     weights = jnp.where(whole, weights, 0.0)
     counts = jax.nn.one_hot(ratings, classes).sum(1)

@@ -118,7 +118,7 @@ class UpConv2x2(nn.Module):
         product = x @ kernel.transpose(2, 0, 1, 3).reshape(channels, 4 * self.features)
         blocks = product.reshape(batch, height, width, 2, 2, self.features)
         image = blocks.transpose(0, 1, 3, 2, 4, 5)
-        return image.reshape(batch, 2 * height, 2 * width, self.features) + bias
+        return image.reshape(batch, 2 * height, 2 * width, self.features) + bias[None, None, None]
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:

@@ -50,7 +50,8 @@ def box_area(boxes: Any) -> Any:
 
 def clip(boxes: jax.Array, height: int, width: int) -> jax.Array:
     """(..., 4) boxes cut to an image of `height` x `width` pixels; one outside becomes empty."""
-    return jnp.clip(boxes, 0.0, jnp.array([height, width, height, width], boxes.dtype))
+    ends = jnp.array([height, width, height, width], boxes.dtype)
+    return jnp.clip(boxes, 0.0, jnp.broadcast_to(ends, boxes.shape))
 
 
 def encode(
@@ -73,7 +74,7 @@ def encode(
     centre_a, size_a = _centre_and_size(anchors)
     centre, size = _centre_and_size(boxes)
     deltas = jnp.concatenate([(centre - centre_a) / size_a, jnp.log(size / size_a)], -1)
-    return deltas * jnp.array(weights, deltas.dtype)
+    return deltas * jnp.broadcast_to(jnp.array(weights, deltas.dtype), deltas.shape)
 
 
 def decode(
@@ -90,7 +91,7 @@ def decode(
       (..., 4), not clipped to the image.
     """
     centre_a, size_a = _centre_and_size(anchors)
-    deltas = deltas / jnp.array(weights, deltas.dtype)
+    deltas = deltas / jnp.broadcast_to(jnp.array(weights, deltas.dtype), deltas.shape)
     centre = centre_a + deltas[..., :2] * size_a
     half = 0.5 * size_a * jnp.exp(jnp.minimum(deltas[..., 2:], LOG_SIZE_LIMIT))
     return jnp.concatenate([centre - half, centre + half], -1)
@@ -156,7 +157,7 @@ def match(
     best = jnp.max(overlap, 1)
     positive = best >= high
     if low_quality:
-        best_of_box = jnp.max(overlap, 0)
+        best_of_box = jnp.max(overlap, 0, keepdims=True)
         # A difference of rounding must not decide, or the label would depend on the compiler.
         equal = (overlap >= best_of_box - _SAME_OVERLAP) & (overlap > 0)
         positive = positive | jnp.any(equal, 1)

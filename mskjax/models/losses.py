@@ -1,6 +1,6 @@
 """Losses per example; the training loop averages them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +72,8 @@ def squared_emd(logits: jax.Array, labels: jax.Array) -> jax.Array:
       (...) float32 in 0..K-1.
     """
     predicted = jnp.cumsum(jax.nn.softmax(logits.astype(jnp.float32)), axis=-1)
-    reference = jnp.arange(logits.shape[-1]) >= labels[..., None]
+    classes = jnp.arange(logits.shape[-1]).reshape((1,) * labels.ndim + (-1,))
+    reference = classes >= labels[..., None]
     return jnp.sum((predicted - reference.astype(jnp.float32)) ** 2, axis=-1)
 
 
@@ -81,7 +82,6 @@ def masked_heads_loss(
     targets: Mapping[str, jax.Array],
     weights: Mapping[str, jax.Array],
     emd_weight: float | jax.Array,
-    nominal: Collection[str] = (),
 ) -> jax.Array:
     """Multi-head classification loss in which missing labels count for nothing.
 
@@ -93,7 +93,6 @@ def masked_heads_loss(
       targets: head name to (B,) int in 0..K-1, or -1 where missing; the same names.
       weights: head name to (K,) class weights; a head that is not named is not weighted.
       emd_weight: () >= 0, may be traced.
-      nominal: heads whose classes have no order, and so no earth mover's distance.
 
     Returns:
       (B,) float32; 0 for an example without labels.
@@ -112,8 +111,7 @@ def masked_heads_loss(
         loss = optax.losses.softmax_cross_entropy_with_integer_labels(output, label)
         if name in weights:
             loss = loss * weights[name][label]
-        if name not in nominal:
-            loss = loss + emd_weight * squared_emd(output, label)
+        loss = loss + emd_weight * squared_emd(output, label)
         losses.append(jnp.where(present, loss, 0.0))
         labelled.append(present.astype(jnp.float32))
     return sum(losses[1:], losses[0]) / jnp.maximum(sum(labelled[1:], labelled[0]), 1.0)

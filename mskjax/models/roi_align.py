@@ -66,10 +66,11 @@ def _axis_weights(
       samples: per cell, which are averaged.
     """
     fraction = (jnp.arange(cells * samples, dtype=start.dtype) + 0.5) / (cells * samples)
-    position = start[:, None] + size[:, None] * fraction
+    position = start[:, None] + size[:, None] * fraction[None]
     inside = (position >= -1.0) & (position <= length)
     position = jnp.clip(position, 0.0, length - 1.0)
     # Bilinear interpolation is a hat of half-width 1 around the sample.
-    distance = jnp.abs(position[..., None] - jnp.arange(length, dtype=start.dtype))
+    pixels = jnp.arange(length, dtype=start.dtype)
+    distance = jnp.abs(position[..., None] - pixels[None, None])
     weights = jnp.where(inside[..., None], jnp.maximum(1.0 - distance, 0.0), 0.0)
     return weights.reshape(len(start), cells, samples, length).mean(2)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mskjax import cases
+from mskjax.config import StudyConfig
 from mskjax.data.splits import Splits, images_of, load
 from mskjax.errors import UserError
 from mskjax.reporting import wording

@@ -85,7 +85,7 @@ class BoneEdges(PixelClassification):
 
     def candidates(self, label: Any) -> Any:
         """(1, H, W) bool, the band: its pixels are drawn evenly, or the edge would be biased."""
-        return super().candidates(label % _BAND).any(0)[None] & (label >= _BAND)
+        return super().candidates(label % _BAND).any(0)[None] & (label >= _BAND)[None]
 
     def loss(
         self, outputs: jax.Array, batch: dict[str, jax.Array], balance: Any, hyper: Any

@@ -130,7 +130,7 @@ class BoneProposals(PixelClassification):
         """
         targets = _targets(batch["label"])
         terms = [losses.segmentation_loss(outputs[name], targets[name]) for name in UNETS]
-        return sum(terms, self._alexnet(outputs[ALEXNET] + balance, batch)[0])
+        return sum(terms, self._alexnet(outputs[ALEXNET] + balance[None, None], batch)[0])
 
     def balance(self, examples: Examples) -> np.ndarray:
         """(classes,) log of a class's share of the drawn pixels over its share of all pixels."""

@@ -168,8 +168,8 @@ class PixelClassification(SliceSegmentation):
                 pixel = np.arange(seen)
                 kept = (pixel >= half) & (pixel < seen - half)
                 inside &= kept[:, None] if axis == 0 else kept
-        classes = np.arange(self.classes_of_a_pixel)[:, None, None]
-        return (label == classes) & inside
+        classes = np.arange(self.classes_of_a_pixel, dtype=np.int32)[:, None, None]
+        return (label[None].astype(np.int32) == classes) & inside[None]
 
     def classified(self, logits: jax.Array, label: jax.Array, valid: Any) -> tuple[Any, Any]:
         """Cross-entropy and accuracy per example, over the valid pixels among the centres.

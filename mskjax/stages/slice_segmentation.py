@@ -162,7 +162,8 @@ class SliceSegmentation(Stage):
         label, known = labelled
         probabilities = outputs["probabilities"][known].astype(np.float32)
         # Half precision rounds the smallest probabilities to 0.
-        logits = jnp.log(jnp.maximum(probabilities, np.finfo(np.float16).smallest_subnormal))
+        smallest = float(np.finfo(np.float16).smallest_subnormal)
+        logits = jnp.log(jnp.maximum(probabilities, smallest))
         return float(losses.segmentation_loss(logits, jnp.asarray(label)).mean())
 
     def augment(
@@ -174,7 +175,9 @@ class SliceSegmentation(Stage):
         def one(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
             place, key = jax.random.split(key)
             room = jnp.array(label.shape) - jnp.array(patch) + 1
-            start = jnp.floor(jax.random.uniform(place, (2,)) * room).astype(jnp.int32)
+            start = jnp.floor(jax.random.uniform(place, (2,)) * room.astype(jnp.float32)).astype(
+                jnp.int32
+            )
             size = (*patch, image.shape[-1])
             image = jax.lax.dynamic_slice(image, (start[0], start[1], 0), size)
             label = jax.lax.dynamic_slice(label, (start[0], start[1]), patch)
@@ -195,7 +198,7 @@ class SliceSegmentation(Stage):
 
     def monitor(self, outputs: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Share of pixels with the right label."""
-        right = jnp.argmax(outputs, -1) == batch["label"]
+        right = jnp.argmax(outputs, -1) == batch["label"].astype(jnp.int32)
         return {"pixel_accuracy": jnp.mean(right.astype(jnp.float32), (1, 2))}
 
     def activate(self, outputs: jax.Array) -> dict[str, jax.Array]:

@@ -136,7 +136,7 @@ def test_normalisation_statistics_are_float32(norm):
 
 
 def test_instance_norm_sees_one_example_and_one_channel():
-    x = normal(0, 2, 4, 4, 3) * jnp.asarray([1.0, 10.0, 100.0])
+    x = normal(0, 2, 4, 4, 3) * jnp.asarray([1.0, 10.0, 100.0])[None, None, None]
     layer = normalisation("instance", True, jnp.float32)
     out, _ = layer.init_with_output(jax.random.key(0), x)
     np.testing.assert_allclose(out.mean((1, 2)), 0.0, atol=1e-4)

@@ -136,15 +136,19 @@ WEIGHTS = {"grade": jnp.asarray([1.0, 1.0, 1.0, 1.0, 3.0])}
 
 
 def test_masked_heads_loss_by_hand():
-    loss = masked_heads_loss(LOGITS, TARGETS, WEIGHTS, 0.5, nominal=("presence",))
+    loss = masked_heads_loss(LOGITS, TARGETS, WEIGHTS, 0.5)
     grade = -jax.nn.log_softmax(LOGITS["grade"][0])[4]
     emd = squared_emd(LOGITS["grade"][0], jnp.int32(4))
-    presence = -jax.nn.log_softmax(LOGITS["presence"])
-    expected = [(3 * grade + 0.5 * emd + presence[0, 1]) / 2, presence[1, 0], 0.0]
+    presence = [
+        -jax.nn.log_softmax(LOGITS["presence"][i])[k]
+        + 0.5 * squared_emd(LOGITS["presence"][i], jnp.int32(k))
+        for i, k in ((0, 1), (1, 0))
+    ]
+    expected = [(3 * grade + 0.5 * emd + presence[0]) / 2, presence[1], 0.0]
     np.testing.assert_allclose(loss, jnp.stack([jnp.float32(e) for e in expected]), rtol=1e-6)
 
 
-def test_every_head_is_ordinal_unless_said_otherwise():
+def test_the_earth_movers_distance_is_weighted_and_enters_every_head():
     extra = masked_heads_loss(LOGITS, TARGETS, {}, 1.0) - masked_heads_loss(
         LOGITS, TARGETS, {}, 0.0
     )

@@ -62,7 +62,7 @@ def test_mixing_takes_the_channels_to_three():
     params = variables["params"]
     assert params["mix"]["kernel"].shape == (6, 3)
     assert params["stem"]["kernel"].shape == (7, 7, 3, 8)
-    mixed = x @ params["mix"]["kernel"] + params["mix"]["bias"]
+    mixed = x @ params["mix"]["kernel"] + params["mix"]["bias"][None, None, None]
     ours, plain = apply(model, variables, x)[0], apply(TINY, variables, mixed)[0]
     np.testing.assert_allclose(ours["kind"], plain["kind"], atol=1e-5)
 

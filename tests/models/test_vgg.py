@@ -69,7 +69,7 @@ def test_mixing_takes_the_channels_to_three():
     params = variables["params"]
     assert params["mix"]["kernel"].shape == (6, 3)
     assert params["block_0_conv_0"]["kernel"].shape == (3, 3, 3, 8)
-    mixed = x @ params["mix"]["kernel"] + params["mix"]["bias"]
+    mixed = x @ params["mix"]["kernel"] + params["mix"]["bias"][None, None, None]
     ours, plain = apply(model, variables, x), apply(TINY, variables, mixed)
     np.testing.assert_allclose(ours["fatty"], plain["fatty"], atol=1e-5)
 

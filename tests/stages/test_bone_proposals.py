@@ -164,7 +164,9 @@ def test_loss_is_the_sum_over_members():
     at = examples["centres"].astype(int)
     drawn = np.stack([m[c[:, 0], c[:, 1]] for m, c in zip(examples["label"], at, strict=True)])
     entropy = optax.losses.softmax_cross_entropy_with_integer_labels
-    expected = np.asarray(entropy(outputs["alexnet"] + balance, jnp.asarray(drawn)).mean(1))
+    expected = np.asarray(
+        entropy(outputs["alexnet"] + balance[None, None], jnp.asarray(drawn)).mean(1)
+    )
     label = batch["label"]
     for name, target in zip(bp.UNETS, (label == 1, label == 2, label > 0), strict=True):
         expected = expected + losses.segmentation_loss(outputs[name], target.astype(jnp.int32))

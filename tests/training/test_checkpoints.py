@@ -165,13 +165,12 @@ run(Path(sys.argv[1]))
 @pytest.mark.slow
 def test_a_kill_before_the_best_step_is_on_disk_selects_the_same_weights(whole, tmp_path):
     script = KILLED.format(tests=str(Path(__file__).parents[1]))
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    assert any(line.startswith("weak") for line in process.stdout)
-    time.sleep(1.5)  # the latest state of that step would be on disk by now
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert any(line.startswith("weak") for line in process.stdout)
+        time.sleep(1.5)  # the latest state of that step would be on disk by now
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
     kinds = {k: tmp_path / "checkpoints" / k for k in ("best", "latest")}
     assert not (kinds["best"] / "8").exists()
     assert [p.name for p in kinds["latest"].iterdir()] == ["4"]

@@ -58,7 +58,7 @@ def test_the_schedule_is_that_of_optax(peak, lengths):
     theirs = optax.warmup_cosine_decay_schedule(0.0 if warmup else peak, peak, warmup, config.steps)
     steps = jnp.arange(100)
     ours = rate(Hyper.of(config), steps)
-    np.testing.assert_allclose(ours, theirs(steps), rtol=1e-5, atol=2e-7 * peak)
+    np.testing.assert_allclose(ours, theirs(steps.astype(jnp.float32)), rtol=1e-5, atol=2e-7 * peak)
     assert ours.dtype == jnp.float32
     assert not ours[config.steps :].any()
 
@@ -125,10 +125,11 @@ def test_steps_are_those_of_an_optimiser_made_of_constants():
     recipe = {"weight_decay": 0.1, "clip_norm": 0.5, "learning_rate": 0.02, "ema_decay": 0.3}
     key = jax.random.key(3)
     batch = {**toy_examples(8), "index": np.arange(8, dtype=np.int32)}
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.02, 6, 12)
     optimiser = optax.chain(
         optax.clip_by_global_norm(0.5),
         optax.adamw(
-            optax.warmup_cosine_decay_schedule(0.0, 0.02, 6, 12),
+            lambda count: schedule(count.astype(jnp.float32)),
             weight_decay=0.1,
             mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
         ),

@@ -77,16 +77,14 @@ run(Path(sys.argv[1]), steps=40)
 def test_resumes_to_the_same_bits_after_sigkill_at_a_random_step(tmp_path):
     script = KILLED.format(tests=str(Path(__file__).parents[1]))
     steps = int(np.random.default_rng(os.getpid()).integers(3, 30))
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", script, str(tmp_path / "killed")]
     seen = 0
-    for line in process.stdout:
-        seen += line.startswith("step")
-        if seen >= steps:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            seen += line.startswith("step")
+            if seen >= steps:
+                process.send_signal(signal.SIGKILL)
+                break
     assert process.returncode == -signal.SIGKILL
     killed = run(tmp_path / "killed", steps=40)[1]
     whole = run(tmp_path / "whole", steps=40)[1]

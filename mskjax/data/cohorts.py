@@ -1,16 +1,14 @@
 """Packaged cohorts: made if missing, opened for random access.
 
 A cohort lies in ``data_dir/NAME/CONFIG/VERSION/``: TFDS ArrayRecord shards and ``audit.json``.
-NAME is a package of `tfds_builders`; a new cohort is a new package, nothing is registered here.
+NAME is a package of `tfds_builders`, or of a folder of the user's own (`mskjax.extensions`); a new
+cohort is a new package, nothing is registered here.
 """
 
 import dataclasses
 import difflib
 import functools
-import importlib
-import importlib.util
 import json
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 import tfds_builders
+from mskjax import extensions
 from mskjax.data import packages
 from mskjax.errors import UserError
 from tfds_builders.common import AUDIT, SPLIT, CohortBuilder
@@ -99,25 +98,31 @@ def builder_class(name: str) -> type[CohortBuilder]:
     """The builder of ``tfds_builders.<name>.<name>``.
 
     Raises:
-      UserError: there is no such cohort.
+      UserError: there is no such cohort, or the user's own cannot be imported or has no builder.
     """
     known = cohort_names()
     if name not in known:
         raise UserError(f"no cohort {name!r}; {_suggest(name, known)}")
-    module = importlib.import_module(f"tfds_builders.{name}.{name}")
-    return next(
+    module = extensions.load(tfds_builders, f"{name}.{name}")
+    declared = [
         value
         for value in vars(module).values()
         if isinstance(value, type)
         and issubclass(value, CohortBuilder)
         and value.__module__ == module.__name__
-    )
+    ]
+    if not declared:
+        raise UserError(f"{module.__file__} has no builder; declare a subclass of CohortBuilder.")
+    return declared[0]
 
 
 def cohort_names() -> list[str]:
-    """Names of all cohorts that can be packaged: packages with a module of their own name."""
-    packages = [p.name for p in pkgutil.iter_modules(tfds_builders.__path__) if p.ispkg]
-    return [p for p in packages if importlib.util.find_spec(f"tfds_builders.{p}.{p}")]
+    """Names of all cohorts that can be packaged: packages with a module of their own name.
+
+    Raises:
+      UserError: two have the same name.
+    """
+    return sorted(extensions.found("tfds_builders", tfds_builders.__path__))
 
 
 def prepare_cohort(

@@ -1,27 +1,36 @@
-"""The systems, one file each; a new system is a new file and touches no other."""
+"""The systems, one file each; a new system is a new file and touches no other.
+
+It lies here, or in a folder of the user's own (`mskjax.extensions`).
+"""
 
 import difflib
-import importlib
-import pkgutil
+import sys
 from types import ModuleType
 
+from mskjax import extensions
 from mskjax.errors import UserError
+
+__path__ = [*__path__, *extensions.folders("systems")]
 
 
 def names() -> list[str]:
-    """Names of the systems that are declared here."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    """Names of the systems that are shipped, and of the user's own.
+
+    Raises:
+      UserError: two have the same name.
+    """
+    return sorted(extensions.found("systems", __path__))
 
 
 def load(name: str) -> ModuleType:
     """The module of a system: ``check(config)`` and ``build(config, studies)``.
 
     Raises:
-      UserError: there is no such system.
+      UserError: there is no such system, or the user's own cannot be imported.
     """
     known = names()
     if name not in known:
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known systems: {', '.join(known)}."
         raise UserError(f"config.system is {name!r}; {hint}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return extensions.load(sys.modules[__name__], name)

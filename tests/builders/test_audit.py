@@ -5,7 +5,7 @@ import pytest
 from builders import mini_spine as mini
 from imaging.dicom_writer import write_series
 
-from mskjax.data.cohorts import prepare_cohort
+from mskjax.data.cohorts import cohort_names, prepare_cohort
 from mskjax.prepare import audit_table
 
 HEADER = {
@@ -113,19 +113,34 @@ def vertebral_fracture(raw):
     return parts, set(), set(), 2, {"fracture": 2}
 
 
-MAKERS = (disc_degeneration, fatty_infiltration, shoulder_bones, modic_changes, vertebral_fracture)
+MAKERS = {
+    make.__name__: make
+    for make in (
+        disc_degeneration,
+        fatty_infiltration,
+        shoulder_bones,
+        modic_changes,
+        vertebral_fracture,
+    )
+}
 
 
-@pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)
+@pytest.fixture(scope="module", params=cohort_names())
 def cohort(request, tmp_path_factory):
     """Studies a (a DICOM series), b, c and, where the layout can leave one out, d."""
-    folder = tmp_path_factory.mktemp(request.param.__name__)
+    of = request.param
+    if of not in MAKERS:
+        pytest.fail(
+            f"{of} has no raw files here: add a function of that name that writes those of"
+            " studies a to d and returns what its audit must say, and list it in MAKERS"
+        )
+    folder = tmp_path_factory.mktemp(of)
     raw = folder / "raw"
     write_dicom(raw / "a", mini.image(1))
     for seed, name in enumerate("bcd", start=2):
         mini.write_nifti(raw / f"{name}.nii.gz", mini.image(seed))
-    expected = request.param(raw)
-    made = prepare_cohort(request.param.__name__, "cohort", folder / "data", raw)
+    expected = MAKERS[of](raw)
+    made = prepare_cohort(of, "cohort", folder / "data", raw)
     return made, *expected
 
 

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from mskjax.data.cohorts import builder_class
+from mskjax.data.cohorts import builder_class, cohort_names
 from mskjax.errors import UserError
 
 QUICK, ALL = 30, 750  # mutations of each table
@@ -182,6 +182,11 @@ def fuzz(name, config, table, folder, count):
         except Exception as error:
             raise AssertionError(f"mutation {seed} of {table}: {content[:2000]!r}") from error
     assert count / 5 < refused < count, "mutations must neither all fit nor all fail"
+
+
+@pytest.mark.parametrize("name", cohort_names())
+def test_tables_of_every_cohort_are_damaged_here(name):
+    assert (name, "cohort") in LAYOUTS, f"add to LAYOUTS the tables of {name}/cohort"
 
 
 @pytest.mark.parametrize(("name", "config", "table"), CASES)

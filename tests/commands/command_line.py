@@ -85,6 +85,57 @@ SMALL_COHORT = {
 }
 
 
+# Generated patients of other systems; what the networks learn does not matter.
+SMALL_PHANTOM = {
+    "shoulder_bones": {
+        "resamples": 50,
+        "devices": 1,
+        "data.options.patients": 8,
+        "data.split": "folds_and_official",
+        "data.folds": 2,
+        "stages.proposals.spacing_mm": 5.0,
+        "stages.proposals.patch": "(32,32)",
+        "stages.proposals.model.widths": "(4,8)",
+        "stages.proposals.blocks.size": 15,
+        "stages.proposals.blocks.points": 8,
+        "stages.proposals.blocks.width": 4,
+        "stages.proposals.blocks.hidden": 8,
+        "stages.proposals.train.steps": 20,
+        "stages.proposals.train.learning_rate": 2e-2,
+        "stages.edges.spacing_mm": 2.4,
+        "stages.edges.patch": "(64,64)",
+        "stages.edges.blocks.size": 15,
+        "stages.edges.blocks.points": 8,
+        "stages.edges.blocks.width": 4,
+        "stages.edges.blocks.hidden": 8,
+        "stages.edges.train.steps": 10,
+        "stages.edges.train.warmup_steps": 5,
+    },
+    "modic_changes": {
+        "resamples": 50,
+        "devices": 1,
+        "data.options.patients": 6,
+        "options.normalisations": "('z_score_volume','landmarks','none')",
+        "stages.boxes.spacing_mm": 3.0,
+        "stages.boxes.confidence": 0.0,  # the detector hardly learns: whatever it finds is taken
+        "stages.boxes.model.norm": "batch",
+        "stages.boxes.model.widths": "(4,8,8)",
+        "stages.boxes.model.channels": 8,
+        "stages.boxes.model.hidden": 8,
+        "stages.boxes.model.anchor_sizes": "((7.,),(11.,))",
+        "stages.boxes.train.steps": 6,
+        "stages.boxes.train.warmup_steps": 3,
+        "stages.grades.crop": "(1,12,16)",
+        "stages.grades.model.width": 4,
+        "stages.grades.model.norm": "batch",
+        "stages.grades.heads": "('presence','pfirrmann')",
+        "stages.grades.train.steps": 4,
+        "stages.grades.train.warmup_steps": 2,
+        "stages.grades.train.batch_size": 8,
+    },
+}
+
+
 def study(workdir, data_dir, *flags, **changes):
     """Arguments of ``mskjax.main``; keywords change fields, ``__`` stands for a dot."""
     fields = SMALL | {k.replace("__", "."): v for k, v in changes.items()}
@@ -98,6 +149,12 @@ def cohort_study(system, workdir, data_dir, raw, *flags, **changes):
     fields = recipes | SMALL_COHORT[system] | {"data.manual_dir": raw}
     fields |= {k.replace("__", "."): v for k, v in changes.items()}
     return _arguments(":cohort", workdir, data_dir, fields, flags, f"experiments/{system}.py")
+
+
+def phantom_study(system, workdir, data_dir, *flags, **changes):
+    """As `study`, for the variant ``phantom`` of another system."""
+    fields = SMALL_PHANTOM[system] | {k.replace("__", "."): v for k, v in changes.items()}
+    return _arguments("", workdir, data_dir, fields, flags, f"experiments/{system}.py")
 
 
 def real_study(variant, workdir, data_dir, raw, *flags, **changes):

@@ -1,12 +1,13 @@
 import contextlib
 import fcntl
 import io
+import json
 import os
 from types import SimpleNamespace
 
 import pytest
-from commands import command_line
-from commands.command_line import ROOT, study
+from commands import command_line, tiny
+from commands.command_line import ROOT
 
 from mskjax.main import main
 
@@ -23,23 +24,38 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, worker_id):
-    """A finished run, made by ``python -m mskjax.main`` in a process of its own.
+def tiny_run(tmp_path_factory, worker_id):
+    """The finished run of a system, by its name, made in a process of its own (`commands.tiny`).
 
     Workers of pytest-xdist share it: the first one makes it and the others wait.  Tests that change
     anything work on a copy.
     """
     root = tmp_path_factory.getbasetemp()
     root = (root if worker_id == "master" else root.parent) / "shared"
-    root.mkdir(exist_ok=True)
-    said = root / "said"
-    with (root / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not said.exists():
-            process = command_line.run("mskjax.main", *study(root / "finished", root / "data"))
-            assert process.returncode == 0, process.stderr
-            said.write_text(process.stdout)
-    return SimpleNamespace(workdir=root / "finished", data_dir=root / "data", said=said.read_text())
+
+    def of(name):
+        folder = root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        said = folder / "said.json"
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not said.exists():
+                arguments = tiny.arguments(name, folder)
+                process = command_line.run("mskjax.main", *arguments)
+                assert process.returncode == 0, process.stderr
+                said.write_text(json.dumps([arguments, process.stdout]))
+        arguments, stdout = json.loads(said.read_text())
+        return SimpleNamespace(
+            workdir=folder / "run", data_dir=folder / "data", arguments=arguments, said=stdout
+        )
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_run):
+    """The finished run that most tests begin with."""
+    return tiny_run("disc_degeneration")
 
 
 @pytest.fixture

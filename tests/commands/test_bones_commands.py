@@ -2,53 +2,17 @@
 
 import json
 
-import jsonschema
 import pytest
-from commands.command_line import ROOT, complaint, unfinished
+from commands.command_line import complaint, phantom_study
 
 pytestmark = pytest.mark.long
 
-FIELDS = {
-    "resamples": 50,
-    "devices": 1,
-    "data.options.patients": 8,
-    "data.split": "folds_and_official",
-    "data.folds": 2,
-    "stages.proposals.spacing_mm": 5.0,
-    "stages.proposals.patch": "(32,32)",
-    "stages.proposals.model.widths": "(4,8)",
-    "stages.proposals.blocks.size": 15,
-    "stages.proposals.blocks.points": 8,
-    "stages.proposals.blocks.width": 4,
-    "stages.proposals.blocks.hidden": 8,
-    "stages.proposals.train.steps": 20,
-    "stages.proposals.train.learning_rate": 2e-2,
-    "stages.edges.spacing_mm": 2.4,
-    "stages.edges.patch": "(64,64)",
-    "stages.edges.blocks.size": 15,
-    "stages.edges.blocks.points": 8,
-    "stages.edges.blocks.width": 4,
-    "stages.edges.blocks.hidden": 8,
-    "stages.edges.train.steps": 10,
-    "stages.edges.train.warmup_steps": 5,
-}
-
-
-def arguments(workdir, data_dir, **changes):
-    fields = FIELDS | {k.replace("__", "."): v for k, v in changes.items()}
-    return [
-        "--config=experiments/shoulder_bones.py",
-        f"--workdir={workdir}",
-        f"--config.data.data_dir={data_dir}",
-        *(f"--config.{name}={value}" for name, value in fields.items()),
-    ]
+SYSTEM = "shoulder_bones"
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, finish):
-    root = tmp_path_factory.mktemp("bones")
-    finish(arguments(root / "run", root / "data"))
-    return root / "run"
+def workdir(tiny_run):
+    return tiny_run(SYSTEM).workdir
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +20,8 @@ def report(workdir):
     return json.loads((workdir / "report" / "report.json").read_text())
 
 
-def test_report_holds_to_the_contract_and_says_phantom(workdir, report):
-    schema = json.loads((ROOT / "tests/commands/report.schema.json").read_text())
-    jsonschema.validate(report, schema)
-    page = (workdir / "report" / "report.html").read_text()
-    assert "PHANTOM" in page
-    assert "REAL DATA" not in page
-    assert page.count("data:image/png") >= 8
-    assert not unfinished(workdir)
+def test_every_shoulder_has_its_picture(workdir):
+    assert (workdir / "report" / "report.html").read_text().count("data:image/png") >= 8
 
 
 def test_five_are_cross_validated_and_three_held_out(workdir, report):
@@ -105,6 +63,6 @@ def test_the_ablation_has_each_network_the_vote_and_the_edge(report):
 )
 def test_wrong_options_are_refused_before_any_work(main_here, tmp_path, capsys, changes, message):
     data = tmp_path / "data"
-    assert main_here(*arguments(tmp_path / "run", data, **changes)) == 2
+    assert main_here(*phantom_study(SYSTEM, tmp_path / "run", data, **changes)) == 2
     assert message in complaint(capsys.readouterr().err)
     assert not data.exists()

@@ -3,54 +3,17 @@
 import csv
 import json
 
-import jsonschema
 import pytest
-from commands.command_line import ROOT, complaint, unfinished
+from commands.command_line import complaint, phantom_study
 
 pytestmark = pytest.mark.long
 
-FIELDS = {
-    "resamples": 50,
-    "devices": 1,
-    "data.options.patients": 6,
-    "options.normalisations": "('z_score_volume','landmarks','none')",
-    "stages.boxes.spacing_mm": 3.0,
-    "stages.boxes.confidence": 0.0,  # the detector hardly learns: whatever it finds is taken
-    "stages.boxes.model.norm": "batch",
-    "stages.boxes.model.widths": "(4,8,8)",
-    "stages.boxes.model.channels": 8,
-    "stages.boxes.model.hidden": 8,
-    "stages.boxes.model.anchor_sizes": "((7.,),(11.,))",
-    "stages.boxes.train.steps": 6,
-    "stages.boxes.train.warmup_steps": 3,
-    "stages.grades.crop": "(1,12,16)",
-    "stages.grades.model.width": 4,
-    "stages.grades.model.norm": "batch",
-    "stages.grades.heads": "('presence','pfirrmann')",
-    "stages.grades.train.steps": 4,
-    "stages.grades.train.warmup_steps": 2,
-    "stages.grades.train.batch_size": 8,
-}
-
-
-def arguments(workdir, data_dir, **changes):
-    fields = FIELDS | {k.replace("__", "."): v for k, v in changes.items()}
-    return [
-        "--config=experiments/modic_changes.py",
-        f"--workdir={workdir}",
-        f"--config.data.data_dir={data_dir}",
-        *(f"--config.{name}={value}" for name, value in fields.items()),
-    ]
+SYSTEM = "modic_changes"
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, finish):
-    root = tmp_path_factory.mktemp("modic")
-    ids = [f"phantom{n:04d}" for n in range(6)]
-    division = root / "division.json"
-    division.write_text(json.dumps({"folds": [{"train": ids[:4], "test": ids[4:]}]}))
-    finish(arguments(root / "run", root / "data", data__splits=division))
-    return root / "run"
+def workdir(tiny_run):
+    return tiny_run(SYSTEM).workdir
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +21,14 @@ def report(workdir):
     return json.loads((workdir / "report" / "report.json").read_text())
 
 
-def test_report_holds_to_the_contract_and_says_phantom(workdir, report):
-    schema = json.loads((ROOT / "tests/commands/report.schema.json").read_text())
-    jsonschema.validate(report, schema)
+def test_every_normalisation_has_its_grader(workdir, report):
     assert set(report["stages"]) == {
         "boxes",
         "grades_z_score_volume",
         "grades_landmarks",
         "grades_none",
     }
-    page = (workdir / "report" / "report.html").read_text()
-    assert "PHANTOM" in page
-    assert page.count("data:image/png") >= 2
-    assert not unfinished(workdir)
+    assert (workdir / "report" / "report.html").read_text().count("data:image/png") >= 2
 
 
 def test_every_disc_is_scored_once_whether_found_or_not(workdir, report):
@@ -107,6 +65,6 @@ def test_normalisations_stand_in_one_table_with_paired_differences(report):
 )
 def test_wrong_options_are_refused(workdir, main_here, tmp_path, capsys, changes, message):
     data = workdir.parent / "data"
-    assert main_here(*arguments(tmp_path / "run", data, **changes)) == 2
+    assert main_here(*phantom_study(SYSTEM, tmp_path / "run", data, **changes)) == 2
     assert message in complaint(capsys.readouterr().err)
     assert not (tmp_path / "run" / "fold_0").exists()

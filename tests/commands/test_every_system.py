@@ -1,0 +1,109 @@
+"""What a run of any system leaves: the contract of files, report and table (docs/cases.md)."""
+
+import html
+import json
+
+import jsonschema
+import pytest
+from commands import tiny
+from commands.command_line import ROOT, complaint, contents, unfinished
+
+from mskjax import cases, systems
+from mskjax.config import StudyConfig, parse
+
+# The run of one system is made anyway, for the other tests of the commands.
+RUNS = [
+    pytest.param(name, marks=[] if name == "disc_degeneration" else [pytest.mark.long])
+    for name in systems.names()
+]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def run(request, tiny_run):
+    """The finished run of a system, and its name."""
+    made = tiny_run(request.param)
+    made.name = request.param
+    return made
+
+
+def json_of(run, name):
+    return json.loads((run.workdir / name).read_text())
+
+
+def folds_of(run):
+    return json_of(run, "splits.json")["folds"]
+
+
+def test_leaves_every_file_of_the_contract(run):
+    config = parse(StudyConfig, json_of(run, "config.json"))
+    assert config.system == run.name
+    names = ["config.json", "environment.json", "cohort.json", "splits.json", "cases.csv"]
+    names += ["report/report.json", "report/report.html"]
+    for number, _ in enumerate(folds_of(run)):
+        for stage in systems.load(run.name).build(config, ()).stages:
+            folder = run.workdir / f"fold_{number}" / stage.name
+            names += [folder / "metrics.jsonl"]
+            assert list((folder / "checkpoints" / "latest").glob("*/_CHECKPOINT_METADATA"))
+            assert list(folder.glob("events.out.tfevents.*"))
+    for name in names:
+        assert (run.workdir / name).stat().st_size > 0, name
+    assert str(run.workdir / "report" / "report.html") in run.said.splitlines()[-1]
+    assert not unfinished(run.workdir)
+
+
+def test_the_report_keeps_to_the_contract(run):
+    report = json_of(run, "report/report.json")
+    schema = json.loads((ROOT / "tests/commands/report.schema.json").read_text())
+    jsonschema.validate(report, schema)
+    assert report["system"] == run.name
+    assert report["end_to_end"][report["primary"]]["n"] > 0
+    page = (run.workdir / "report" / "report.html").read_text()
+    assert report["title"] in html.unescape(page)
+    assert report["cohort"]["fingerprint"] in page
+    assert ("PHANTOM" in page) == (report["cohort"]["kind"] == "phantom")
+    assert ("REAL DATA" in page) == (report["cohort"]["kind"] == "real")
+    assert 'src="http' not in page
+
+
+def test_no_patient_is_on_both_sides(run):
+    report, folds = json_of(run, "report/report.json"), folds_of(run)
+    assert report["protocol"]["patient_overlap"] == 0
+    assert report["protocol"]["unit"] == "patient"
+    tested = [p for fold in folds for p in fold["test"]]
+    assert len(tested) == len({*tested})
+    for fold in folds:
+        parts = [*fold["train"], *fold["validation"], *fold["test"]]
+        assert len(parts) == len({*parts}) > len(fold["test"]) > 0
+
+
+def test_every_case_is_scored_once_by_the_fold_that_held_its_patient_out(run):
+    rows = cases.read(run.workdir / "cases.csv")
+    home = {p: str(number) for number, fold in enumerate(folds_of(run)) for p in fold["test"]}
+    assert {row["patient"] for row in rows} == {*home}
+    assert all(row["fold"] == home[row["patient"]] for row in rows)
+    graded = [row["case"] for row in rows if row["kind"] == "grade"]
+    assert len(graded) == len({*graded})
+    assert all(row["study"] == row["case"].partition("/")[0] for row in rows if row.get("case"))
+
+
+def test_the_same_command_says_that_it_is_finished(run, main_here, capsys):
+    before = contents(run.workdir)
+    assert main_here(*run.arguments) == 0
+    assert "finished: " in capsys.readouterr().out
+    assert contents(run.workdir) == before
+
+
+@pytest.mark.parametrize("name", systems.names())
+def test_a_misspelt_field_of_any_stage_is_a_sentence(name, main_here, tmp_path, capsys):
+    arguments = tiny.arguments(name, tmp_path)
+    stages = {a.split(".")[2] for a in arguments if a.startswith("--config.stages.")}
+    assert stages
+    for stage in stages:
+        assert main_here(*arguments, f"--config.stages.{stage}.trian.steps=3") == 2
+        said = complaint(capsys.readouterr().err)
+        assert f"{stage}.trian.steps: there is no field 'trian'; did you mean 'train'?" in said
+        assert "\n" not in said
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "data").exists()

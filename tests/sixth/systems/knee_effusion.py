@@ -4,7 +4,8 @@ A toy, which shows that a system is a declaration: its grades (absent, small, la
 no paper stands behind it, and what it says of a knee means nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +14,10 @@ from mskjax.metrics.grading import Grading
 from mskjax.stages.grading import Head
 from mskjax.stages.image_grading import ImageGradingOptions, standardised
 from mskjax.stages.region_grading import RegionGrading
-from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions, canvas
+from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions
 from mskjax.training.stage import Study
 from mskjax.two_stage.grading_task import GradingTask
-from mskjax.two_stage.options import stage_options
+from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.region_then_grade import RegionThenGrade
 from mskjax.two_stage.regions_then_grades import Located
 
@@ -43,17 +44,15 @@ class KneeEffusion(RegionThenGrade):
 
 def check(config: StudyConfig) -> None:
     """Checks all options and files."""
-    build(config, ()).grade.check_weights(channels=1)
+    build(config).grade.check_weights(channels=1)
 
 
-def build(config: StudyConfig, studies: Sequence[Study]) -> KneeEffusion:
-    """The system for a cohort."""
+def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> KneeEffusion:
+    """The system, with what was measured and fitted."""
     find, grade = stage_options(
         config, {"regions": SliceSegmentationOptions, "grades": ImageGradingOptions}
     )
-    multiple = 2 ** (len(find.model.widths) - 1)
-    size = canvas(studies, find.spacing_mm, multiple) if len(studies) else find.patch
     return KneeEffusion(
-        SliceSegmentation("regions", find, ("recess",), size),
+        SliceSegmentation("regions", find, ("recess",), canvas_in(fitted, "regions", find.patch)),
         RegionGrading("grades", grade, (HEAD,)),
     )

@@ -22,8 +22,8 @@ from tfds_builders.columns import (
     whole,
 )
 from tfds_builders.common import CohortBuilder, own_config, volume_feature
+from tfds_builders.disc_degeneration.images import CHANNELS, read_images
 from tfds_builders.ids import check_ids
-from tfds_builders.paired import read_series
 from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
 from tfds_builders.tables import Row
 
@@ -61,11 +61,11 @@ class CohortSource(Source):
 
     def read(self, study: RawStudy) -> Example:
         """The series on axes L, I, P, and the recess on its grid."""
-        image = read_series(study.files[0])
-        mask = read_mask(study.files[1], image, labels=(1,)).data
+        images = read_images({"image": study.files[0]})
+        mask = read_mask(study.files[1], images.volume, labels=(1,)).data
         return {
-            **shared_part(study, image, metadata(study.details, image)),
-            "image": np.ascontiguousarray(image.data, np.float32),
+            **shared_part(study, metadata(study.details, images.volume)),
+            **images.part,
             "mask": np.ascontiguousarray(mask, np.uint8),
             "has_mask": True,
             "effusion": _grade(study.details),
@@ -74,6 +74,8 @@ class CohortSource(Source):
 
 class KneeEffusion(CohortBuilder):
     """See the module."""
+
+    channels, read_images = CHANNELS, staticmethod(read_images)
 
     BUILDER_CONFIGS = [own_config(CohortSource, "write studies.csv.")]  # noqa: RUF012
 

@@ -3,58 +3,29 @@
 After Cina et al., Brain & Spine 2024;4:102738 (mskjax/systems/modic_changes.py says what is theirs
 and what is open).  All normalisations of `options.normalisations` are compared in one run.
 
-    python -m mskjax.main --config=experiments/modic_changes.py --workdir=runs/modic
+    python -m mskjax.main --config=modic_changes --workdir=runs/modic
+    python -m mskjax.main --config=modic_changes:spider_midsagittal --workdir=runs/spider \
+        --config.data.manual_dir=FOLDER
 
-Variants (a variant is the default plus the lines it changes):
-
-  phantom             generated spines, small networks; minutes on two CPU cores (the default)
-  spider_midsagittal  171 real patients, one slice of T1 and T2 each; an hour on two CPU cores
-                        --config.data.manual_dir=FOLDER
-  spider              SPIDER as downloaded (Zenodo 10159290), 3-D; an accelerator
-  cohort              your own files (tfds_builders/modic_changes/README.md); an accelerator
-
-Results: README.md, "Measured".
+Each function is a variant: the default, or what differs from it.  `main --config=modic_changes
+--help` lists every field.  Results: README.md, "Measured".
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from mskjax.experiment import Variants, package
 
 
-def get_config(variant: str = "phantom") -> ConfigDict:
-    """The config of a variant; every field can be set on the command line."""
-    config = _phantom()
-    config.variant = variant or "phantom"
-    variants = {
-        "phantom": lambda c: None,
-        "spider_midsagittal": _spider_midsagittal,
-        "spider": _spider,
-        "cohort": _cohort,
-    }
-    if config.variant not in variants:
-        raise ValueError(f"no variant {variant!r}; variants: {', '.join(variants)}")
-    variants[config.variant](config)
-    return config
-
-
-def _phantom() -> ConfigDict:
+def phantom() -> ConfigDict:
+    """Generated spines, small networks; minutes on two CPU cores."""
     return ConfigDict(
         {
             "system": "modic_changes",
-            "variant": "phantom",
-            "seed": 0,
-            "resamples": 10_000,
-            "devices": placeholder(int),
             "data": {
                 "cohort": "modic_changes",
                 "config": "phantom",
-                "data_dir": "data",
-                "manual_dir": placeholder(str),
                 "options": {"patients": 60, "seed": 0},
-                "split": "folds",
-                "splits": placeholder(str),
                 "folds": 2,
-                "validation_fraction": 0.1,
-                "shuffle_labels": False,
             },
             "options": {
                 # The first is the one that end-to-end figures are of.
@@ -73,58 +44,34 @@ def _phantom() -> ConfigDict:
                     "spacing_mm": 2.0,
                     "channels": ("t2",),
                     "confidence": 0.2,
-                    "most_boxes": 16,
                     "model": {
                         "widths": (16, 32, 32),
-                        "channels": 32,
                         "hidden": 64,
-                        "norm": "group",
-                        "dtype": "float32",
                         "anchor_sizes": ((10.0,), (16.0,)),
-                        "anchor_ratios": (0.3, 0.5, 0.8),
                     },
-                    "augmentation": {"rotation": 15.0, "flip": 0.0},
                     "train": {
                         "steps": 500,
-                        "batch_size": 8,
                         "learning_rate": 2e-3,
                         "warmup_steps": 20,
-                        "weight_decay": 1e-4,
                         "clip_norm": 5.0,
                         "ema_decay": 0.95,
-                        "balance": "none",
-                        "validate_every": 100,
-                        "checkpoint_every": 100,
-                        "log_every": 10,
-                        "select": "latest",
                     },
                 },
                 "grades": {
                     "crop": (3, 24, 32),
                     "extent": 1.3,
-                    "model": {
-                        "width": 8,
-                        "blocks": (1, 1, 1, 1),
-                        "norm": "group",
-                        "dtype": "float32",
-                        "dropout": 0.0,
-                    },
+                    "model": {"width": 8, "blocks": (1, 1, 1, 1), "norm": "group"},
                     "heads": ("modic", "pfirrmann"),
-                    "emd_weight": 0.0,
-                    "augmentation": {"flip_slices": 0.0, "slice_shift": 0},
+                    "augmentation": {"slice_shift": 0},
                     "train": {
                         "steps": 150,
                         "batch_size": 16,
                         "learning_rate": 3e-3,
-                        "warmup_steps": 10,
                         "weight_decay": 1e-2,
-                        "clip_norm": 1.0,
                         "ema_decay": 0.95,
                         "balance": "weights",
                         "validate_every": 150,
                         "checkpoint_every": 150,
-                        "log_every": 10,
-                        "select": "latest",
                     },
                 },
             },
@@ -132,83 +79,70 @@ def _phantom() -> ConfigDict:
     )
 
 
-def _spider_midsagittal(config: ConfigDict) -> None:
-    config.data.config = "spider_midsagittal"
-    config.data.options = ConfigDict({})
-    config.data.folds = 5
-    config.data.validation_fraction = 0.0  # the last checkpoint is used; nothing is selected
-    boxes, grades = config.stages.boxes, config.stages.grades
-    boxes.spacing_mm = 1.3
-    boxes.model.widths = (16, 32, 64, 64)
-    boxes.model.hidden = 128
-    boxes.model.anchor_sizes = ((16.0,), (26.0,))
-    boxes.model.anchor_ratios = (0.3, 0.55, 1.0)  # the lowest disc is steep
-    boxes.train.steps = 1500
-    boxes.train.learning_rate = 1e-3
-    boxes.train.validate_every = 300
-    boxes.train.checkpoint_every = 300
-    boxes.train.ema_decay = 0.99
-    # Graders are chosen on inner folds of the first fold's training patients (README, "Measured").
-    grades.crop = (1, 40, 80)
-    grades.extent = 2.0
-    grades.model.width = 16
-    grades.model.norm = "batch"
-    grades.model.dropout = 0.3
+def spider_midsagittal(config: ConfigDict) -> None:
+    """171 real patients of SPIDER, one slice of T1 and T2 each; an hour on two CPU cores."""
+    package(config, "spider_midsagittal")
+    _two_cores(config)
     # Type 1 has four discs, type 3 six: only presence can be trained.  Narrowing and bulging are
     # learnt beside the two that are reported.
-    grades.heads = ("presence", "pfirrmann", "narrowing", "bulging")
-    grades.emd_weight = 1.0
-    grades.train.balance = "none"
-    grades.train.steps = 600
-    grades.train.batch_size = 12
-    grades.train.learning_rate = 2e-3
-    grades.train.weight_decay = 0.1
-    grades.train.warmup_steps = 20
-    grades.train.validate_every = 300
-    grades.train.checkpoint_every = 300
-    grades.train.ema_decay = 0.98
+    config.stages.grades.update(
+        crop=(1, 40, 80), heads=("presence", "pfirrmann", "narrowing", "bulging")
+    )
 
 
-def _published_size(config: ConfigDict) -> None:
-    """Large networks, five folds; one accelerator.  The paper leaves the sizes open."""
-    config.data.options = ConfigDict({})
-    config.data.folds = 5
-    boxes, grades = config.stages.boxes, config.stages.grades
-    boxes.spacing_mm = 0.8
-    boxes.model.widths = (64, 128, 256, 512)
-    boxes.model.channels = 256
-    boxes.model.hidden = 1024
-    boxes.model.anchor_sizes = ((26.0,), (42.0,))
-    boxes.model.dtype = "bfloat16"
-    boxes.train.steps = 8_000
-    boxes.train.batch_size = 16
-    boxes.train.learning_rate = 5e-4
-    boxes.train.warmup_steps = 400
-    boxes.train.validate_every = 400
-    boxes.train.checkpoint_every = 400
-    boxes.train.ema_decay = 0.999
-    boxes.train.select = "best"
-    grades.crop = (9, 112, 144)
-    grades.extent = 2.2
-    grades.model.width = 64
-    grades.model.blocks = (3, 4, 6, 3)
-    grades.model.dtype = "bfloat16"
-    grades.train.steps = 8_000
-    grades.train.batch_size = 32
-    grades.train.learning_rate = 5e-4
-    grades.train.warmup_steps = 400
-    grades.train.validate_every = 400
-    grades.train.checkpoint_every = 400
-    grades.train.ema_decay = 0.999
-    grades.train.select = "best"
+def cohort_small(config: ConfigDict) -> None:
+    """Your 30 to 100 patients; about two hours on two CPU cores (an estimate, not measured)."""
+    package(config, "cohort")
+    _two_cores(config)
+    # So few patients have too few discs of each type to train the types; three slices cost three
+    # times one, so fewer normalisations are compared.
+    config.stages.grades.update(crop=(3, 40, 80), heads=("presence", "pfirrmann"))
+    config.options.normalisations = ("z_score_volume", "z_score_crop", "none")
 
 
-def _spider(config: ConfigDict) -> None:
-    _published_size(config)
-    config.data.config = "spider"
+def spider(config: ConfigDict) -> None:
+    """SPIDER as downloaded (Zenodo 10159290), 3-D; an accelerator."""
+    package(config, "spider")
+    _large(config)
     config.stages.grades.heads = ("presence", "pfirrmann")
 
 
-def _cohort(config: ConfigDict) -> None:
-    _published_size(config)
-    config.data.config = "cohort"
+def cohort(config: ConfigDict) -> None:
+    """Your files (tfds_builders/modic_changes/README.md), large networks; an accelerator."""
+    package(config, "cohort")
+    _large(config)
+
+
+def _two_cores(config: ConfigDict) -> None:
+    """What two cores can train in an hour."""
+    config.data.validation_fraction = 0.0  # the last checkpoint is used; nothing is selected
+    boxes, grades = config.stages.boxes, config.stages.grades
+    boxes.spacing_mm = 1.3
+    boxes.model.update(widths=(16, 32, 64, 64), hidden=128, anchor_sizes=((16.0,), (26.0,)))
+    boxes.model.anchor_ratios = (0.3, 0.55, 1.0)  # the lowest disc is steep
+    boxes.train.update(steps=1500, learning_rate=1e-3, ema_decay=0.99)
+    # Graders are chosen on inner folds of SPIDER's first fold's training patients (README).
+    grades.update(extent=2.0, emd_weight=1.0)
+    grades.model.update(width=16, norm="batch", dropout=0.3)
+    grades.train.update(steps=600, batch_size=12, learning_rate=2e-3, weight_decay=0.1)
+    grades.train.update(warmup_steps=20, balance="none", ema_decay=0.98)
+    for stage in (boxes, grades):
+        stage.train.update(validate_every=300, checkpoint_every=300)
+
+
+def _large(config: ConfigDict) -> None:
+    """The paper leaves the sizes open."""
+    boxes, grades = config.stages.boxes, config.stages.grades
+    boxes.spacing_mm = 0.8
+    boxes.model.update(widths=(64, 128, 256, 512), channels=256, hidden=1024, dtype="bfloat16")
+    boxes.model.anchor_sizes = ((26.0,), (42.0,))
+    boxes.train.batch_size = 16
+    grades.update(crop=(9, 112, 144), extent=2.2)
+    grades.model.update(width=64, blocks=(3, 4, 6, 3), dtype="bfloat16")
+    grades.train.batch_size = 32
+    for stage in (boxes, grades):
+        stage.train.update(steps=8_000, learning_rate=5e-4, warmup_steps=400)
+        stage.train.update(validate_every=400, checkpoint_every=400, ema_decay=0.999, select="best")
+
+
+get_config = Variants(phantom, cohort_small, spider_midsagittal, spider, cohort)

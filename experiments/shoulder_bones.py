@@ -3,119 +3,58 @@
 After Comput Methods Programs Biomed 2021;211:106325 and 2021;200:105862
 (mskjax/systems/shoulder_bones.py says what is theirs and what is open).
 
-    python -m mskjax.main --config=experiments/shoulder_bones.py --workdir=runs/bones
+    python -m mskjax.main --config=shoulder_bones --workdir=runs/bones
+    python -m mskjax.main --config=shoulder_bones:cohort --workdir=runs/mine \
+        --config.data.manual_dir=FOLDER --config.data.split=folds_and_official
 
-Variants (a variant is the default plus the lines it changes):
+The last flag divides as published: folds of the patients that your table marks training (five in
+the papers), then all of them against the others.
 
-  phantom   generated shoulders, small networks; minutes on two CPU cores (the default)
-  cohort    your own files (tfds_builders/shoulder_bones/README.md), published sizes: U-Nets of 64
-            to 1024 channels, AlexNet at full width; an accelerator
-              --config.data.manual_dir=FOLDER
-              --config.data.split=folds_and_official   as published: folds of the patients that your
-                table marks training (five in the papers), then all of them against the others
-
-Results: README.md, "Measured".
+Each function is a variant: the default, or what differs from it.  `main --config=shoulder_bones
+--help` lists every field.  Results: README.md, "Measured".
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from mskjax.experiment import Variants, package
 
 
-def get_config(variant: str = "phantom") -> ConfigDict:
-    """The config of a variant; every field can be set on the command line."""
-    config = _phantom()
-    config.variant = variant or "phantom"
-    variants = {"phantom": lambda c: None, "cohort": _cohort}
-    if config.variant not in variants:
-        raise ValueError(f"no variant {variant!r}; variants: {', '.join(variants)}")
-    variants[config.variant](config)
-    return config
-
-
-def _phantom() -> ConfigDict:
+def phantom() -> ConfigDict:
+    """Generated shoulders, small networks; minutes on two CPU cores."""
+    mirrored = {"flip": 0.5}  # left shoulders look like mirrored right ones
     return ConfigDict(
         {
             "system": "shoulder_bones",
-            "variant": "phantom",
-            "seed": 0,
-            "resamples": 10_000,
-            "devices": placeholder(int),
             "data": {
                 "cohort": "shoulder_bones",
                 "config": "phantom",
-                "data_dir": "data",
-                "manual_dir": placeholder(str),
                 # Of every eight patients five are for training, as in the papers.
                 "options": {"patients": 16, "seed": 0},
                 "split": "official",
-                "splits": placeholder(str),
                 "folds": 2,
                 "validation_fraction": 0.0,
-                "shuffle_labels": False,
             },
-            "options": {},
             "stages": {
                 "proposals": {
                     "spacing_mm": 1.6,
                     "patch": (80, 80),
-                    "model": {"widths": (8, 16, 32, 64), "norm": "batch", "dtype": "float32"},
-                    "blocks": {
-                        "size": 25,  # pixels: 40 mm
-                        "points": 24,
-                        "at_once": 1024,
-                        "width": 12,
-                        "stem": (3, 1, 1),
-                        "hidden": 64,
-                        "dropout": 0.2,
-                        "dtype": "float32",
-                    },
+                    "model": {"widths": (8, 16, 32, 64)},
+                    # 25 pixels are 40 mm.
+                    "blocks": {"size": 25, "points": 24, "width": 12, "hidden": 64, "dropout": 0.2},
                     "stride": 3,
-                    "vote": "majority",  # or "any", "all"
-                    "smallest_part": 0.05,
-                    "augmentation": {"flip": 0.5},  # left shoulders look like mirrored right ones
-                    "train": {
-                        "steps": 400,
-                        "batch_size": 8,
-                        "learning_rate": 5e-3,
-                        "warmup_steps": 10,
-                        "weight_decay": 1e-4,
-                        "clip_norm": 1.0,
-                        "ema_decay": 0.95,
-                        "balance": "none",
-                        "validate_every": 100,
-                        "checkpoint_every": 100,
-                        "log_every": 10,
-                        "select": "latest",
-                    },
+                    "augmentation": mirrored,
+                    "train": {"steps": 400, "learning_rate": 5e-3, "ema_decay": 0.95},
                 },
                 "edges": {
                     "spacing_mm": 0.8,  # finer than the slice: three poolings follow
                     "patch": (192, 192),
-                    "blocks": {
-                        "size": 25,
-                        "points": 48,
-                        "at_once": 1024,
-                        "width": 16,
-                        "stem": (3, 1, 1),
-                        "hidden": 64,
-                        "dropout": 0.2,
-                        "dtype": "float32",
-                    },
-                    "band_mm": 3.0,
-                    "augmentation": {"flip": 0.5},  # left shoulders look like mirrored right ones
+                    "blocks": {"size": 25, "points": 48, "width": 16, "hidden": 64, "dropout": 0.2},
+                    "augmentation": mirrored,
                     "train": {
                         "steps": 500,
-                        "batch_size": 8,
                         "learning_rate": 3e-3,
                         "warmup_steps": 20,
-                        "weight_decay": 1e-4,
-                        "clip_norm": 1.0,
                         "ema_decay": 0.95,
-                        "balance": "none",
-                        "validate_every": 100,
-                        "checkpoint_every": 100,
-                        "log_every": 10,
-                        "select": "latest",
                     },
                 },
             },
@@ -123,35 +62,33 @@ def _phantom() -> ConfigDict:
     )
 
 
-def _cohort(config: ConfigDict) -> None:
-    """Full-size networks as published; five folds by patient; one accelerator."""
-    config.data.config = "cohort"
-    config.data.options = ConfigDict({})
-    config.data.split = "folds"
-    config.data.folds = 5
+def cohort_small(config: ConfigDict) -> None:
+    """Your 30 to 100 patients; about two hours on two CPU cores (an estimate, not measured)."""
+    package(config, "cohort", split="folds")
     proposals, edges = config.stages.proposals, config.stages.edges
-    proposals.spacing_mm = 0.6
-    proposals.patch = (256, 256)
-    proposals.model.widths = (64, 128, 256, 512, 1024)
-    proposals.model.dtype = "bfloat16"
-    proposals.stride = 4
-    proposals.train.steps = 8_000
-    proposals.train.batch_size = 8
-    proposals.train.learning_rate = 5e-4
-    proposals.train.warmup_steps = 400
-    edges.spacing_mm = 0.4
-    edges.patch = (384, 384)
-    edges.train.steps = 8_000
-    edges.train.batch_size = 16
-    edges.train.learning_rate = 3e-4
-    edges.train.warmup_steps = 400
+    proposals.update(spacing_mm=1.2, patch=(128, 128))
+    proposals.model.widths = (16, 32, 64, 96)
+    proposals.blocks.update(size=33, points=32)  # 40 mm still
+    proposals.train.update(learning_rate=2e-3, warmup_steps=20)
     for stage in (proposals, edges):
-        stage.blocks.size = 33  # too small for AlexNet's own stem of 11 x 11 and stride 4
-        stage.blocks.points = 128
-        stage.blocks.width = 64
-        stage.blocks.hidden = 4096
-        stage.blocks.dropout = 0.5
+        stage.train.ema_decay = 0.98
+
+
+def cohort(config: ConfigDict) -> None:
+    """Your files (tfds_builders/shoulder_bones/README.md), published sizes; an accelerator."""
+    package(config, "cohort", split="folds")
+    proposals, edges = config.stages.proposals, config.stages.edges
+    proposals.update(spacing_mm=0.6, patch=(256, 256), stride=4)
+    proposals.model.update(widths=(64, 128, 256, 512, 1024), dtype="bfloat16")
+    proposals.train.update(steps=8_000, learning_rate=5e-4)
+    edges.update(spacing_mm=0.4, patch=(384, 384))
+    edges.train.update(steps=8_000, batch_size=16, learning_rate=3e-4)
+    for stage in (proposals, edges):
+        # 33 pixels are too few for AlexNet's own stem of 11 x 11 and stride 4.
+        stage.blocks.update(size=33, points=128, width=64, hidden=4096, dropout=0.5)
         stage.blocks.dtype = "bfloat16"
-        stage.train.validate_every = 400
-        stage.train.checkpoint_every = 400
+        stage.train.update(warmup_steps=400, validate_every=400, checkpoint_every=400)
         stage.train.ema_decay = 0.999
+
+
+get_config = Variants(phantom, cohort_small, cohort)

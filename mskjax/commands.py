@@ -1,21 +1,24 @@
 """What the commands share: flags, exit codes, run-time settings of JAX."""
 
+import dataclasses
 import difflib
 import errno
 import importlib.metadata
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from mskjax.config import MODES
+from mskjax import experiment, fields, usage
+from mskjax.config import MODES, StudyConfig, parse
 from mskjax.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Preempted, UserError
 
 FLAGS = ("config", "workdir", "mode", "help")
+OVERRIDE = r"--?(no)?config\."  # how a flag begins that sets a field
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
@@ -46,49 +49,78 @@ def run(command: Callable[[list[str]], None], argv: list[str] | None) -> int:
     return EXIT_DONE
 
 
-def study_flags(argv: list[str]) -> flags.FlagValues:
-    """Flags of `mskjax.main`.
+@dataclasses.dataclass(frozen=True)
+class StudyFlags:
+    """What `mskjax.main` was asked for.
+
+    Attributes:
+      config: of the study, resolved.
+      workdir: its folder.
+      mode: any of `MODES`.
+    """
+
+    config: StudyConfig
+    workdir: Path
+    mode: Sequence[str]
+
+
+def study_flags(argv: list[str]) -> StudyFlags:
+    """Flags of `mskjax.main`; imports jax, after `configure_runtime`, once plain flags are right.
 
     Raises:
-      UserError: a flag or config field is unknown, mistyped or missing.
+      UserError: a flag, an experiment or a config field is unknown, mistyped or missing.
+      SystemExit: help was asked for and given.
     """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "experiments/NAME.py[:VARIANT]",
-        flag_values=values,
-        sys_argv=["mskjax.main", *argv],  # where it looks for --config.a.b=value
-    )
+    flags.DEFINE_string("config", None, "NAME[:VARIANT]", flag_values=values)
     flags.DEFINE_string("workdir", None, "folder of this study", flag_values=values)
     flags.DEFINE_list("mode", list(MODES), f"any of {', '.join(MODES)}", flag_values=values)
     flags.DEFINE_boolean("help", False, "show this help", short_name="h", flag_values=values)
+    values.set_gnu_getopt(True)
     try:
-        rest = values(["mskjax.main", *argv])
-        if values.config is not None:
-            values.config.to_dict()  # a file that could not be read speaks up only when used
-    except flags.UnrecognizedFlagError as error:
-        raise UserError(f"no flag --{error.flagname}; {_suggest(error.flagname, FLAGS)}") from None
-    except (KeyError, AttributeError) as error:
-        raise UserError(_about_field(error, argv)) from None
-    except (flags.Error, OSError, ValueError, TypeError, SyntaxError) as error:
+        _, *rest = values(["mskjax.main", *argv], known_only=True)
+    except flags.Error as error:
         raise UserError(_about_value(error)) from None
     if values.help:
-        print(__import__("mskjax.main").main.__doc__)
-        print(values.main_module_help() or values.get_help())
+        if values.config is not None:
+            configure_runtime()
+        print(usage.study(values.config))
         raise SystemExit(EXIT_DONE)
-    if rest[1:]:
-        raise UserError(f"unexpected argument {rest[1]!r}; flags are written --name=value.")
+    for argument in rest:
+        if argument.startswith("-") and not re.match(OVERRIDE, argument):
+            name = argument.lstrip("-").partition("=")[0]
+            raise UserError(f"no flag --{name}; {_suggest(name, FLAGS)}")
     if values.config is None or values.workdir is None:
         raise UserError(
             "--config and --workdir are needed, e.g."
-            " --config=experiments/disc_degeneration.py --workdir=runs/first."
+            " --config=disc_degeneration --workdir=runs/first; --help lists what there is."
         )
     unknown = sorted(set(values.mode) - set(MODES))
     if unknown or not values.mode:
         given = ", ".join(unknown) or "nothing"
         raise UserError(f"--mode has {given}; give any of {', '.join(MODES)}.")
-    return values
+    config = experiment.load(values.config)
+    configure_runtime()
+    return StudyFlags(_resolved(config, rest), Path(values.workdir), values.mode)
+
+
+def _resolved(config: ConfigDict, overrides: list[str]) -> StudyConfig:
+    """The config of a study, after ``--config.a.b=value``."""
+    values, argv = flags.FlagValues(), ["mskjax.main", *overrides]
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", fields.completed(config), flag_values=values, sys_argv=argv
+        )
+        rest = values(argv)
+    except flags.UnrecognizedFlagError as error:  # --config.a, where a= is no field's name
+        raise UserError(f"no flag --{error.flagname}; {_suggest(error.flagname, FLAGS)}") from None
+    except (KeyError, AttributeError) as error:
+        raise UserError(_about_field(error, overrides)) from None
+    except (flags.Error, ValueError, TypeError) as error:
+        raise UserError(_about_value(error)) from None
+    if rest[1:]:
+        raise UserError(f"unexpected argument {rest[1]!r}; flags are written --name=value.")
+    return parse(StudyConfig, values.config.to_dict())
 
 
 def configure_runtime() -> None:
@@ -136,14 +168,12 @@ def _about_field(error: BaseException, argv: list[str]) -> str:
         (a for a in argv if re.match(rf"--?config\.([\w.]+\.)?{re.escape(field)}\b", a)), field
     )
     near = re.search(r'Did you mean "(\w+)"', text)
-    hint = f"did you mean {near[1]!r}?" if near else "the experiment file lists the fields."
+    hint = f"did you mean {near[1]!r}?" if near else "add --help to see all fields."
     return f"{flag.partition('=')[0]}: there is no field {field!r}; {hint}"
 
 
 def _about_value(error: BaseException) -> str:
     """The last line of what may be a traceback in a message."""
-    if isinstance(error, SyntaxError):
-        return f"--config: {error.filename}, line {error.lineno}: {error.msg}."
     line = _last_line(str(error)) or type(error).__name__
     line = re.sub(r"^\[Errno \d+\] |^\w*Error: ", "", line)
     line = re.sub(r"invalid literal for int\(\).*", "it must be a whole number.", line)

@@ -80,8 +80,8 @@ class TrainConfig:
         without validation patients it is always the latest.
     """
 
-    steps: int
-    batch_size: int
+    steps: int = 1_000
+    batch_size: int = 8
     learning_rate: float = 1e-3
     warmup_steps: int = 10
     weight_decay: float = 1e-4
@@ -91,7 +91,7 @@ class TrainConfig:
     validate_every: int = 100
     checkpoint_every: int = 100
     log_every: int = 10
-    select: str = "best"
+    select: str = "latest"
 
     def __post_init__(self) -> None:
         _positive(
@@ -134,7 +134,7 @@ class StudyConfig:
     system: str
     variant: str
     data: DataConfig
-    stages: Mapping[str, Any]
+    stages: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
     resamples: int = 10_000
@@ -173,7 +173,7 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
     missing = [
         name
         for name, f in fields.items()
-        if name not in values
+        if values.get(name) is None
         and f.default is dataclasses.MISSING
         and f.default_factory is dataclasses.MISSING
     ]

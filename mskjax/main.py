@@ -1,7 +1,6 @@
-"""Runs a study: ``python -m mskjax.main --config=experiments/NAME.py[:VARIANT] --workdir=DIR``."""
+"""Runs a study: ``python -m mskjax.main --config=NAME[:VARIANT] --workdir=DIR``."""
 
 import sys
-from pathlib import Path
 
 from mskjax import commands
 
@@ -13,13 +12,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _study(argv: list[str]) -> None:
     flags = commands.study_flags(argv)
-    # Imported after the flags are known to be good: help and mistakes answer at once, and the
-    # run-time settings precede the import of jax.
-    commands.configure_runtime()
-    from mskjax import config, study
+    from mskjax import study  # after the flags: help and mistakes answer at once
 
-    resolved = config.parse(config.StudyConfig, flags.config.to_dict())
-    study.run(resolved, Path(flags.workdir), flags.mode)
+    study.run(flags.config, flags.workdir, flags.mode)
 
 
 if __name__ == "__main__":

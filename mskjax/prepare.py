@@ -49,7 +49,7 @@ def _prepare(argv: list[str]) -> None:
     raw = f" --config.data.manual_dir={arguments.manual_dir}" if arguments.manual_dir else ""
     options = "".join(f" --config.data.options.{option}" for option in arguments.option)
     print(
-        f"next: python -m mskjax.main --config=experiments/{name}.py:{config}"
+        f"next: python -m mskjax.main --config={name}:{config}"
         f" --workdir=runs/{name} --config.data.data_dir={arguments.data_dir}{raw}{options}"
     )
 

@@ -12,7 +12,7 @@ def test_packages_and_prints_the_audit(tmp_path, capsys):
     assert "PHANTOM" in printed
     assert f"patients     {len(cohort.patients)}" in printed
     assert printed.splitlines()[-1].startswith(
-        "next: python -m mskjax.main --config=experiments/disc_degeneration.py:phantom --workdir="
+        "next: python -m mskjax.main --config=disc_degeneration:phantom --workdir="
     )
 
 

@@ -270,7 +270,7 @@ def _command(config: StudyConfig) -> str:
     split = f" --config.data.split={config.data.split}" if config.data.split != "folds" else ""
     control = " --config.data.shuffle_labels=True" if config.data.shuffle_labels else ""
     return (
-        f"python -m mskjax.main --config=experiments/{config.system}.py{variant}"
+        f"python -m mskjax.main --config={config.system}{variant}"
         f"{manual}{split}{control} --workdir=WORKDIR"
     )
 

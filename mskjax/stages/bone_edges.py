@@ -34,16 +34,19 @@ class BoneEdgesOptions:
     """Options of the stage.
 
     Attributes:
-      spacing_mm, patch, train, augmentation: see `SliceSegmentationOptions`.
-      blocks: of AlexNet.
+      spacing_mm: in-plane pixel size of the network; slices keep their native pitch.
+      patch: rows, columns of the random training patches; prediction sees whole slices.
+      blocks: size of AlexNet and of what it sees.
+      train: the recipe.
+      augmentation: strengths; 0 switches one off.
       band_mm: the band reaches as far to each side of the edge, in the plane of the slice, and at
         least to the pixels beside it.
     """
 
-    spacing_mm: float
-    patch: tuple[int, int]
-    blocks: BlockOptions
-    train: TrainConfig
+    spacing_mm: float = 1.0
+    patch: tuple[int, int] = (256, 256)
+    blocks: BlockOptions = dataclasses.field(default_factory=BlockOptions)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     augmentation: augment.SliceAugmentation = dataclasses.field(
         default_factory=augment.SliceAugmentation
     )

@@ -55,7 +55,7 @@ class BoneProposalsOptions(SliceSegmentationOptions):
         plate breaks where it is thinner than a pixel.
     """
 
-    blocks: BlockOptions
+    blocks: BlockOptions = dataclasses.field(default_factory=BlockOptions)
     stride: int = 4
     vote: Rule = "majority"
     smallest_part: float = 0.05

@@ -30,7 +30,17 @@ OTHER, LOWEST = 1, 2  # classes of a disc
 
 @dataclasses.dataclass(frozen=True)
 class DetectorOptions:
-    """Size of the detector; see `models.faster_rcnn.FasterRCNN`."""
+    """Size of the detector; see `models.faster_rcnn.FasterRCNN`.
+
+    Attributes:
+      widths: channels of the backbone at strides 2, 4, 8...
+      channels: of the pyramid.
+      hidden: width of the two layers of the box head.
+      norm: ``batch``, ``group`` or ``instance``.
+      dtype: compute type, float32 or bfloat16; parameters are float32.
+      anchor_sizes: per pyramid level, square roots of anchor areas in pixels; as many on each.
+      anchor_ratios: height / width of anchors.
+    """
 
     widths: tuple[int, ...] = (16, 32, 64, 64)
     channels: int = 32
@@ -58,9 +68,9 @@ class BoxDetectionOptions:
       augmentation: strengths; flip must be 0, for the front of the body is always on the left.
     """
 
-    spacing_mm: float
-    channels: tuple[str, ...]
-    train: TrainConfig
+    spacing_mm: float = 1.0
+    channels: tuple[str, ...] = ("image",)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     model: DetectorOptions = dataclasses.field(default_factory=DetectorOptions)
     confidence: float = 0.5
     most_boxes: int = 16

@@ -16,9 +16,17 @@ from mskjax.stages.grading import Grader
 
 @dataclasses.dataclass(frozen=True)
 class GraderOptions:
-    """Size of the 3-D ResNet; see `models.spinenet.SpineNetGrader`."""
+    """Size of the 3-D ResNet; see `models.spinenet.SpineNetGrader`.
 
-    width: int
+    Attributes:
+      width: channels of the first group; later groups are its multiples.
+      blocks: residual blocks of each group.
+      norm: ``batch``, ``group`` or ``instance``.
+      dtype: compute type, float32 or bfloat16; parameters are float32.
+      dropout: rate before the output layers.
+    """
+
+    width: int = 64
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
     norm: Norm = "batch"
     dtype: Dtype = "float32"
@@ -42,10 +50,10 @@ class CropGradingOptions:
       train: the recipe.
     """
 
-    crop: tuple[int, int, int]
-    model: GraderOptions
-    heads: tuple[str, ...]
-    train: TrainConfig
+    crop: tuple[int, int, int] = (9, 112, 224)
+    model: GraderOptions = dataclasses.field(default_factory=GraderOptions)
+    heads: tuple[str, ...] = ()
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     extent: float = 2.0
     emd_weight: float = 0.0
     augmentation: augment.CropAugmentation = dataclasses.field(

@@ -40,7 +40,7 @@ class NetworkOptions:
       stride_in_first: ResNet with the stride in the first 1x1, as Keras has it.
     """
 
-    name: Literal["vgg19", "resnet50"]
+    name: Literal["vgg19", "resnet50"] = "vgg19"
     norm: Literal["none", "batch", "group"] = "batch"
     width: int = 64
     blocks: tuple[int, ...] = ()
@@ -102,10 +102,10 @@ class ImageGradingOptions:
       augmentation: strengths; 0 switches one off.
     """
 
-    crop: tuple[int, int]
-    model: NetworkOptions
-    heads: tuple[str, ...]
-    train: TrainConfig
+    crop: tuple[int, int] = (224, 224)
+    model: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
+    heads: tuple[str, ...] = ()
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     margin: float = 0.1
     emd_weight: float = 0.0
     augmentation: augment.SliceAugmentation = dataclasses.field(

@@ -33,12 +33,15 @@ class BlockOptions:
       size: odd, rows and columns of a block in pixels of the network's spacing.
       points: pixels of a slice that a training step classifies.
       at_once: blocks of a slice that are in memory together in prediction.
-      width, stem, hidden, dropout: see `models.alexnet.AlexNet`.
+      width: channels of the first convolution; the others are its multiples.
+      stem: kernel size, stride and padding of the first convolution.
+      hidden: units of the two hidden layers.
+      dropout: rate of the hidden layers.
       dtype: compute type; parameters are float32.
     """
 
-    size: int
-    points: int
+    size: int = 33
+    points: int = 128
     at_once: int = 1024
     width: int = 64
     stem: tuple[int, int, int] = (3, 1, 1)

@@ -23,9 +23,15 @@ CLIPPED = (0.5, 99.5)  # percentiles of a volume
 
 @dataclasses.dataclass(frozen=True)
 class UNetOptions:
-    """Size of the U-Net; see `models.unet.UNet`."""
+    """Size of the U-Net; see `models.unet.UNet`.  The default is that of Ronneberger et al. 2015.
 
-    widths: tuple[int, ...]
+    Attributes:
+      widths: channels of each level, finest first; one level fewer poolings than entries.
+      norm: ``batch``, ``group`` or ``instance``.
+      dtype: compute type, float32 or bfloat16; parameters are float32.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
     norm: Norm = "batch"
     dtype: Dtype = "float32"
 
@@ -45,10 +51,10 @@ class SliceSegmentationOptions:
       train: the recipe.
     """
 
-    spacing_mm: float
-    patch: tuple[int, int]
-    model: UNetOptions
-    train: TrainConfig
+    spacing_mm: float = 1.0
+    patch: tuple[int, int] = (256, 256)
+    model: UNetOptions = dataclasses.field(default_factory=UNetOptions)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     augmentation: augment.SliceAugmentation = dataclasses.field(
         default_factory=augment.SliceAugmentation
     )

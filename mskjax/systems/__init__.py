@@ -34,3 +34,15 @@ def load(name: str) -> ModuleType:
         hint = f"did you mean {near[0]!r}?" if near else f"known systems: {', '.join(known)}."
         raise UserError(f"config.system is {name!r}; {hint}")
     return extensions.load(sys.modules[__name__], name)
+
+
+def declared(name: str) -> tuple[dict[str, type], type | None]:
+    """The dataclasses of a system's options: of each stage in turn, and its own or None.
+
+    A system's module has them as ``STAGES`` and, where it has options of its own, ``Options``.
+
+    Raises:
+      UserError: there is no such system.
+    """
+    module = load(name)
+    return module.STAGES, getattr(module, "Options", None)

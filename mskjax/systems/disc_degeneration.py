@@ -59,6 +59,8 @@ THEIRS = (
     " lie on both sides; interval not given"
 )
 
+STAGES = {"regions": SliceSegmentationOptions, "grades": CropGradingOptions}
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -321,9 +323,7 @@ def check(config: StudyConfig) -> None:
 
 def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> DiscDegeneration:
     """The system, with what was measured and fitted, see `System.measure` and `System.fit`."""
-    find, grade, options = stage_options(
-        config, {"regions": SliceSegmentationOptions, "grades": CropGradingOptions}, Options
-    )
+    find, grade, options = stage_options(config, STAGES, Options)
     unknown = set(grade.heads) - set(HEADS)
     if unknown or grade.heads[:1] != ("pfirrmann",):
         raise UserError(

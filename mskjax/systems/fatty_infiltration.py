@@ -52,6 +52,8 @@ THEIRS = (
     " mean over five folds"
 )
 
+STAGES = {"regions": SliceSegmentationOptions, "grades": ImageGradingOptions}
+
 
 class FattyInfiltration(RegionThenGrade):
     """See the module."""
@@ -145,9 +147,7 @@ def check(config: StudyConfig) -> None:
 
 def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> FattyInfiltration:
     """The system, with what was measured and fitted, see `System.measure` and `System.fit`."""
-    find, grade = stage_options(
-        config, {"regions": SliceSegmentationOptions, "grades": ImageGradingOptions}
-    )
+    find, grade = stage_options(config, STAGES)
     unknown = set(grade.heads) - set(HEADS)
     if unknown or not grade.heads or grade.heads[0] not in TASKS:
         raise UserError(

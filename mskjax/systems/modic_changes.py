@@ -69,6 +69,8 @@ CINA = "Cina et al., Brain & Spine 2024;4:102738"
 PRESENCE = "a head for presence in config.stages.grades.heads"
 THEIRS = "other cohorts of paired T1 and T2, types 0 to 2; mean over types"
 
+STAGES = {"boxes": BoxDetectionOptions, "grades": CropGradingOptions}
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -410,9 +412,7 @@ def check(config: StudyConfig) -> None:
 
 def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> ModicChanges:
     """The system, with what was measured and fitted, see `System.measure` and `System.fit`."""
-    find, grade, options = stage_options(
-        config, {"boxes": BoxDetectionOptions, "grades": CropGradingOptions}, Options
-    )
+    find, grade, options = stage_options(config, STAGES, Options)
     unknown = set(grade.heads) - set(HEADS)
     if unknown or not grade.heads or grade.heads[0] not in ("modic", "presence"):
         raise UserError(

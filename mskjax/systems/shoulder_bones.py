@@ -76,6 +76,8 @@ THEIRS = (
 RODRIGUES = "Rodrigues 2020"
 OTHER = "another method, sequence and cohort"
 
+STAGES = {"proposals": BoneProposalsOptions, "edges": BoneEdgesOptions}
+
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
@@ -270,9 +272,7 @@ def check(config: StudyConfig) -> None:
 
 def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> ShoulderBones:
     """The system, with what was measured and fitted, see `System.measure` and `System.fit`."""
-    propose, refine = stage_options(
-        config, {"proposals": BoneProposalsOptions, "edges": BoneEdgesOptions}
-    )
+    propose, refine = stage_options(config, STAGES)
     return ShoulderBones(
         BoneProposals(
             "proposals", propose, STRUCTURES, canvas_in(fitted, "proposals", propose.patch)

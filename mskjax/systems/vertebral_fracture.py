@@ -52,6 +52,8 @@ FIGURES = ("regions_found", "box_iou", "slice_error_mm")
 YEH = "Yeh et al., PMC9764339"
 THEIRS = "190 patients of one centre, segment given by hand; network and recipe partly unpublished"
 
+STAGES = {"segments": SliceSegmentationOptions, "grades": SegmentGradingOptions}
+
 
 class VertebralFracture(RegionsThenGrades):
     """See the module."""
@@ -212,9 +214,7 @@ def check(config: StudyConfig) -> None:
 
 def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> VertebralFracture:
     """The system, with what was measured and fitted, see `System.measure` and `System.fit`."""
-    find, grade = stage_options(
-        config, {"segments": SliceSegmentationOptions, "grades": SegmentGradingOptions}
-    )
+    find, grade = stage_options(config, STAGES)
     if grade.heads != (HEAD.name,):
         raise UserError(f"config.stages.grades.heads is {grade.heads}; it must be ('malignant',).")
     return VertebralFracture(

@@ -85,6 +85,7 @@ def toy_config(**changes):
         "ema_decay": 0.5,
         "learning_rate": 0.05,
         "warmup_steps": 6,
+        "select": "best",
     }
     return TrainConfig(**(fields | changes))
 

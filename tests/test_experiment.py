@@ -1,0 +1,171 @@
+"""Experiments are found by name, path or run, and every variant is a study that can be built."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from mskjax import experiment, systems
+from mskjax.config import StudyConfig, parse, to_json
+from mskjax.errors import UserError
+from mskjax.fields import completed
+from mskjax.two_stage.options import stage_options
+
+ROOT = Path(__file__).resolve().parents[1]
+EVERY = [
+    (name, variant) for name, (_, variants) in experiment.listing().items() for variant in variants
+]
+
+
+def resolved(spec):
+    return parse(StudyConfig, completed(experiment.load(spec)).to_dict())
+
+
+def test_each_system_has_an_experiment_with_the_three_variants_that_every_user_needs():
+    assert sorted(experiment.names()) == systems.names()
+    for _, (line, variants) in experiment.listing().items():
+        assert line.endswith(".")
+        assert next(iter(variants)) == "phantom"
+        assert {"cohort_small", "cohort"} <= set(variants)
+        assert all(variants.values())
+        assert "two CPU cores" in variants["cohort_small"]
+
+
+@pytest.mark.parametrize(("name", "variant"), EVERY)
+def test_every_variant_parses_builds_and_comes_back_from_its_json(name, variant, tmp_path):
+    config = resolved(f"{name}:{variant}")
+    assert (config.system, config.data.cohort, config.variant) == (name, name, variant)
+    systems.load(name).check(config)
+    (tmp_path / "config.json").write_text(to_json(config))
+    again = resolved(str(tmp_path / "config.json"))
+    assert to_json(again) == to_json(config)
+    stages, options = systems.declared(name)
+    assert stage_options(again, stages, options) == stage_options(config, stages, options)
+
+
+@pytest.mark.parametrize(("name", "variant"), EVERY)
+def test_what_is_written_to_config_json_is_complete(name, variant):
+    config = resolved(f"{name}:{variant}")
+    written = json.loads(to_json(config))["stages"]
+    stages, options = systems.declared(name)
+    for stage, parsed in zip(stages, stage_options(config, stages, options), strict=False):
+        assert written[stage] == json.loads(json.dumps(dataclasses.asdict(parsed)))
+
+
+@pytest.mark.parametrize("name", experiment.names())
+def test_real_data_is_never_asked_for_a_phantom(name):
+    for variant in experiment.listing()[name][1]:
+        data = resolved(f"{name}:{variant}").data
+        assert bool(data.options) == (variant == "phantom")
+        assert data.config == {"cohort_small": "cohort"}.get(variant, variant)
+        assert data.folds == 2 if variant == "phantom" else data.folds >= 5
+
+
+def test_names_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert experiment.find("disc_degeneration") == experiment.SHIPPED / "disc_degeneration.py"
+    assert experiment.load("disc_degeneration").variant == "phantom"
+    assert experiment.load("disc_degeneration:spider").variant == "spider"
+
+
+def test_the_first_folder_that_has_a_name_wins(tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("shoulder_bones", "knee", "_helper"):
+        (own / f"{name}.py").write_text("'''Mine.'''\n")
+    folders = (own, experiment.SHIPPED)
+    assert experiment.find("shoulder_bones", folders) == own / "shoulder_bones.py"
+    assert experiment.find("disc_degeneration", folders).parent == experiment.SHIPPED
+    assert experiment.listing((own,)) == {"knee": ("Mine.", {}), "shoulder_bones": ("Mine.", {})}
+    with pytest.raises(UserError, match="did you mean 'knee', of disc_degeneration, .*knee"):
+        experiment.find("kne", folders)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "fatty",
+            "neither an experiment's name nor a .*; did you mean 'fatty_infiltration', of",
+        ),
+        ("xyz", "; known: disc_degeneration, fatty_infiltration, modic_changes, shoulder_bones"),
+        ("experiments/modic_change.py", "no such file; did you mean 'modic_changes', of"),
+        ("modic_changes:spidr", "no variant 'spidr'; did you mean 'spider', of phantom, cohort_s"),
+        ("modic_changes:knee", "no variant 'knee'; known: phantom, cohort_small"),
+    ],
+)
+def test_a_wrong_name_gets_the_nearest_and_all(spec, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        experiment.load(spec)
+
+
+def test_a_runs_folder_is_told_from_its_config(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"is a folder; write --config=.*config\.json"):
+        experiment.load(str(tmp_path))
+    with pytest.raises(UserError, match=r"config\.json is no JSON"):
+        experiment.load(str(tmp_path / "config.json"))
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="holds no config"):
+        experiment.load(str(tmp_path / "config.json"))
+
+
+def test_a_file_of_ones_own_needs_nothing_but_get_config(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config(variant='plain'):\n"
+        "  return ConfigDict({'system': 'shoulder_bones', 'variant': variant})\n"
+    )
+    assert experiment.load(f"{file}:other").to_dict()["variant"] == "other"
+    config = completed(experiment.load(str(file)))
+    assert config.stages.edges.band_mm == 3.0
+    with pytest.raises(UserError, match=r"config\.data lacks cohort, config"):
+        parse(StudyConfig, config.to_dict())
+
+
+def test_variants_start_from_a_fresh_default_each_time():
+    def small():
+        """One."""
+        return ConfigDict({"width": 1})
+
+    def large(config):
+        """Two.
+
+        More.
+        """
+        config.width = 2
+
+    variants = experiment.Variants(small, large)
+    assert variants.described() == {"small": "One", "large": "Two"}
+    assert variants("large").to_dict() == {"width": 2, "variant": "large"}
+    assert variants().to_dict() == {"width": 1, "variant": "small"}
+
+
+@pytest.mark.long
+def test_a_wheel_brings_the_experiments_inside_the_package(tmp_path):
+    """Needs what builds a wheel: setuptools, here or where pip gets its packages."""
+    source, wheels, site = tmp_path / "source", tmp_path / "wheels", tmp_path / "site"
+    subprocess.run(
+        ["git", "-C", ROOT, "checkout-index", "-a", f"--prefix={source}/"], check=True
+    )  # a build leaves folders behind
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", wheels, source],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
+        top = {name.partition("/")[0] for name in wheel.namelist()}
+        wheel.extractall(site)
+    assert {t for t in top if not t.endswith("info")} == {"mskjax", "tfds_builders"}
+    said = subprocess.run(
+        [sys.executable, "-m", "mskjax.main", "--help"],
+        cwd=tmp_path, env={"PYTHONPATH": str(site)}, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert all(name in said for name in systems.names())

@@ -27,6 +27,10 @@ def phantom() -> ConfigDict:
                 "options": {"patients": 24, "seed": 0},
                 "folds": 2,
             },
+            "options": {
+                # Mild, moderate, severe; another reading of the paper: ((1, 2), (3, 4), (5,)).
+                "severity": ((1, 2), (3,), (4, 5)),
+            },
             "stages": {
                 "regions": {
                     "spacing_mm": 2.0,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands.command_line import ROOT, complaint, run
+from commands.command_line import complaint, run
 
 from mskjax.cli import COMMANDS, main
 
@@ -35,11 +35,12 @@ def test_an_unknown_command_gets_a_suggestion(capsys):
 @pytest.mark.slow
 def test_script_hands_flags_and_exit_codes_on(tmp_path):
     process = subprocess.run(
-        [script(), "main", "--config=experiments/disc_degeneration.py", "--config.sead=1"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        [script(), "main", "--config=disc_degeneration", "--workdir=run", "--config.sead=1"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert process.returncode == 2
     assert "there is no field 'sead'" in complaint(process.stderr)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mskjax import extensions
 from mskjax.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -73,23 +74,25 @@ def package(config: ConfigDict, name: str, folds: int = 5, **data: Any) -> None:
     config.data.options = ConfigDict()
 
 
-def names(folders: Sequence[Path] = (SHIPPED,)) -> dict[str, Path]:
-    """Name -> file of the experiments in some folders; of equal names the first folder's."""
-    files = [file for folder in folders for file in sorted(folder.glob("[!_]*.py"))]
-    return {file.stem: file for file in reversed(files)}
+def names() -> dict[str, Path]:
+    """Name -> file of the shipped experiments and of those in folders of `mskjax.extensions`.
+
+    Raises:
+      UserError: two files have the same name.
+    """
+    return extensions.found("experiments", [str(SHIPPED), *extensions.folders("experiments")])
 
 
-def find(name: str, folders: Sequence[Path] = (SHIPPED,)) -> Path:
+def find(name: str) -> Path:
     """The file that is meant by what stands before the colon of ``--config``.
 
     Args:
       name: of an experiment, a path to an experiment file, or to a run's config.json.
-      folders: that hold experiments, looked through in this order.
 
     Raises:
       UserError: there is none; the sentence has the nearest name and all names.
     """
-    path, known = Path(name), names(folders)
+    path, known = Path(name), names()
     if path.suffix in (".py", ".json"):
         if path.is_file():
             return path
@@ -104,18 +107,17 @@ def find(name: str, folders: Sequence[Path] = (SHIPPED,)) -> Path:
     )
 
 
-def load(spec: str, folders: Sequence[Path] = (SHIPPED,)) -> ConfigDict:
+def load(spec: str) -> ConfigDict:
     """What an experiment or a run's config.json sets, as it stands there.
 
     Args:
       spec: ``NAME[:VARIANT]``, ``PATH.py[:VARIANT]`` or ``RUN/config.json``.
-      folders: see `find`.
 
     Raises:
       UserError: there is no such experiment or variant, or the file is faulty.
     """
     name, _, variant = spec.partition(":")
-    file = find(name, folders)
+    file = find(name)
     if file.suffix == ".json":
         if variant:
             raise UserError(f"--config={spec}: a run has no variants; leave :{variant} out.")
@@ -134,10 +136,10 @@ def load(spec: str, folders: Sequence[Path] = (SHIPPED,)) -> ConfigDict:
     return config
 
 
-def listing(folders: Sequence[Path] = (SHIPPED,)) -> dict[str, tuple[str, dict[str, str]]]:
+def listing() -> dict[str, tuple[str, dict[str, str]]]:
     """Name -> (one line, its variants with a line each) of every experiment that can be read."""
     found: dict[str, tuple[str, dict[str, str]]] = {}
-    for name, file in sorted(names(folders).items()):
+    for name, file in sorted(names().items()):
         try:
             module = _executed(file)
         except UserError as error:

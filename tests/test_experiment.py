@@ -74,17 +74,20 @@ def test_names_are_found_from_any_folder(tmp_path, monkeypatch):
     assert experiment.load("disc_degeneration:spider").variant == "spider"
 
 
-def test_the_first_folder_that_has_a_name_wins(tmp_path):
-    own = tmp_path / "own"
+def test_folders_of_the_users_own_are_looked_through_too(tmp_path, monkeypatch):
+    own = tmp_path / "experiments"
     own.mkdir()
-    for name in ("shoulder_bones", "knee", "_helper"):
+    for name in ("knee", "_helper"):
         (own / f"{name}.py").write_text("'''Mine.'''\n")
-    folders = (own, experiment.SHIPPED)
-    assert experiment.find("shoulder_bones", folders) == own / "shoulder_bones.py"
-    assert experiment.find("disc_degeneration", folders).parent == experiment.SHIPPED
-    assert experiment.listing((own,)) == {"knee": ("Mine.", {}), "shoulder_bones": ("Mine.", {})}
+    monkeypatch.setenv("MSKJAX_PATH", str(tmp_path))
+    assert experiment.find("knee") == own / "knee.py"
+    assert experiment.find("disc_degeneration").parent == experiment.SHIPPED
+    assert experiment.listing()["knee"] == ("Mine.", {})
     with pytest.raises(UserError, match="did you mean 'knee', of disc_degeneration, .*knee"):
-        experiment.find("kne", folders)
+        experiment.find("kne")
+    (own / "shoulder_bones.py").touch()
+    with pytest.raises(UserError, match=r"has the name of .*shoulder_bones\.py; rename yours"):
+        experiment.names()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ PACKAGES = sorted(p.parent.name for p in (TESTS.parent / "mskjax").glob("*/__ini
 # Modules that are tested through another one, whose tests a file of their own would repeat.
 THROUGH = {
     "data/packages": "builders/test_packaging",  # what is packaged once, again, or beside
+    "data/examples": "commands/test_main_splits",  # folds without examples, divisions by case
     "imaging/dicom_decode": "imaging/test_dicom_pixels",
     "imaging/dicom_fields": "imaging/test_dicom",
     "imaging/dicom_file": "imaging/test_dicom_folder",
@@ -17,6 +18,7 @@ THROUGH = {
     "imaging/grids": "imaging/test_masks",  # a mask is read onto its image's grid
     "imaging/limits": "imaging/test_fuzz_files",  # damaged files of every format
     "imaging/volume": "imaging/test_geometry",
+    "metrics/grading_statistic": "metrics/test_grading_figures",
     "models/torch_files": "models/test_weight_files",
     "reporting/environment": "commands/test_main_run",  # of the machine that the run was on
     "training/mesh": "commands/test_main_devices",  # the same figures on 1 and 8 devices
@@ -24,6 +26,7 @@ THROUGH = {
     "training/stage": "training/test_loop",  # with the stage of training/toy.py
     "training/state": "training/test_loop",
     # What systems share is tested with the systems' own masks, grades and rules.
+    "two_stage/readers": "systems/test_vertebral_fracture",
     "two_stage/region_then_grade": "systems/test_fatty_infiltration",
     "two_stage/regions_then_grades": "systems/test_disc_degeneration",
 }

@@ -61,7 +61,7 @@ def finished(raw, tmp_path_factory):
     assert prepared.returncode == 0, prepared.stderr
     trained = typed(
         "mskjax.main",
-        f"--config={SIXTH / 'experiments' / NAME}.py",
+        f"--config={NAME}",
         f"--workdir={root / 'knee'}",
         f"--config.data.data_dir={root / 'data'}",
         f"--config.data.manual_dir={raw}",
@@ -87,7 +87,7 @@ def test_the_report_keeps_to_the_contract(finished):
     schema["properties"]["system"] = {"const": NAME}  # the contract lists the five
     schema["properties"]["published"] = {"maxItems": 0}  # and these have papers
     jsonschema.validate(report, schema)
-    assert report["primary"] == "quadratic_weighted_kappa"
+    assert report["primary"] == "quadratic_weighted_kappa_effusion"
     for place in ("end_to_end", "oracle_region"):
         assert report[place][report["primary"]]["n"] == 12
     assert report["stages"]["regions"]["dice_recess"]["value"] > 0.5

@@ -23,6 +23,7 @@ from mskjax.two_stage.regions_then_grades import Located
 
 GRADES = Grading("effusion", ("absent", "small", "large"), ordinal=True)
 HEAD = Head("effusion", 3)
+STAGES = {"regions": SliceSegmentationOptions, "grades": ImageGradingOptions}
 
 
 class KneeEffusion(RegionThenGrade):
@@ -49,9 +50,7 @@ def check(config: StudyConfig) -> None:
 
 def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> KneeEffusion:
     """The system, with what was measured and fitted."""
-    find, grade = stage_options(
-        config, {"regions": SliceSegmentationOptions, "grades": ImageGradingOptions}
-    )
+    find, grade = stage_options(config, STAGES)
     return KneeEffusion(
         SliceSegmentation("regions", find, ("recess",), canvas_in(fitted, "regions", find.patch)),
         RegionGrading("grades", grade, (HEAD,)),

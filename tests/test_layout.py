@@ -26,6 +26,8 @@ THROUGH = {
     "training/stage": "training/test_loop",  # with the stage of training/toy.py
     "training/state": "training/test_loop",
     # What systems share is tested with the systems' own masks, grades and rules.
+    "two_stage/boxes": "systems/test_modic_changes",
+    "two_stage/discs": "systems/test_disc_degeneration",
     "two_stage/readers": "systems/test_vertebral_fracture",
     "two_stage/region_then_grade": "systems/test_fatty_infiltration",
     "two_stage/regions_then_grades": "systems/test_disc_degeneration",

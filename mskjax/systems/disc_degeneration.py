@@ -36,9 +36,10 @@ from mskjax.stages.disc_grading import (
 from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions
 from mskjax.tables import Row
 from mskjax.training.stage import Study
+from mskjax.two_stage.discs import GradedDiscs
 from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
-from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
+from mskjax.two_stage.regions_then_grades import Located, Reading
 from mskjax.two_stage.structures import NSD_TOLERANCE_MM, structure_rows
 from mskjax.two_stage.system import Predict, Published, pixel_of, predict_parts, sized
 
@@ -88,7 +89,7 @@ class Options:
         )
 
 
-class DiscDegeneration(RegionsThenGrades):
+class DiscDegeneration(GradedDiscs):
     """See the module."""
 
     name = "disc_degeneration"
@@ -198,12 +199,6 @@ class DiscDegeneration(RegionsThenGrades):
         """A crop per disc; intensities relative to the vertebrae of the same mask."""
         return grader.cut(study, located.regions, located.mask == VERTEBRA)
 
-    def seen(self, outputs: dict[str, np.ndarray], crops: Examples, located: Located) -> Any:
-        """The middle slice of each crop."""
-        heads, image, heat = super().seen(outputs, crops, located)
-        middle = image[:, image.shape[1] // 2, ..., 0]
-        return heads, middle, None if heat is None else heat[:, heat.shape[1] // 2]
-
     def grades(self, study: Study) -> Mapping[str, Mapping[str, int]]:
         """The discs that have a Pfirrmann grade and a reference region."""
         columns = graded_discs(study)[1]
@@ -248,12 +243,6 @@ class DiscDegeneration(RegionsThenGrades):
             counts, SHARES, **settings
         )
 
-    def case_columns(self, study: Study, case: str, located: Located, number: int | None) -> Row:
-        """The level, and the level that the found disc was given."""
-        level = int(case.rpartition("/")[2])
-        found = "" if number is None else located.regions[number].level
-        return {"name": level, "level": f"level {level}", "level_found": found}
-
     def picture(
         self, study: Study, reading: Reading, reference: Study | None, phantom: bool
     ) -> bytes:
@@ -261,21 +250,15 @@ class DiscDegeneration(RegionsThenGrades):
         located = reading.located
         given = reference["mask"] if reference and reference["has_mask"] else None
         s = int(np.argmax(((located.mask if given is None else given) == DISC).sum((1, 2))))
-        notes, errors = [], {}
+        notes = []
         for number, known, where in self._places(reading, reference, s):
-            call = self._call(reading, number)
+            ours = "missed"
             if number is not None:
-                errors[number] = 0 if known is None else abs(call - known)
-            ours = "missed" if number is None else PFIRRMANN.classes[call].upper()
+                ours = PFIRRMANN.classes[self.call(reading, number)].upper()
             text = ours if known is None else f"{PFIRRMANN.classes[known].upper()} / {ours}"
             # Behind the disc, over the canal: the disc itself stays visible.
             row, column = where[:, 0].mean(), where[:, 1].max() + np.ptp(where[:, 1]) / 2
             notes.append((float(row), float(column), text))
-        worst = sorted(errors, key=lambda number: -errors[number])[:2]
-        names = {i: f"disc {located.regions[i].level}" for i in worst}
-        further: Sequence[pictures.Panel] = ()
-        if reading.shown is not None and reading.attention is not None:
-            further = pictures.grad_cams(reading.shown, reading.attention, names)
         return pictures.overlay(
             study["image"][s],
             None if given is None else given[s],
@@ -284,7 +267,7 @@ class DiscDegeneration(RegionsThenGrades):
             labels=COLOURS,
             title=[study["study_id"], "Pfirrmann: reference / predicted"],
             annotations=notes,
-            further=further,
+            further=self.grad_cams(reading, reference),
             phantom=phantom,
             scale_bar=sized(study),
         )
@@ -310,10 +293,6 @@ class DiscDegeneration(RegionsThenGrades):
                 for case, grades in self.grades(reference).items()
             ]
         return [(n, known, np.argwhere(where)) for n, known, where in discs if where.any()]
-
-    def _call(self, reading: Reading, number: int | None) -> int:
-        p = reading.of(cases.MODEL, self.tasks[0], number)
-        return PFIRRMANN.missed if p is None else int(PFIRRMANN.calls(p[None])[0])
 
 
 def check(config: StudyConfig) -> None:

@@ -21,7 +21,7 @@ from mskjax.errors import UserError
 from mskjax.imaging.intensity import Landmarks
 from mskjax.imaging.levels import assign_levels
 from mskjax.metrics import estimates
-from mskjax.metrics.detection import ImageBoxes, detection_estimates, match_detections
+from mskjax.metrics.detection import match_detections
 from mskjax.metrics.grading import Grading
 from mskjax.reporting import pictures
 from mskjax.reporting.graded import Comparison
@@ -40,11 +40,13 @@ from mskjax.stages.paired_disc_grading import (
     fit_landmarks,
     hand_features,
 )
-from mskjax.tables import Row, floats
+from mskjax.tables import Row
 from mskjax.training.stage import Study
+from mskjax.two_stage.boxes import as_box, box_figures, box_rows
+from mskjax.two_stage.discs import GradedDiscs, level_of
 from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
-from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
+from mskjax.two_stage.regions_then_grades import Located, Reading
 from mskjax.two_stage.system import (
     Predict,
     Published,
@@ -63,7 +65,6 @@ STANDARD = "z_score_volume"  # what the published comparison found best
 LEAST_CASES = 20  # discs of a type, in the whole cohort, below which it is no class
 MATCH_IOU = 0.5
 REFERENCE_COLOUR, FOUND_COLOUR = (0, 158, 115), (230, 159, 0)
-CORNERS = ("row0", "col0", "row1", "col1")
 
 CINA = "Cina et al., Brain & Spine 2024;4:102738"
 PRESENCE = "a head for presence in config.stages.grades.heads"
@@ -105,13 +106,14 @@ class _Boxed(Sequence[Study]):
         return {**self.studies[number], "boxes": self.tables[number]}
 
 
-class ModicChanges(RegionsThenGrades):
+class ModicChanges(GradedDiscs):
     """See the module."""
 
     name = "modic_changes"
     title = "Modic changes: Faster R-CNN and a 3-D CNN on paired T1 and T2"
     labels = tuple(h.name for h in HEADS.values() if not h.column)  # columns of boxes
     recuts = True
+    shown_channel = SEQUENCES.index("t2")
     strata = (
         "no boxes, no Modic change",
         "no boxes, Modic change",
@@ -249,7 +251,7 @@ class ModicChanges(RegionsThenGrades):
         for study, output in zip(studies, outputs, strict=True):
             found = self.find.decode(study, output)
             discs = [
-                Disc(0, found.slice, _box(box), float(score))
+                Disc(0, found.slice, as_box(box), float(score))
                 for box, score in zip(found.boxes, found.scores, strict=True)
             ]
             spacing, confidence = spacing_of(study), self.find.options.confidence
@@ -271,12 +273,6 @@ class ModicChanges(RegionsThenGrades):
         """A crop per disc."""
         return grader.cut(study, located.regions)
 
-    def seen(self, outputs: dict[str, np.ndarray], crops: Examples, located: Located) -> Any:
-        """The middle slice of each crop of T2."""
-        heads, image, heat = super().seen(outputs, crops, located)
-        middle = image[:, image.shape[1] // 2, ..., SEQUENCES.index("t2")]
-        return heads, middle, None if heat is None else heat[:, heat.shape[1] // 2]
-
     def grades(self, study: Study) -> Mapping[str, Mapping[str, int]]:
         """The discs that have a level and any grade."""
         table = study["boxes"]
@@ -295,7 +291,7 @@ class ModicChanges(RegionsThenGrades):
         by_level = {d.level: i for i, d in enumerate(located.regions)}
         return {
             case: partners.get(level, by_level.get(level))
-            for case, level in ((c, _level(c)) for c in self.grades(study))
+            for case, level in ((c, level_of(c)) for c in self.grades(study))
         }
 
     def features(self, study: Study, located: Located) -> np.ndarray:
@@ -311,11 +307,9 @@ class ModicChanges(RegionsThenGrades):
         partners = _partners(located.regions, reference)
         matched = {level: i for level, i in partners.items() if i is not None}
         return [
-            *(
-                {"kind": "detection", "score": round(float(score), 6), **_corners(box)}
-                for box, score in zip(found.boxes, found.scores, strict=True)
+            *box_rows(
+                zip(found.boxes, found.scores, strict=True), ((r.box, r.level) for r in reference)
             ),
-            *({"kind": "box", "name": r.level, **_corners(r.box)} for r in reference),
             {
                 "kind": "regions",
                 "regions_reference": len(partners),
@@ -330,20 +324,9 @@ class ModicChanges(RegionsThenGrades):
 
     def region_figures(self, rows: Sequence[Row], settings: Mapping[str, int]) -> dict[str, Any]:
         """AP, overlap and levels, over the studies with reference boxes."""
-        images: dict[str, list[Row]] = {}
-        for row in (r for r in rows if r["kind"] in ("detection", "box")):
-            images.setdefault(row["study"], []).append(row)
-        if not images:
+        figures = box_figures(rows, self.find.options.confidence, settings)
+        if not figures:
             return {}
-        gathered, patients = [], []
-        for own in images.values():
-            found = [r for r in own if r["kind"] == "detection"]
-            boxes = [r for r in own if r["kind"] == "box"]
-            gathered.append(ImageBoxes(_boxes(found), floats(found, "score"), _boxes(boxes)))
-            patients.append(own[0]["patient"])
-        figures = detection_estimates(
-            gathered, patients, confidence=self.find.options.confidence, **settings
-        )
         levels = [r for r in rows if r["kind"] == "regions"]
         shares = {"level_accuracy": ("levels_right", "regions_found")}
         return (
@@ -354,12 +337,8 @@ class ModicChanges(RegionsThenGrades):
 
     def case_columns(self, study: Study, case: str, located: Located, number: int | None) -> Row:
         """The level, whether the disc is boxed, and the level that the found one was given."""
-        level = _level(case)
-        boxed = level in _partners([], boxed_discs(study)[0])
-        found = "" if number is None else located.regions[number].level
-        return {
-            "name": level, "level": f"level {level}", "boxed": int(boxed), "level_found": found,
-        }  # fmt: skip
+        boxed = level_of(case) in _partners([], boxed_discs(study)[0])
+        return {**super().case_columns(study, case, located, number), "boxed": int(boxed)}
 
     def picture(
         self, study: Study, reading: Reading, reference: Study | None, phantom: bool
@@ -372,37 +351,14 @@ class ModicChanges(RegionsThenGrades):
         names = self.tasks[0].grading.classes
         for i, disc in enumerate(discs):
             boxes.append(
-                (*disc.box, FOUND_COLOUR, f"L{disc.level}: {names[self._call(reading, i)]}")
+                (*disc.box, FOUND_COLOUR, f"L{disc.level}: {names[self.call(reading, i)]}")
             )
         panels = [
             pictures.Panel(name.upper(), study[name][shown], pixel_of(study), boxes=tuple(boxes))
             for name in (("t1", "t2") if study["has_t1"] else ("t2",))
         ]
-        if reading.shown is not None and reading.attention is not None:
-            explained = self._worth_explaining(reading, reference)
-            titles = {i: f"disc {discs[i].level}" for i in explained}
-            panels += pictures.grad_cams(reading.shown, reading.attention, titles)
+        panels += self.grad_cams(reading, reference)
         return pictures.sheet(panels, [study["study_id"]], phantom=phantom, scale_bar=sized(study))
-
-    def _worth_explaining(self, reading: Reading, reference: Study | None) -> list[int]:
-        """Two discs: those that were called wrong first, then those with a change."""
-        task, urgency = self.tasks[0], {}
-        if reference is None:
-            changed = [self._call(reading, i) > 0 for i in range(len(reading.located.regions))]
-            urgency = {i: (int(change), -i) for i, change in enumerate(changed)}
-        else:
-            pairs = self.pairs(reference, reading.located)
-            for case, grades in self.grades(reference).items():
-                number, target = pairs[case], task.class_of(grades)
-                if number is not None:
-                    wrong = target >= 0 and self._call(reading, number) != target
-                    urgency[number] = (2 * wrong + (target > 0), -number)
-        return sorted(urgency, key=lambda i: urgency[i], reverse=True)[:2]
-
-    def _call(self, reading: Reading, number: int) -> int:
-        p = reading.of(next(iter(self.graders)), self.tasks[0], number)
-        assert p is not None
-        return int(self.tasks[0].grading.calls(p[None])[0])
 
 
 def check(config: StudyConfig) -> None:
@@ -463,10 +419,6 @@ def check_counts(studies: Sequence[Study]) -> None:
         )
 
 
-def _level(case: str) -> int:
-    return int(case.rpartition("/")[2])
-
-
 def _partners(found: Sequence[Disc], reference: Sequence[Disc]) -> dict[int, int | None]:
     """Number of the found disc that overlaps the reference box of each level; None: missed."""
     partners: dict[int, int | None] = {r.level: None for r in reference if r.level}
@@ -477,16 +429,3 @@ def _partners(found: Sequence[Disc], reference: Sequence[Disc]) -> dict[int, int
             if number >= 0 and reference[number].level:
                 partners[reference[number].level] = i
     return partners
-
-
-def _corners(box: Any) -> Row:
-    return {name: round(float(v), 3) for name, v in zip(CORNERS, box, strict=True)}
-
-
-def _boxes(rows: Sequence[Row]) -> np.ndarray:
-    return np.stack([floats(rows, c) for c in CORNERS], 1).reshape(-1, 4)
-
-
-def _box(values: Any) -> tuple[float, float, float, float]:
-    row0, col0, row1, col1 = (float(v) for v in values)
-    return row0, col0, row1, col1

@@ -2,14 +2,16 @@
 
 import html
 import json
+import shutil
 
 import jsonschema
 import pytest
 from commands import tiny
 from commands.command_line import ROOT, complaint, contents, unfinished
 
-from mskjax import cases, systems
+from mskjax import applied, cases, systems
 from mskjax.config import StudyConfig, parse
+from mskjax.data.cohorts import builder_class, prepare_cohort
 
 # The run of one system is made anyway, for the other tests of the commands.
 RUNS = [
@@ -42,7 +44,8 @@ def test_leaves_every_file_of_the_contract(run):
     names = ["config.json", "environment.json", "cohort.json", "splits.json", "cases.csv"]
     names += ["report/report.json", "report/report.html"]
     for number, _ in enumerate(folds_of(run)):
-        for stage in systems.load(run.name).build(config, ()).stages:
+        names.append(f"fold_{number}/system.json")
+        for stage in systems.load(run.name).build(config).stages:
             folder = run.workdir / f"fold_{number}" / stage.name
             names += [folder / "metrics.jsonl"]
             assert list((folder / "checkpoints" / "latest").glob("*/_CHECKPOINT_METADATA"))
@@ -86,6 +89,21 @@ def test_every_case_is_scored_once_by_the_fold_that_held_its_patient_out(run):
     graded = [row["case"] for row in rows if row["kind"] == "grade"]
     assert len(graded) == len({*graded})
     assert all(row["study"] == row["case"].partition("/")[0] for row in rows if row.get("case"))
+
+
+def test_the_folder_alone_reads_a_study_that_has_no_label(run, tmp_path):
+    data = parse(StudyConfig, json_of(run, "config.json")).data
+    where = data.cohort, data.config, data.data_dir, data.manual_dir
+    cohort = prepare_cohort(*where, **data.options)
+    held_out = folds_of(run)[0]["test"]
+    number = next(i for i, (patient, _) in enumerate(cohort.index) if patient in held_out)
+    images = {*builder_class(data.cohort).channels, "affine", "pixel_size_known", "has_t1"}
+    images |= {"patient_id", "study_id"}
+    bare = {name: value for name, value in cohort.studies[number].items() if name in images}
+    alone = shutil.copytree(run.workdir, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    (fold,) = applied.load(alone, [0], devices=1)
+    (reading,) = fold.read([bare])
+    assert fold.system.picture(bare, reading, None, False).startswith(b"\x89PNG")
 
 
 def test_the_same_command_says_that_it_is_finished(run, main_here, capsys):

@@ -338,7 +338,8 @@ class ModicChanges(GradedDiscs):
     def case_columns(self, study: Study, case: str, located: Located, number: int | None) -> Row:
         """The level, whether the disc is boxed, and the level that the found one was given."""
         boxed = level_of(case) in _partners([], boxed_discs(study)[0])
-        return {**super().case_columns(study, case, located, number), "boxed": int(boxed)}
+        own = super().case_columns(study, case, located, number)
+        return {"name": own["name"], "level": own["level"], "boxed": int(boxed), **own}
 
     def picture(
         self, study: Study, reading: Reading, reference: Study | None, phantom: bool

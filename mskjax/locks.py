@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 
 from mskjax.errors import UserError
-from mskjax.progress import say
-from mskjax.reporting.wording import duration
+from mskjax.progress import duration, say
 
 LOCK = ".lock"
 _ATTEMPTS = 50  # each lost to a process that released the lock at that moment

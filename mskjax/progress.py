@@ -14,6 +14,16 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def duration(seconds: float) -> str:
+    """Seconds in the units a reader thinks in: ``1 h 12 min``, ``3 min 5 s``, ``4.2 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 class Progress:
     """Counts towards a total.
 

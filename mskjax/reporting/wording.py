@@ -4,6 +4,8 @@ import math
 import re
 from typing import Any
 
+from mskjax.progress import duration
+
 # Beginning of a metric's name -> how it is printed; what follows names the structure or class.
 _METRICS = {
     "accuracy": "Accuracy",
@@ -139,16 +141,6 @@ def setting(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {setting(item)}" for key, item in value.items()) or "none"
     return str(value) or "none"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the units a reader thinks in: ``1 h 12 min``, ``3 min 5 s``, ``4.2 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 def memory(size: float) -> str:

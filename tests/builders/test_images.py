@@ -3,16 +3,16 @@
 import csv
 import math
 
-import mini_spine as mini
 import numpy as np
 import pytest
+from builders import mini_spine as mini
+from builders.test_bones_cohort import raw as shoulder_bones  # noqa: F401
+from builders.test_fatty_cohort import raw as fatty_infiltration  # noqa: F401
+from builders.test_fracture_cohort import T1_AFFINE, T1_SHAPE, smooth
+from builders.test_fracture_cohort import raw as vertebral_fracture  # noqa: F401
+from builders.test_modic_cohort import raw as modic_changes  # noqa: F401
+from builders.test_own_cohort import raw as disc_degeneration  # noqa: F401
 from PIL import Image
-from test_bones_cohort import raw as shoulder_bones  # noqa: F401
-from test_fatty_cohort import raw as fatty_infiltration  # noqa: F401
-from test_fracture_cohort import T1_AFFINE, T1_SHAPE, smooth
-from test_fracture_cohort import raw as vertebral_fracture  # noqa: F401
-from test_modic_cohort import raw as modic_changes  # noqa: F401
-from test_own_cohort import raw as disc_degeneration  # noqa: F401
 
 from mskjax.data.cohorts import builder_class, prepare_cohort
 from mskjax.errors import BadCases, UserError

@@ -34,10 +34,11 @@ def test_needs_no_checkpoint_and_follows_the_table(finished, tmp_path):
 
 
 def test_several_runs_in_one_folder(finished, tmp_path):
-    shutil.copytree(finished.workdir, tmp_path / "other")
-    runs = [str(finished.workdir), str(tmp_path / "other")]
+    runs = [str(tmp_path / name) for name in ("one", "other")]
+    for folder in runs:
+        shutil.copytree(finished.workdir, folder, ignore=shutil.ignore_patterns("checkpoints"))
     assert main(["--runs", *runs, f"--output={tmp_path / 'both'}"]) == 0
-    assert (tmp_path / "both" / "finished" / "report.html").exists()
+    assert (tmp_path / "both" / "one" / "report.html").exists()
     assert (tmp_path / "both" / "other" / "report.html").exists()
 
 

@@ -379,8 +379,9 @@ def test_eight_devices_agree_with_one():
 
 def test_learns_to_find_rectangles():
     inputs, unseen = rectangles(12, 64), rectangles(13, 32)
+    decay = optax.cosine_decay_schedule(4e-3, 120)
     optimiser = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(4e-3, 120))
+        optax.clip_by_global_norm(1.0), optax.adam(lambda i: decay(i.astype(jnp.float32)))
     )
     variables = initial(TINY)
 

@@ -172,7 +172,9 @@ def test_loss_is_the_sum_over_members():
         expected = expected + losses.segmentation_loss(outputs[name], target.astype(jnp.int32))
     np.testing.assert_allclose(stage().loss(outputs, batch, balance, {}), expected, rtol=1e-5)
     monitors = stage().monitor(outputs, batch)
-    right = (np.argmax(outputs["unet_scapula"], -1) == (examples["label"] == 2)).mean((1, 2))
+    right = (np.asarray(outputs["unet_scapula"]).argmax(-1) == (examples["label"] == 2)).mean(
+        (1, 2)
+    )
     np.testing.assert_allclose(monitors["accuracy_unet_scapula"], right, rtol=1e-5)
     assert set(monitors) == {f"accuracy_{n}" for n in (*bp.UNETS, "alexnet")}
 

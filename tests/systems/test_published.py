@@ -17,7 +17,7 @@ STUDIES = 12
 
 def declared(name):
     values = runpy.run_path(str(EXPERIMENTS / f"{name}.py"))["get_config"]().to_dict()
-    return systems.load(name).build(parse(StudyConfig, values), [])
+    return systems.load(name).build(parse(StudyConfig, values))
 
 
 def rows_of(system):

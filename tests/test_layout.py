@@ -36,8 +36,12 @@ THROUGH = {
 
 def modules(package: str) -> set[str]:
     """Modules of a package of mskjax, as ``package/module``."""
-    files = (TESTS.parent / "mskjax" / package).glob("*.py")
-    return {f"{package}/{f.stem}" for f in files if f.stem != "__init__"}
+    inside = TESTS.parent / "mskjax" / package
+    files = [f.relative_to(inside) for f in inside.rglob("*.py") if f.parent != inside]
+    files += [f.relative_to(inside) for f in inside.glob("*.py") if f.stem != "__init__"]
+    # A system that has stages of its own is a folder: NAME/__init__.py and NAME/STAGE.py.
+    names = ["_".join(f.with_suffix("").parts).removesuffix("___init__") for f in files]
+    return {f"{package}/{name}" for name in names}
 
 
 def has_tests(module: str) -> bool:

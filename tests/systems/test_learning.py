@@ -99,8 +99,8 @@ LEARNT = {
     ),
 }
 NOT_HERE = {
-    "disc_degeneration": "five grades take minutes to learn; tests/stages/test_disc_grading.py and"
-    " test_slice_segmentation.py show that its stages learn",
+    "disc_degeneration": "five grades take minutes to learn; test_disc_degeneration_discs.py and"
+    " tests/stages/test_slice_segmentation.py show that its stages learn",
     "shoulder_bones": "it has no label to shuffle, and takes minutes to learn",
 }
 

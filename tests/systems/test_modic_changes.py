@@ -16,8 +16,8 @@ from mskjax.imaging.geometry import resample
 from mskjax.imaging.intensity import Landmarks
 from mskjax.imaging.volume import Volume
 from mskjax.stages.box_detection import Found, on_grid
-from mskjax.stages.paired_disc_grading import Disc, boxed_discs
 from mskjax.systems import modic_changes as mc
+from mskjax.systems.modic_changes.grading import Disc, boxed_discs
 from mskjax.two_stage.regions_then_grades import Located, Reading
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "modic_changes.py"

@@ -11,8 +11,8 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 from mskjax import cases
 from mskjax.config import StudyConfig, parse
 from mskjax.errors import UserError
-from mskjax.stages import segment_grading as sg
 from mskjax.systems import vertebral_fracture as vf
+from mskjax.systems.vertebral_fracture import segments as sg
 from mskjax.two_stage.regions_then_grades import Located, Reading
 
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "vertebral_fracture.py"

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from mskjax.config import TrainConfig
 from mskjax.errors import UserError
-from mskjax.stages import segment_grading as sg
 from mskjax.stages.grading import Head
 from mskjax.stages.image_grading import NetworkOptions, standardised
 from mskjax.stages.slice_segmentation import SliceSegmentationOptions, UNetOptions
+from mskjax.systems.vertebral_fracture import segments as sg
 
 AFFINE = np.array([[-4.0, 0, 0, 7], [0, 0, -1.0, 50], [0, -1.0, 0, 20], [0, 0, 0, 1]])
 BOX = (20.0, 10.0, 52.0, 42.0)

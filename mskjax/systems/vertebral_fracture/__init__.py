@@ -22,7 +22,8 @@ from mskjax.metrics import estimates
 from mskjax.metrics.grading import Grading
 from mskjax.reporting import pictures
 from mskjax.stages.grading import Head
-from mskjax.stages.segment_grading import (
+from mskjax.stages.slice_segmentation import SliceSegmentationOptions
+from mskjax.systems.vertebral_fracture.segments import (
     CHANNELS,
     LABEL,
     SegmentDetection,
@@ -34,7 +35,6 @@ from mskjax.stages.segment_grading import (
     propose,
     reference_place,
 )
-from mskjax.stages.slice_segmentation import SliceSegmentationOptions
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.grading_task import GradingTask
@@ -142,7 +142,7 @@ class VertebralFracture(RegionsThenGrades):
         return {study["study_id"]: 0 if there else None}
 
     def features(self, study: Study, located: Located) -> np.ndarray:
-        """See `segment_grading.hand_features`."""
+        """See `segments.hand_features`."""
         return np.array([hand_features(study, place) for place in located.regions])
 
     def region_rows(self, study: Study, reading: Reading) -> list[Row]:

@@ -9,13 +9,13 @@ from stages.test_bone_proposals import STILL, study
 from mskjax.config import TrainConfig
 from mskjax.errors import UserError
 from mskjax.imaging import augment, patches
-from mskjax.stages import bone_edges
-from mskjax.stages.bone_proposals import STRUCTURES
-from mskjax.stages.pixel_classification import BlockOptions
+from mskjax.systems.shoulder_bones import edges
+from mskjax.systems.shoulder_bones.pixels import BlockOptions
+from mskjax.systems.shoulder_bones.proposals import STRUCTURES
 
 
 def stage(canvas=(32, 36), patch=(32, 36), spacing=1.5, band_mm=3.0, augmentation=STILL):
-    made = bone_edges.BoneEdgesOptions(
+    made = edges.BoneEdgesOptions(
         spacing_mm=spacing,
         patch=patch,
         blocks=BlockOptions(size=17, points=12, width=2, hidden=8),
@@ -23,7 +23,7 @@ def stage(canvas=(32, 36), patch=(32, 36), spacing=1.5, band_mm=3.0, augmentatio
         augmentation=augmentation,
         band_mm=band_mm,
     )
-    return bone_edges.BoneEdges("edges", made, STRUCTURES, canvas)
+    return edges.BoneEdges("edges", made, STRUCTURES, canvas)
 
 
 def band_of(mask, width=3.0):
@@ -78,7 +78,7 @@ def test_a_view_without_a_band_costs_nothing():
 
 @pytest.mark.parametrize("at_once", [20, 2**16])
 def test_only_the_band_is_classified_and_each_pixel_gets_its_own_class(monkeypatch, at_once):
-    monkeypatch.setattr(bone_edges, "PIXELS_AT_ONCE", at_once)
+    monkeypatch.setattr(edges, "PIXELS_AT_ONCE", at_once)
     one = study()
     truth = np.random.default_rng(0).integers(0, 3, one["mask"].shape).astype(np.uint8)
     calls = []

@@ -8,8 +8,8 @@ from stages.fitting import fitted, view_of
 from mskjax.config import TrainConfig
 from mskjax.evaluation import predict
 from mskjax.imaging.augment import CropAugmentation
-from mskjax.stages import disc_grading as dg
 from mskjax.stages.crop_grading import CropGradingOptions, GraderOptions
+from mskjax.systems.disc_degeneration import discs as dg
 
 # Sagittal, 4 mm apart; square pixels of 1 mm.
 AFFINE = np.array([[-4.0, 0, 0, 7], [0, 0, -1.0, 50], [0, -1.0, 0, 20], [0, 0, 0, 1]])

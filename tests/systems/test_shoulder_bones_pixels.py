@@ -10,7 +10,7 @@ import pytest
 from mskjax.errors import UserError
 from mskjax.imaging import patches
 from mskjax.models.alexnet import AlexNet
-from mskjax.stages.pixel_classification import BlockOptions, PixelAlexNet, at_centres
+from mskjax.systems.shoulder_bones.pixels import BlockOptions, PixelAlexNet, at_centres
 
 OPTIONS = BlockOptions(size=17, points=4, at_once=5, width=2, hidden=8, dropout=0.5)
 

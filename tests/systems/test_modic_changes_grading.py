@@ -9,8 +9,8 @@ from mskjax.config import TrainConfig
 from mskjax.errors import UserError
 from mskjax.imaging import intensity
 from mskjax.imaging.intensity import Landmarks
-from mskjax.stages import paired_disc_grading as pg
 from mskjax.stages.crop_grading import CropGradingOptions, GraderOptions
+from mskjax.systems.modic_changes import grading as pg
 
 AFFINE = np.array([[-4.0, 0, 0, 7], [0, 0, -1.0, 50], [0, -1.0, 0, 20], [0, 0, 0, 1]])
 # From the lowest upwards, one above the other: level.  Crops of 12 by 16 at 1 mm are pixels.

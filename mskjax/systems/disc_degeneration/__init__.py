@@ -22,7 +22,8 @@ from mskjax.metrics import estimates
 from mskjax.metrics.grading import Grading
 from mskjax.reporting import pictures
 from mskjax.stages.crop_grading import CropGradingOptions
-from mskjax.stages.disc_grading import (
+from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions
+from mskjax.systems.disc_degeneration.discs import (
     DISC,
     HEADS,
     VERTEBRA,
@@ -33,7 +34,6 @@ from mskjax.stages.disc_grading import (
     hand_features,
     reference_discs,
 )
-from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.discs import GradedDiscs
@@ -214,7 +214,7 @@ class DiscDegeneration(GradedDiscs):
         return {case_id(study, k): numbers.get(v) for k, v in matched.items()}
 
     def features(self, study: Study, located: Located) -> np.ndarray:
-        """See `disc_grading.hand_features`."""
+        """See `discs.hand_features`."""
         vertebra = located.mask == VERTEBRA
         return np.array([hand_features(study, disc, vertebra) for disc in located.regions])
 

@@ -27,7 +27,7 @@ from mskjax.reporting import pictures
 from mskjax.reporting.graded import Comparison
 from mskjax.stages.box_detection import BoxDetection, BoxDetectionOptions
 from mskjax.stages.crop_grading import CropGradingOptions
-from mskjax.stages.paired_disc_grading import (
+from mskjax.systems.modic_changes.grading import (
     HEADS,
     NORMALISATIONS,
     REPORTED,
@@ -295,7 +295,7 @@ class ModicChanges(GradedDiscs):
         }
 
     def features(self, study: Study, located: Located) -> np.ndarray:
-        """See `paired_disc_grading.hand_features`."""
+        """See `grading.hand_features`."""
         return hand_features(study, located.regions)
 
     def region_rows(self, study: Study, reading: Reading) -> list[Row]:

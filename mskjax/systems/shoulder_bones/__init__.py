@@ -21,8 +21,8 @@ from mskjax.metrics import estimates
 from mskjax.metrics.intervals import paired_patient_bootstrap
 from mskjax.metrics.structures import score_structures
 from mskjax.reporting import pictures
-from mskjax.stages.bone_edges import BoneEdges, BoneEdgesOptions
-from mskjax.stages.bone_proposals import (
+from mskjax.systems.shoulder_bones.edges import BoneEdges, BoneEdgesOptions
+from mskjax.systems.shoulder_bones.proposals import (
     ALEXNET,
     STRUCTURES,
     UNETS,

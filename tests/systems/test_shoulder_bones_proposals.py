@@ -12,9 +12,9 @@ from mskjax.config import TrainConfig
 from mskjax.errors import UserError
 from mskjax.imaging import augment, patches
 from mskjax.models import losses
-from mskjax.stages import bone_proposals as bp
-from mskjax.stages.pixel_classification import BlockOptions
 from mskjax.stages.slice_segmentation import UNetOptions
+from mskjax.systems.shoulder_bones import proposals as bp
+from mskjax.systems.shoulder_bones.pixels import BlockOptions
 
 AFFINE = np.array([[0, 0, -1.5, 40], [0, -1.5, 0, 40], [-4.0, 0, 0, 0], [0, 0, 0, 1]])
 STILL = augment.SliceAugmentation(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)

@@ -19,17 +19,17 @@ from mskjax.errors import UserError
 from mskjax.imaging import geometry, patches, regions
 from mskjax.models import losses
 from mskjax.models.unet import UNet
-from mskjax.stages.pixel_classification import (
-    BlockOptions,
-    PixelAlexNet,
-    PixelClassification,
-    at_centres,
-)
 from mskjax.stages.slice_segmentation import (
     SliceSegmentationOptions,
     UNetOptions,
     canvas_of,
     network_grid,
+)
+from mskjax.systems.shoulder_bones.pixels import (
+    BlockOptions,
+    PixelAlexNet,
+    PixelClassification,
+    at_centres,
 )
 from mskjax.training.stage import Study
 

@@ -12,13 +12,13 @@ from mskjax.config import TrainConfig
 from mskjax.data.pipeline import Examples, take
 from mskjax.errors import UserError
 from mskjax.imaging import augment, patches
-from mskjax.stages.pixel_classification import (
+from mskjax.stages.slice_segmentation import SliceSegmentation, on_canvas, scaled
+from mskjax.systems.shoulder_bones.pixels import (
     BlockOptions,
     PixelAlexNet,
     PixelClassification,
     at_centres,
 )
-from mskjax.stages.slice_segmentation import SliceSegmentation, on_canvas, scaled
 from mskjax.training.stage import Study
 
 PIXELS_AT_ONCE = 2**16  # bounds the memory of the examples of one study

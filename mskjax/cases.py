@@ -109,6 +109,23 @@ def _problems(row: Row, numbers: Sequence[str]) -> list[str]:
     return found
 
 
+def called(grading: Grading, found: Mapping[str, np.ndarray | None]) -> Row:
+    """The columns that say what is predicted of one case.
+
+    Args:
+      grading: see `metrics.grading`.
+      found: method -> (K,) probabilities on the region that was found; None where none was.  The
+        call is that of the first method.
+    """
+    first = next(iter(found.values()))
+    if first is None:
+        return {}
+    # Of the probability that is written: whoever reads the table comes to the same call.
+    written = np.array([[_rounded(v) for v in first]])
+    call = grading.classes[int(grading.calls(written)[0])]
+    return {f"call_{grading.task}": call, **_probabilities("p", grading, found)}
+
+
 def cells(
     grading: Grading,
     reference: int,
@@ -121,30 +138,27 @@ def cells(
     Args:
       grading: see `metrics.grading`.
       reference: class, or -1 where the case has no label of this task.
-      found: method -> (K,) probabilities on the region that was found; None where none was.  The
-        call is that of the first method.
+      found: see `called`.
       oracle: the same on the reference region; None where there is no such region.
       baselines: ``majority``, a class, and ``ridge``, a score on the scale of class numbers; None
         where there is none.
     """
     row: Row = {f"reference_{grading.task}": grading.classes[reference] if reference >= 0 else ""}
-    first = next(iter(found.values()))
-    if first is not None:
-        # Of the probability that is written: whoever reads the table comes to the same call.
-        written = np.array([[_rounded(v) for v in first]])
-        row[f"call_{grading.task}"] = grading.classes[int(grading.calls(written)[0])]
-    for prefix, methods in (("p", found), ("oracle_p", oracle)):
-        for method, p in methods.items():
-            if p is not None:
-                row |= {
-                    f"{prefix}_{method}_{grading.task}_{name}": _rounded(v)
-                    for name, v in zip(grading.classes, p, strict=True)
-                }
+    row |= called(grading, found) | _probabilities("oracle_p", grading, oracle)
     if (majority := baselines.get("majority")) is not None:
         row[f"baseline_majority_{grading.task}"] = grading.classes[int(majority)]
     if (ridge := baselines.get("ridge")) is not None:
         row[f"baseline_ridge_{grading.task}"] = _rounded(ridge)
     return row
+
+
+def _probabilities(prefix: str, grading: Grading, methods: Mapping[str, np.ndarray | None]) -> Row:
+    return {
+        f"{prefix}_{method}_{grading.task}_{name}": _rounded(v)
+        for method, p in methods.items()
+        if p is not None
+        for name, v in zip(grading.classes, p, strict=True)
+    }
 
 
 def _rounded(value: Any) -> float:

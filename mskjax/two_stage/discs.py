@@ -35,6 +35,12 @@ class GradedDiscs(RegionsThenGrades):
         found = "" if number is None else located.regions[number].level
         return {"name": level, "level": f"level {level}", "level_found": found}
 
+    def region_columns(self, study: Study, located: Located, number: int) -> Row:
+        """The level that the disc was given."""
+        level = located.regions[number].level
+        case = f"{study['study_id']}/{level}"
+        return {"name": level, "case": case, "level": f"level {level}"}
+
     def call(self, reading: Reading, number: int | None) -> int:
         """Class of the first task that a region is given; `Grading.missed` where there is none."""
         grading = self.tasks[0].grading

@@ -136,6 +136,10 @@ class RegionsThenGrades(System):
         """
         return {}
 
+    def region_columns(self, study: Study, located: Located, number: int) -> Row:
+        """Columns that name a region that was found: its case, and its level where it has one."""
+        return {"case": study["study_id"]}
+
     def seen(self, outputs: dict[str, np.ndarray], crops: Examples, located: Located) -> Any:
         """Probabilities by head, what is shown and attention, from the outputs for a study.
 
@@ -177,6 +181,18 @@ class RegionsThenGrades(System):
             Reading(where, p, *picture)
             for where, p, picture in zip(located, probabilities, pictured, strict=True)
         ]
+
+    def columns(self, study: Study, reading: Reading) -> list[Row]:
+        """See `System.columns`; a row for each region."""
+        who = {"patient": study["patient_id"], "study": study["study_id"], "kind": "grade"}
+        rows = []
+        for number in range(len(reading.located.regions)):
+            row: Row = {**who, **self.region_columns(study, reading.located, number), "found": 1}
+            for task in self.tasks:
+                found = {m: reading.of(m, task, number) for m in self.graders}
+                row |= cases.called(task.grading, found)
+            rows.append(row)
+        return rows
 
     def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
         """Commonest class of each task, and ridge regression of the class on hand-made features."""

@@ -132,6 +132,14 @@ class System(abc.ABC):
         """
         return studies
 
+    def columns(self, study: Study, reading: Any) -> list[Row]:
+        """What is predicted of a study, in columns of cases.csv; no label is looked at.
+
+        Returns:
+          A row for each graded region that was found; none of systems that grade nothing.
+        """
+        return []
+
     @abc.abstractmethod
     def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
         """Fits the trivial baselines on the training studies of a fold; JSON, for `score`."""

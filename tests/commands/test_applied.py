@@ -59,12 +59,21 @@ def test_scores_of_the_loaded_fold_are_those_of_the_study(run, fold, held_out, t
                 assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-4), name
 
 
-def test_labels_change_nothing_of_what_is_read(fold, held_out):
+def test_labels_change_nothing_of_what_is_read(run, fold, held_out):
     bare = fold.read([unlabelled(s) for s in held_out])
     for ours, theirs in zip(bare, fold.read(held_out), strict=True):
         np.testing.assert_array_equal(ours.located.mask, theirs.located.mask)
         for head, p in theirs.probabilities[cases.MODEL].items():
             np.testing.assert_array_equal(ours.probabilities[cases.MODEL][head], p)
+    rows = {row["case"]: row for row in cases.read(run / "fold_0" / "cases.csv")}
+    for study, reading in zip(held_out, bare, strict=True):
+        said = {r["case"]: r for r in fold.system.columns(unlabelled(study), reading)}
+        assert len(said) == len(reading.located.regions)
+        own = [r for r in rows.values() if r["study"] == study["study_id"] and r["level_found"]]
+        for row in own:
+            columns = said[f"{row['study']}/{row['level_found']}"]
+            assert columns["call_pfirrmann"] == row["call_pfirrmann"]
+            assert columns["call_severity"] == row["call_severity"]
     picture = fold.system.picture(unlabelled(held_out[0]), bare[0], None, False)
     assert picture.startswith(b"\x89PNG")
 

@@ -103,6 +103,9 @@ def test_the_folder_alone_reads_a_study_that_has_no_label(run, tmp_path):
     alone = shutil.copytree(run.workdir, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
     (fold,) = applied.load(alone, [0], devices=1)
     (reading,) = fold.read([bare])
+    rows = [{"fold": 0, "seed": 0, **row} for row in fold.system.columns(bare, reading)]
+    cases.check(rows, "what is predicted")
+    assert all(row[f"call_{g.task}"] in g.classes for row in rows for g in fold.system.gradings)
     assert fold.system.picture(bare, reading, None, False).startswith(b"\x89PNG")
 
 

@@ -23,6 +23,7 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import flax.linen.normalization  # noqa: E402
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import optax  # noqa: E402
 
@@ -44,6 +45,10 @@ def _leniently(function):
 
     return call
 
+
+# A first example compiles, and two workers share two cores: time says nothing about an example.
+hypothesis.settings.register_profile("mskjax", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("mskjax")
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 for library, name in LENIENT:

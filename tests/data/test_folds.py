@@ -8,7 +8,7 @@ from mskjax.data import folds
 from mskjax.errors import UserError
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(5, 20), min_size=1, max_size=4),
     st.integers(0, 7),

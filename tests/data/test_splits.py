@@ -170,7 +170,7 @@ def test_patients_with_one_image_are_one_person_on_both_sides(tmp_path):
     assert (content["patient_overlap"], content["overlapping"]) == (1, ["b", "d"])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.dictionaries(
         st.sampled_from("abcdefgh"), st.sets(st.integers(0, 6).map(str), max_size=3), min_size=2

@@ -96,7 +96,7 @@ def test_flip_mirrors_columns():
     np.testing.assert_allclose(image_of(moved(flip=True), image), image[:, ::-1], atol=1e-6)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     angle=st.floats(-1.0, 1.0),
     scale=st.floats(0.8, 1.25),

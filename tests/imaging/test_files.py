@@ -144,7 +144,7 @@ def test_truncated_files(tmp_path, suffix):
             read_volume(path)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.binary(max_size=600), st.sampled_from([".nii", ".nii.gz", ".mha", ".png", ".dcm"]))
 def test_noise_is_refused_in_a_sentence(tmp_path_factory, noise, suffix):
     path = tmp_path_factory.mktemp("noise") / f"v{suffix}"

@@ -39,7 +39,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SHAPES, SPACINGS, CODES, CODES)
 def test_reorient_moves_no_voxel_in_the_patient(shape, spacing, first, second):
     start = geometry.reorient(volume(shape, spacing), first)
@@ -63,7 +63,7 @@ def test_reorient_takes_the_slice_axis_along():
     assert start.meta["slice_axis"] == 2
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SHAPES, SPACINGS, SPACINGS, st.sampled_from([0, 1, 3]))
 def test_resample_keeps_centre_and_covers_the_extent(shape, old, new, order):
     start = volume(shape, old)
@@ -115,7 +115,7 @@ def test_thinning_removes_what_the_new_grid_cannot_show():
     assert amplitude[1] > 0.95
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SHAPES, SPACINGS, SPACINGS, CODES, st.integers(0, 1), st.tuples(*[st.floats(-3, 3)] * 3))
 def test_axis_by_axis_equals_point_by_point(shape, old, new, codes, order, shift):
     """The fast way gives what map_coordinates gives at the same points."""
@@ -159,7 +159,7 @@ def test_oblique_target_samples_a_linear_field_exactly():
     assert far.shape == (5, 5, 5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SHAPES, st.tuples(*[st.integers(-6, 6)] * 3), st.tuples(*[st.integers(1, 8)] * 3))
 def test_crop_that_may_leave_the_array(shape, start, size):
     data = np.random.default_rng(0).integers(1, 100, shape)
@@ -195,7 +195,7 @@ def there_and_back(mask: Volume, spacing, point_sampled: bool) -> np.ndarray:
     return geometry.labels_to_native(probabilities, grid.affine, mask.data.shape, mask.affine)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6), st.floats(0.3, 1.0))
 def test_finer_or_equal_network_grid_gives_the_mask_back(seed, ratio):
     mask = volume((4, 48, 40), (3, 0.5, 0.5)).with_data(blobs(seed, (4, 48, 40), 5))

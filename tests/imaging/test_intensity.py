@@ -13,7 +13,7 @@ IMAGES = arrays(np.float32, (3, 5, 4), elements=st.floats(-1000, 4000, width=32)
 FLAT = np.full((2, 3, 4), 7, np.int16)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(IMAGES)
 def test_ranges(image):
     for scaled in (intensity.min_max(image), intensity.percentile(image, 5, 95)):
@@ -28,7 +28,7 @@ def test_ranges(image):
         assert abs(standard.std() - 1) < 1e-4
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(IMAGES, st.floats(0.1, 50), st.floats(-100, 100))
 def test_gain_and_offset_of_the_scanner_do_not_matter(image, gain, offset):
     image = np.round(image).astype(np.float64)
@@ -81,7 +81,7 @@ def test_landmarks_align_the_tissues_of_unlike_scanners():
     assert abs(np.median(before[0][3000:6000]) - np.median(before[1][3000:6000])) > 0.05
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(IMAGES)
 def test_landmarks_keep_the_order_of_intensities(image):
     landmarks = Landmarks((1, 50, 99), (0.0, 0.3, 1.0))

@@ -32,7 +32,7 @@ def test_discs_are_counted_from_the_lowest_upwards_in_whatever_order_they_come()
     tilt=st.floats(-0.5, 0.5),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_gap_skips_a_number_and_a_twin_takes_none(steps, left_out, tilt, seed):
     down = np.array([np.cos(tilt), -np.sin(tilt)])
     centres = 400 - np.concatenate([[0], np.cumsum(steps)])[:, None] * down

@@ -42,7 +42,7 @@ def test_a_mask_stored_with_other_axes_is_turned(tmp_path):
     assert mask.data.dtype == np.uint8
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.permutations(range(3)), st.tuples(*[st.sampled_from([1, -1])] * 3), st.integers(0, 10**6))
 def test_any_storage_order_is_undone_however_oblique(axes, signs, seed):
     """45 degrees are as good as any: no axis is given a letter."""

@@ -70,7 +70,7 @@ def test_regions_are_measured_in_the_patient():
         np.testing.assert_array_equal(again, disc)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(-0.8, 0.8), st.floats(25, 45), st.floats(6, 12))
 def test_angle_and_size_of_any_disc(angle, width, height):
     (region,), _ = regions.disc_regions(box(60, 42, angle, width, height), AFFINE)

@@ -203,7 +203,7 @@ def test_calibration_bins_and_ece_by_hand():
 # ------------------------------------------------------------------- weights
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, N - 1), min_size=N, max_size=N))
 def test_integer_weights_equal_repeated_cases(drawn):
     # As many draws as cases: the repeated arrays keep their shape and nothing recompiles.
@@ -310,7 +310,7 @@ def test_finding_nothing_leaves_no_specificity():
     np.testing.assert_array_equal(c.specificity_per_class(matrix), np.zeros(CLASSES))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, CLASSES), min_size=N, max_size=N))
 def test_specificity_is_the_share_of_the_rest_that_was_called_another_class(calls):
     calls = np.array(calls)

@@ -103,7 +103,7 @@ SCORES = st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
 DETECTION = st.tuples(SCORES, st.integers(0, 1), st.integers(0, 2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(DETECTION, min_size=8, max_size=8),
     st.tuples(*[st.integers(0, 3)] * 3),

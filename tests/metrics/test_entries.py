@@ -31,7 +31,7 @@ def test_confusion_counts_every_case_and_shows_missed_ones():
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=12, max_size=12))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_confusion_is_scikit_learns_with_missed_as_a_class_of_its_own(cases):
     reference, predicted = np.array(cases).T
     entry = entries.confusion(reference, predicted, "abc")

@@ -28,7 +28,7 @@ def test_scores_beyond_0_and_1_price_a_missed_case_at_their_extremes():
     assert TWO.priced_scores(reference, score) == pytest.approx([-0.4, 1.3, 1.3, -0.4])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 9), min_size=5, max_size=5).filter(any))
 def test_the_call_of_ordered_classes_is_the_least_wrong_one_on_average(counts):
     p = np.array(counts) / np.sum(counts)

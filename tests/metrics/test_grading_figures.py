@@ -42,7 +42,7 @@ def figures(grading, reference, p, patients):
 
 @pytest.mark.parametrize("grading", [TWO, THREE, FIVE], ids=lambda x: x.task)
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_figures_are_scikit_learns(grading, seed):
     reference, p, patients = drawn(grading, seed)
     calls = grading.calls(p)
@@ -277,7 +277,7 @@ def test_a_perfect_grading_has_no_loss_and_no_negative_zero():
     assert set(found.values()) == {1}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(0, 64)), min_size=12, max_size=12),
     st.lists(st.booleans(), min_size=12, max_size=12),
@@ -297,7 +297,7 @@ def test_swapping_the_classes_swaps_what_belongs_to_them(cases, gaps):
         assert ours[name] == pytest.approx(theirs[other], abs=1e-5), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(st.booleans(), st.floats(0, 1, width=32) | st.just(np.nan)),

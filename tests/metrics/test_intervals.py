@@ -252,7 +252,7 @@ def closed_testing(p_values):
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 1), max_size=5))
 def test_holm_is_the_closure_of_bonferroni(p_values):
     assert holm(p_values) == pytest.approx(closed_testing(p_values))

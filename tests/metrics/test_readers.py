@@ -79,7 +79,7 @@ def kappa_by_pairs(ratings, classes, weights):
     return (np.average(agree, weights=weights) - expected) / (1 - expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_fleiss_kappa_is_agreement_of_pairs_whatever_the_order_of_raters_and_classes(data):
     ratings = np.array(
@@ -302,7 +302,7 @@ def test_the_order_of_readers_changes_nothing_else():
     assert kappas[0] == pytest.approx(kappas[1], abs=1e-5)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_any_study_is_compared_and_swapping_the_classes_swaps_the_figures(data):
     def drawn(*values):

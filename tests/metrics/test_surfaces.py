@@ -89,7 +89,7 @@ def test_empty_masks_follow_the_stated_rule():
         }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000), st.floats(0.0, 5.0))
 def test_symmetric_in_bounds_and_monotone_in_tolerance(seed, tolerance):
     a, b = blob(seed, (3, 8, 8)), blob(seed + 1, (3, 8, 8))

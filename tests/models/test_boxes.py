@@ -171,7 +171,7 @@ def test_padding_empty_and_far_boxes_match_nothing():
     assert label.tolist() == [0, 0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(-1, 1), min_size=12, max_size=12),
     st.integers(0, 2**31 - 1),
@@ -201,7 +201,7 @@ def test_sample_is_uniform():
 # --------------------------------------------------------------------------------- suppression
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(*[st.integers(0, 12)] * 4, st.sampled_from([-np.inf, -1.0, 0.0, 0.25, 0.5, 2.0])),

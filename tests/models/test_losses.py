@@ -117,7 +117,7 @@ def test_one_channel_is_refused():
         segmentation_loss(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 2, 2), jnp.int32))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 4), st.integers(0, 4))
 def test_squared_emd_of_certain_grades_is_their_distance(predicted, reference):
     with jax.numpy_dtype_promotion("strict"):

@@ -127,7 +127,7 @@ def test_the_prefix_of_data_parallel_is_dropped_only_from_all_names(tmp_path):
     assert list(read_weights(some)) == ["module.a", "b"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_any_view_of_any_storage_is_that_view(tmp_path_factory, data):
     torch = need_torch()
@@ -579,7 +579,7 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["zip", "pickle", "legacy", "safetensors"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damaged_bytes_give_a_user_error_or_other_weights(tmp_path_factory, files, kind, data):
     content = bytearray(files[kind])

@@ -53,7 +53,7 @@ def test_contrast_is_that_of_lumbar_mr():
     assert t1["tumour"] < 0.7 * t1["vertebral_marrow"]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.tuples(*[st.integers(1, 3)] * 3))
 def test_partial_volume_conserves(seed, factors):
     rng = np.random.default_rng(seed)

@@ -114,7 +114,7 @@ def test_detections_are_cut_at_the_border_of_the_native_image():
     st.floats(0.3, 3),
     st.floats(0.4, 4),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_boxes_come_back_from_another_grid(box, rows_mm, cols_mm, spacing):
     affine = OBLONG @ np.diag([1, rows_mm / 0.9, cols_mm / 1.7, 1])
     volume = resample(Volume(np.zeros((2, 9, 7), np.float32), affine), (None, spacing, spacing))

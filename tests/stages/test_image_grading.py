@@ -81,7 +81,7 @@ def test_slices_beyond_the_stack_give_the_outermost_and_outside_is_the_least_val
     np.testing.assert_allclose(wide[10:30, 5:15], image[2, :20, :10], rtol=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     row=st.integers(0, 50), col=st.integers(0, 30), rows=st.integers(1, 9), cols=st.integers(1, 9)
 )

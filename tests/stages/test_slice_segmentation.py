@@ -116,7 +116,7 @@ def test_the_loss_of_a_study_is_small_where_the_network_is_right():
     assert np.isnan(made.mean_loss(study(has_mask=False), certain(label)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=3),
     spacing=st.floats(0.5, 4.0),

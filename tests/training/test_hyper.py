@@ -47,7 +47,7 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(note)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     peak=st.floats(1e-5, 1.0),
     lengths=st.tuples(st.integers(0, 20), st.integers(1, 60)),

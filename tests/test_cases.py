@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mskjax import cases
@@ -112,7 +112,6 @@ def graded_cases(draw):
 
 
 @given(graded_cases())
-@settings(deadline=None)
 def test_gradings_survive_the_way_through_the_file(tmp_path_factory, drawn):
     """Labels, probabilities to six decimals, gaps, and the call that the probabilities give."""
     grading, members = drawn

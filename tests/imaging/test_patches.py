@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -58,7 +58,6 @@ def test_a_block_without_a_middle_pixel_is_refused():
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 7))
-@settings(deadline=None)
 def test_no_pixel_is_farther_than_half_a_stride_from_the_lattice(rows, cols, stride):
     grid = patches.lattice((rows, cols), stride)
     assert grid.shape == (-(-rows // stride), -(-cols // stride), 2)

@@ -78,7 +78,7 @@ def test_a_map_that_speaks_against_the_class_stays_zero():
 finite = st.floats(-(2.0**60), 2.0**60, width=32)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(finite, min_size=8, max_size=8), st.lists(finite, min_size=6, max_size=6))
 def test_values_lie_between_0_and_1(pixels, weights):
     x = np.array(pixels, np.float32).reshape(1, 2, 2, 2)

@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from mskjax import experiment, fields, usage
+from mskjax import experiment
 from mskjax.config import MODES, StudyConfig, parse
 from mskjax.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Preempted, UserError
 
@@ -84,6 +84,8 @@ def study_flags(argv: list[str]) -> StudyFlags:
     if values.help:
         if values.config is not None:
             configure_runtime()
+        from mskjax import usage  # late, as `fields`: both look into folders of the user's own
+
         print(usage.study(values.config))
         raise SystemExit(EXIT_DONE)
     for argument in rest:
@@ -106,6 +108,8 @@ def study_flags(argv: list[str]) -> StudyFlags:
 
 def _resolved(config: ConfigDict, overrides: list[str]) -> StudyConfig:
     """The config of a study, after ``--config.a.b=value``."""
+    from mskjax import fields
+
     values, argv = flags.FlagValues(), ["mskjax.main", *overrides]
     try:
         config_flags.DEFINE_config_dict(

@@ -71,15 +71,14 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
     )
     module = systems.load(config.system)
     system = module.build(config)
+    measured: dict[str, Any] = {}
+    if "train" in modes:
+        measured = system.measure(cohort.studies)
+        system = module.build(config, measured)
     if config.data.shuffle_labels:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
     kept = workdir / "splits.json"
     divided = make_splits(config, cohort, system, kept if begun else None)
-    folders = [workdir / f"fold_{k}" for k in range(len(divided.folds))]
-    measured: dict[str, Any] = {}
-    if "train" in modes and not all(applied.is_trained_fold(f, system) for f in folders):
-        measured = system.measure(cohort.studies)
-        system = module.build(config, measured)
     workdirs.claim(workdir, config)
     write_json(workdir / "environment.json", environment())
     write_json(workdir / "cohort.json", cohort.audit)
@@ -108,7 +107,7 @@ class Setting:
       config: of the study.
       cohort: all patients.
       system: not fitted to any fold.
-      measured: what it was built with, see `System.measure`; nothing where all is trained.
+      measured: what it was built with, see `System.measure`; nothing where nothing is trained.
       divided: the division.
       workdir: folder of the study.
       stop: set when the process must end soon.

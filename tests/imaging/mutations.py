@@ -280,6 +280,14 @@ def _elements(dataset: Dataset) -> list[RawDataElement]:
     return found
 
 
+def is_compressed(file: Path) -> bool:
+    """Whether a file is a DICOM with compressed pixels."""
+    if not file.name.endswith(".dcm"):
+        return False
+    meta = pydicom.dcmread(file, stop_before_pixels=True, force=True).file_meta
+    return meta.get("TransferSyntaxUID", ExplicitVRLittleEndian).is_compressed
+
+
 def siblings_of(file: Path) -> list[Path]:
     """What belongs to a file: the data of a header, the other slices of a small series."""
     if file.suffix == ".mhd":

@@ -26,6 +26,7 @@ import flax.linen.normalization  # noqa: E402
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import optax  # noqa: E402
+import pytest  # noqa: E402
 
 # Functions of libraries that promote types implicitly, every time that we call them.
 LENIENT = (
@@ -53,3 +54,10 @@ hypothesis.settings.load_profile("mskjax")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 for library, name in LENIENT:
     setattr(library, name, _leniently(getattr(library, name)))
+
+
+def pytest_collection_modifyitems(items):
+    """Whole systems have minutes: a machine may be several times slower than ours."""
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1200))

@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from mskjax import experiment
+from mskjax import experiment, preemption
 from mskjax.config import MODES, StudyConfig, parse
 from mskjax.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Preempted, UserError
 
@@ -33,7 +33,8 @@ def run(command: Callable[[list[str]], None], argv: list[str] | None) -> int:
       argv: arguments; None takes the process's.
     """
     try:
-        command(sys.argv[1:] if argv is None else argv)
+        with preemption.listening():
+            command(sys.argv[1:] if argv is None else argv)
     except Preempted as event:
         print(f"pre-empted: {event}; run the same command to go on.", file=sys.stderr)
         return EXIT_PREEMPTED

@@ -33,8 +33,12 @@ class BadCases(UserError):
         super().__init__("\n".join([what + ":", *lines]))
 
 
-class Preempted(Exception):
-    """A termination signal arrived and the state was saved; the same command continues."""
+class Preempted(BaseException):
+    """A termination signal arrived; the same command goes on from what is complete.
+
+    It may arrive anywhere, so it is no `Exception`: what catches the faults of a file must not take
+    it for one.
+    """
 
 
 class FileNote(UserWarning):

@@ -7,7 +7,6 @@ says so.
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,21 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from mskjax import applied, cases, systems
+from mskjax import applied, cases, preemption, systems
 from mskjax import workdir as workdirs
 from mskjax.applied import STUDIES_AT_ONCE, Applied
 from mskjax.config import MODES, StudyConfig
 from mskjax.data import folds, pipeline, splits
 from mskjax.data.cohorts import Cohort, prepare_cohort, with_shuffled
 from mskjax.data.examples import Prepared, prepare
-from mskjax.errors import Preempted, UserError
+from mskjax.errors import UserError
 from mskjax.evaluation import validate
 from mskjax.progress import Progress, say
 from mskjax.reporting.environment import environment
 from mskjax.reporting.summary import write_report
 from mskjax.tables import Row
 from mskjax.training.checkpoints import is_trained
-from mskjax.training.loop import Job, fit, preemption
+from mskjax.training.loop import Job, fit
 from mskjax.training.mesh import data_mesh
 from mskjax.training.program import Program
 from mskjax.training.stage import Stage, Study
@@ -90,7 +89,7 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
     )
     for remark in divided.remarks():
         say(f"note: {remark}")
-    with preemption() as stop:
+    with preemption.listening() as stop:
         _run_folds(Setting(config, cohort, system, measured, divided, workdir, stop), modes)
     if "evaluate" in modes:
         cases.write(workdir / "cases.csv", gather_rows(workdir, len(divided.folds)))
@@ -110,7 +109,7 @@ class Setting:
       measured: what it was built with, see `System.measure`; nothing where nothing is trained.
       divided: the division.
       workdir: folder of the study.
-      stop: set when the process must end soon.
+      stop: says when the process must end soon.
     """
 
     config: StudyConfig
@@ -119,7 +118,7 @@ class Setting:
     measured: Mapping[str, Any]
     divided: splits.Splits
     workdir: Path
-    stop: threading.Event
+    stop: preemption.Stop
 
     def folder(self, number: int) -> Path:
         """``fold_<k>``."""
@@ -207,7 +206,8 @@ def train_fold(setting: Setting, number: int) -> None:
             prepared = setting.cut(stage, studies)
         else:
             prepared = setting.examples(stage)
-        fit(_job(setting, number, programs[stage.name], prepared), validate, setting.stop)
+        with setting.stop.held():  # the loop saves before it ends
+            fit(_job(setting, number, programs[stage.name], prepared), validate, setting.stop)
 
 
 def _job(setting: Setting, number: int, program: Program, prepared: Prepared) -> Job:
@@ -229,71 +229,58 @@ def _job(setting: Setting, number: int, program: Program, prepared: Prepared) ->
 def rows_of_fold(
     fold: Applied,
     studies: Sequence[Study],
-    title: str,
-    stop: threading.Event,
     seen: Callable[[Study, Any], None] = lambda study, reading: None,
 ) -> list[Row]:
     """Reads and scores labelled studies on predicted and on reference regions.
 
     Args:
       fold: trained.
-      studies: read a few at a time.
-      title: for the progress bar.
-      stop: set when the process must end soon.
+      studies: a handful, so that what was read of them fits in memory.
       seen: is given each study and what was read of it, e.g. to draw it.
 
     Returns:
       Rows of cases.csv, without ``fold`` and ``seed``.
-
-    Raises:
-      Preempted: `stop` was set.
     """
     rows: list[Row] = []
-    progress = Progress(title, len(studies))
-    for start in range(0, len(studies), STUDIES_AT_ONCE):
-        if stop.is_set():
-            raise Preempted(f"{title}: stopped before it was complete")
-        some = [studies[i] for i in range(start, min(start + STUDIES_AT_ONCE, len(studies)))]
-        predicted, oracle = fold.read(some), fold.read(some, "reference")
-        for study, ours, ideal in zip(some, predicted, oracle, strict=True):
-            rows += fold.system.score(study, ours, ideal, fold.baselines)
-            seen(study, ours)
-            progress.advance()
-    progress.close()
+    predicted, oracle = fold.read(studies), fold.read(studies, "reference")
+    for study, ours, ideal in zip(studies, predicted, oracle, strict=True):
+        rows += fold.system.score(study, ours, ideal, fold.baselines)
+        seen(study, ours)
     return rows
 
 
 def _evaluate_fold(setting: Setting, number: int) -> None:
-    """Writes pictures and cases.csv of the held-out studies of a trained fold."""
+    """Writes pictures and cases.csv of the held-out studies of a trained fold.
+
+    Rows of the studies that are read lie in ``cases.part.csv`` until all are: a process that ends
+    before is not asked to read them again.
+    """
     folder, fold = setting.folder(number), setting.divided.folds[number]
     loaded = applied.load_fold(folder, setting.config, setting.mesh)
     phantom = setting.cohort.audit["kind"] == "phantom"
-    pictures = folder / "pictures"
+    pictures, part = folder / "pictures", folder / "cases.part.csv"
     pictures.mkdir(exist_ok=True)
 
     def draw(study: Study, reading: Any) -> None:
         picture = loaded.system.picture(study, reading, study, phantom)
         (pictures / f"{study['study_id']}.png").write_bytes(picture)
 
-    studies = Chosen(setting.cohort.studies, setting.numbers_of(number, "test"))
-    rows = rows_of_fold(loaded, studies, f"fold_{number} evaluation", setting.stop, draw)
+    rows = cases.read(part) if part.exists() else []
+    index, read = setting.cohort.index, {row["study"] for row in rows}
+    test = setting.numbers_of(number, "test")
+    left = [i for i in test if index[i][1] not in read]
     who = {"fold": number, "seed": setting.config.seed}
-    kept = [{**who, **r} for r in rows if _held_out(r, fold)]
-    cases.write(folder / "cases.csv", kept)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen(Sequence[Study]):
-    """Some of the studies of a cohort; images are read when they are asked for."""
-
-    studies: Sequence[Study]
-    numbers: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, i: Any) -> Any:
-        return self.studies[self.numbers[i]]
+    progress = Progress(f"fold_{number} evaluation", len(test), len(test) - len(left))
+    for start in range(0, len(left), STUDIES_AT_ONCE):
+        some = [setting.cohort.studies[i] for i in left[start : start + STUDIES_AT_ONCE]]
+        found = rows_of_fold(loaded, some, draw)
+        rows += [{**who, **r} for r in found if _held_out(r, fold)]
+        cases.write(part, rows)
+        for _ in some:
+            progress.advance()
+    progress.close()
+    cases.write(folder / "cases.csv", rows)
+    part.unlink(missing_ok=True)
 
 
 def make_splits(

@@ -13,7 +13,7 @@ FOLDERS = ("mskjax", "tfds_builders", "experiments")
 # From the bottom up; a module knows only those of lower lines and those of its own package.
 LAYERS = (
     "errors",
-    "config extensions progress tables writers",
+    "config extensions preemption progress tables writers",
     "imaging",
     "tfds_builders",
     "data models",

@@ -4,12 +4,10 @@ import contextlib
 import dataclasses
 import json
 import resource
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -40,6 +38,14 @@ INITIALISATION = "initialisation.json"
 
 # (program, weights, examples, balance of the loss) -> means.
 Validate = Callable[[Program, Any, Examples, Any], dict[str, float]]
+
+
+class Signal(Protocol):
+    """Says when the process must end soon: `preemption.Stop`, or an event."""
+
+    def is_set(self) -> bool:
+        """Whether it must."""
+
 
 _rate = jax.jit(learning_rate)
 
@@ -85,18 +91,7 @@ class Job:
         return self.chosen
 
 
-@contextlib.contextmanager
-def preemption() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; cloud schedulers send it before they take a machine away."""
-    event = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def fit(job: Job, validate: Validate, stop: threading.Event) -> None:
+def fit(job: Job, validate: Validate, stop: Signal) -> None:
     """Trains a stage to its end and says so in its folder.
 
     Weights come from, in this order: the latest checkpoint in the folder; `Stage.initial`, e.g. a
@@ -105,7 +100,7 @@ def fit(job: Job, validate: Validate, stop: threading.Event) -> None:
     Args:
       job: what is to be trained.
       validate: mean loss and monitors of weights over examples, see `evaluation.validate`.
-      stop: set when the process must end soon.
+      stop: says when the process must end soon.
 
     Raises:
       UserError: a step was not finite, and nothing was saved after it; or a checkpoint that
@@ -189,7 +184,7 @@ class _Run:
     record: dict[str, Any]
     balance: Any
     key: jax.Array
-    stop: threading.Event
+    stop: Signal
 
     def steps(self, state: TrainState, step: int, writer: Writer) -> None:
         program, title = self.job.program, self.job.title

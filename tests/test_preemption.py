@@ -1,5 +1,6 @@
 """SIGTERM wherever a command is: 75 soon, and nobody takes it for a fault of a file."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -35,13 +36,17 @@ READS_A_FILE = """
 COMPUTES = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
 
 
-def start(work, grace=60.0):
+@contextlib.contextmanager
+def started(work, grace=60.0):
     script = COMMAND.format(work=work.strip(), grace=grace)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "begun\n"
-    return process
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:
+        try:
+            assert process.stdout.readline() == "begun\n"
+            time.sleep(1)  # what comes after the line has begun
+            yield process
+        finally:
+            process.kill()
 
 
 def ended(process, within):
@@ -55,24 +60,24 @@ def ended(process, within):
 
 
 def test_it_ends_where_it_is_and_is_no_fault_of_a_file():
-    process = start(READS_A_FILE)
-    process.send_signal(signal.SIGTERM)
-    assert "fault" not in ended(process, within=10)
+    with started(READS_A_FILE) as process:
+        process.send_signal(signal.SIGTERM)
+        assert "fault" not in ended(process, within=10)
 
 
 def test_what_does_not_come_back_is_ended_when_the_grace_is_over():
-    process = start(COMPUTES, grace=0.5)
-    process.send_signal(signal.SIGTERM)
-    ended(process, within=10)
+    with started(COMPUTES, grace=0.5) as process:
+        process.send_signal(signal.SIGTERM)
+        ended(process, within=10)
 
 
 def test_a_second_signal_ends_at_once():
-    process = start(COMPUTES)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    ended(process, within=10)
+    with started(COMPUTES) as process:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        ended(process, within=10)
 
 
 def test_who_holds_it_looks_and_goes_on():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from stages.test_disc_grading import stage
+from systems.test_disc_degeneration_discs import stage
 
 from mskjax.errors import UserError
 from mskjax.models.summary import parameter_count

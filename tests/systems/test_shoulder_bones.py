@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stages.test_bone_proposals import study
+from systems.test_shoulder_bones_proposals import study
 
 from mskjax import cases
 from mskjax.config import StudyConfig, parse

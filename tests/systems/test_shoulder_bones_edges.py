@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from stages.test_bone_proposals import STILL, study
+from systems.test_shoulder_bones_proposals import STILL, study
 
 from mskjax.config import TrainConfig
 from mskjax.errors import UserError

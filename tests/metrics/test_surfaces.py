@@ -26,6 +26,7 @@ def box(shape, *sides):
     return mask
 
 
+@pytest.mark.filterwarnings("ignore:monai:FutureWarning")  # of MONAI about MONAI
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("spacing", [SPACING, (1.0, 1.0, 1.0)])
 def test_agrees_with_monai_on_anisotropic_voxels(seed, spacing):

@@ -108,8 +108,7 @@ def load_fold(folder: Path, config: StudyConfig, mesh: Mesh) -> Applied:
     values = read_system(folder)
     system: System = systems.load(config.system).build(config, values["fitted"])
     check_trained(folder, system)
-    meaning = json.loads(json.dumps(system.meaning()))
-    changed = [name for name, now in meaning.items() if values[name] != now]
+    changed = [name for name, now in system.meaning().items() if values[name] != now]
     if changed:
         raise UserError(
             f"{folder / SYSTEM}: {', '.join(changed)} of this version of mskjax differ from those"

@@ -110,6 +110,7 @@ class Setting:
       divided: the division.
       workdir: folder of the study.
       stop: says when the process must end soon.
+      prepared: examples of the stages that are cut already, by name.
     """
 
     config: StudyConfig
@@ -119,6 +120,7 @@ class Setting:
     divided: splits.Splits
     workdir: Path
     stop: preemption.Stop
+    prepared: dict[str, Prepared] = dataclasses.field(default_factory=dict)
 
     def folder(self, number: int) -> Path:
         """``fold_<k>``."""
@@ -134,15 +136,11 @@ class Setting:
         """The devices."""
         return data_mesh(self.config.devices)
 
-    @functools.cached_property
-    def _prepared(self) -> dict[str, Prepared]:
-        return {}
-
     def examples(self, stage: Stage) -> Prepared:
         """The examples of a stage that is cut once for all folds."""
-        if stage.name not in self._prepared:
-            self._prepared[stage.name] = self.cut(stage, self.cohort.studies)
-        return self._prepared[stage.name]
+        if stage.name not in self.prepared:
+            self.prepared[stage.name] = self.cut(stage, self.cohort.studies)
+        return self.prepared[stage.name]
 
     def cut(self, stage: Stage, studies: Sequence[Study]) -> Prepared:
         """The examples of a stage from these studies of all patients."""

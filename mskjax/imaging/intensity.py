@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+CLIPPED = (0.5, 99.5)  # percentiles between which `standardised` keeps an image
+
 
 def none(image: np.ndarray) -> np.ndarray:
     """The values as they are, as float32."""
@@ -41,6 +43,15 @@ def z_score(image: np.ndarray) -> np.ndarray:
     if deviation <= 1e-12 * max(1.0, abs(mean)):
         return np.zeros(values.shape, np.float32)
     return ((values - mean) / deviation).astype(np.float32)
+
+
+def standardised(image: np.ndarray) -> np.ndarray:
+    """The whole image with its outliers clipped, zero mean and unit deviation, float32.
+
+    The brightest 0.5 % is surface fat near the coil: clipped, or it sets the scale.  Crops that are
+    cut from it keep how bright they are beside the rest of the image.
+    """
+    return z_score(percentile(image, *CLIPPED))
 
 
 def tissue_reference(image: np.ndarray, reference_value: float) -> np.ndarray:

@@ -17,8 +17,6 @@ from mskjax.models.resnet import ResNet
 from mskjax.models.vgg import VGG
 from mskjax.stages.grading import Grader
 
-CLIPPED = (0.5, 99.5)  # percentiles of a volume
-
 
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
@@ -143,7 +141,7 @@ class ImageGrading(Grader):
         return {
             "crop": list(self.options.crop),
             "margin": self.options.margin,
-            "clip_percentiles": list(CLIPPED),
+            "clip_percentiles": list(intensity.CLIPPED),
             "normalisation": "z_score_volume",
         }
 
@@ -180,14 +178,6 @@ class ImageGrading(Grader):
             return augment.apply_to_image(transform, image)
 
         return {**batch, "image": jax.vmap(one)(keys, batch["image"])}
-
-
-def standardised(image: np.ndarray) -> np.ndarray:
-    """The whole image with its outliers clipped, zero mean and unit deviation, float32.
-
-    Crops are cut from it, so that a crop keeps how bright it is beside the rest of the image.
-    """
-    return intensity.z_score(intensity.percentile(image, *CLIPPED))
 
 
 def square_crops(

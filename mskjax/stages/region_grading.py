@@ -6,7 +6,8 @@ import numpy as np
 
 from mskjax.data.pipeline import Examples
 from mskjax.imaging import regions
-from mskjax.stages.image_grading import ImageGrading, bounding_box, square_crops, standardised
+from mskjax.imaging.intensity import standardised
+from mskjax.stages.image_grading import ImageGrading, bounding_box, square_crops
 from mskjax.training.stage import Study
 
 Place = tuple[int, tuple[float, float, float, float]]  # slice; row0, col0, row1, col1, half-open

@@ -18,8 +18,6 @@ from mskjax.models.blocks import Dtype, Norm, check_norm
 from mskjax.models.unet import UNet
 from mskjax.training.stage import Stage, Study
 
-CLIPPED = (0.5, 99.5)  # percentiles of a volume
-
 
 @dataclasses.dataclass(frozen=True)
 class UNetOptions:
@@ -224,9 +222,7 @@ def scaled(study: Study, channels: Sequence[str], spacing_mm: float) -> list[Vol
     for name in channels:
         volume = Volume(np.asarray(study[name], np.float32), study["affine"])
         volume = geometry.resample(volume, (None, spacing_mm, spacing_mm), order=1)
-        # The brightest 0.5 % is surface fat near the coil: clipped, or it sets the scale.
-        image = intensity.percentile(volume.data, *CLIPPED)
-        found.append(volume.with_data(intensity.z_score(image)))
+        found.append(volume.with_data(intensity.standardised(volume.data)))
     return found
 
 
@@ -238,7 +234,7 @@ def preprocessing(
         "channels": list(channels),
         "spacing_mm": [None, spacing_mm, spacing_mm],
         "interpolation": "linear after a Gaussian low-pass",
-        "clip_percentiles": list(CLIPPED),
+        "clip_percentiles": list(intensity.CLIPPED),
         "normalisation": "z_score_volume",
         "canvas": list(size),
         "padding": "minimum",

@@ -7,9 +7,20 @@ import numpy as np
 
 from mskjax.data.pipeline import Examples
 from mskjax.reporting import pictures
+from mskjax.stages.grading import Head
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
+
+# Signs that SPIDER and SpineNet grade beside Pfirrmann and Modic.
+SIGNS = (
+    Head("narrowing", 4),
+    Head("bulging", 2),
+    Head("herniation", 2),
+    Head("spondylolisthesis", 3),
+    Head("upper_endplate", 2),
+    Head("lower_endplate", 2),
+)
 
 
 class GradedDiscs(RegionsThenGrades):
@@ -38,8 +49,7 @@ class GradedDiscs(RegionsThenGrades):
     def region_columns(self, study: Study, located: Located, number: int) -> Row:
         """The level that the disc was given."""
         level = located.regions[number].level
-        case = f"{study['study_id']}/{level}"
-        return {"name": level, "case": case, "level": f"level {level}"}
+        return {"name": level, "case": case_id(study, level), "level": f"level {level}"}
 
     def call(self, reading: Reading, number: int | None) -> int:
         """Class of the first task that a region is given; `Grading.missed` where there is none."""
@@ -66,6 +76,11 @@ class GradedDiscs(RegionsThenGrades):
         worst = sorted(range(len(located.regions)), key=urgency, reverse=True)[:2]
         names = {i: f"disc {located.regions[i].level}" for i in worst}
         return pictures.grad_cams(reading.shown, reading.attention, names)
+
+
+def case_id(study: Study, level: int) -> str:
+    """Id of a graded disc."""
+    return f"{study['study_id']}/{level}"
 
 
 def level_of(case: str) -> int:

@@ -12,6 +12,7 @@ from mskjax.config import TrainConfig
 from mskjax.errors import UserError
 from mskjax.evaluation import predict
 from mskjax.imaging.augment import SliceAugmentation
+from mskjax.imaging.intensity import standardised
 from mskjax.models.resnet import ResNet
 from mskjax.models.vgg import VGG
 from mskjax.stages.grading import Head
@@ -21,7 +22,6 @@ from mskjax.stages.image_grading import (
     NetworkOptions,
     bounding_box,
     square_crops,
-    standardised,
 )
 
 # Pixels of 1 mm by 2 mm, slices 5 mm apart.

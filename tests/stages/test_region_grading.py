@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mskjax.config import TrainConfig
+from mskjax.imaging.intensity import standardised
 from mskjax.stages.grading import Head
-from mskjax.stages.image_grading import ImageGradingOptions, NetworkOptions, standardised
+from mskjax.stages.image_grading import ImageGradingOptions, NetworkOptions
 from mskjax.stages.region_grading import RegionGrading, largest_region
 
 AFFINE = np.array([[-5.0, 0, 0, 7], [0, 0, -1.0, 50], [0, -1.0, 0, 20], [0, 0, 0, 1]])

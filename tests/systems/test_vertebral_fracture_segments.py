@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from mskjax.config import TrainConfig
 from mskjax.errors import UserError
+from mskjax.imaging.intensity import standardised
 from mskjax.stages.grading import Head
-from mskjax.stages.image_grading import NetworkOptions, standardised
+from mskjax.stages.image_grading import NetworkOptions
 from mskjax.stages.slice_segmentation import SliceSegmentationOptions, UNetOptions
 from mskjax.systems.vertebral_fracture import segments as sg
 

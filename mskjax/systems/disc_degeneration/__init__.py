@@ -28,7 +28,6 @@ from mskjax.systems.disc_degeneration.discs import (
     HEADS,
     VERTEBRA,
     DiscGrading,
-    case_id,
     grade_columns,
     graded_discs,
     hand_features,
@@ -36,7 +35,7 @@ from mskjax.systems.disc_degeneration.discs import (
 )
 from mskjax.tables import Row
 from mskjax.training.stage import Study
-from mskjax.two_stage.discs import GradedDiscs
+from mskjax.two_stage.discs import GradedDiscs, case_id
 from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.regions_then_grades import Located, Reading

@@ -12,6 +12,7 @@ from mskjax.imaging.regions import Region
 from mskjax.stages.crop_grading import CropGrading
 from mskjax.stages.grading import Head
 from mskjax.training.stage import Study
+from mskjax.two_stage.discs import SIGNS, case_id
 
 VERTEBRA, DISC = 1, 2  # labels of the semantic mask
 
@@ -20,12 +21,7 @@ HEADS = {
     for h in (
         Head("pfirrmann", 5, lowest=1),
         Head("modic", 4),
-        Head("narrowing", 4),
-        Head("bulging", 2),
-        Head("herniation", 2),
-        Head("spondylolisthesis", 3),
-        Head("upper_endplate", 2),
-        Head("lower_endplate", 2),
+        *SIGNS,
     )
 }
 
@@ -73,11 +69,6 @@ class DiscGrading(CropGrading):
         crops = self.cut(study, discs, study["mask"] == VERTEBRA)
         ids = np.array([case_id(study, d.level) for d in discs])
         return {**crops, **self.targets(grades), "case": ids}
-
-
-def case_id(study: Study, level: int) -> str:
-    """Id of a graded disc."""
-    return f"{study['study_id']}/{level}"
 
 
 def graded_discs(study: Study) -> tuple[list[Region], dict[str, np.ndarray]]:

@@ -36,14 +36,13 @@ from mskjax.systems.modic_changes.grading import (
     Normalisation,
     PairedDiscGrading,
     boxed_discs,
-    case_id,
     fit_landmarks,
     hand_features,
 )
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.boxes import as_box, box_figures, box_rows
-from mskjax.two_stage.discs import GradedDiscs, level_of
+from mskjax.two_stage.discs import GradedDiscs, case_id, level_of
 from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.regions_then_grades import Located, Reading

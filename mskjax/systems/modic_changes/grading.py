@@ -14,6 +14,8 @@ from mskjax.imaging.intensity import Landmarks
 from mskjax.stages.crop_grading import CropGrading
 from mskjax.stages.grading import Head
 from mskjax.training.stage import Study
+from mskjax.two_stage.boxes import as_box
+from mskjax.two_stage.discs import SIGNS, case_id
 
 SEQUENCES = ("t1", "t2")
 Normalisation = Literal[
@@ -35,12 +37,7 @@ HEADS = {
         Head("presence", 2, column="modic", grouped=(0, 1, 1, 1)),
         Head("pfirrmann", 5, lowest=1),
         # Signs that are graded beside them: learnt together they help, but they are not reported.
-        Head("narrowing", 4),
-        Head("bulging", 2),
-        Head("herniation", 2),
-        Head("spondylolisthesis", 3),
-        Head("upper_endplate", 2),
-        Head("lower_endplate", 2),
+        *SIGNS,
     )
 }
 REPORTED = ("modic", "presence", "pfirrmann")
@@ -183,18 +180,13 @@ def fit_landmarks(studies: Sequence[Study], train: Sequence[int]) -> dict[str, L
     }
 
 
-def case_id(study: Study, level: int) -> str:
-    """Id of a graded disc."""
-    return f"{study['study_id']}/{level}"
-
-
 def boxed_discs(study: Study) -> tuple[list[Disc], dict[str, np.ndarray]]:
     """The boxed discs of a study from the lowest upwards, and their grades; -1 is missing."""
     table = study["boxes"]
     rows = [i for i, boxed in enumerate(table["boxed"]) if boxed]
     rows.sort(key=lambda i: -float(table["box"][i][0] + table["box"][i][2]))
     discs = [
-        Disc(int(table["level"][i]), int(table["slice"][i]), _box(table["box"][i])) for i in rows
+        Disc(int(table["level"][i]), int(table["slice"][i]), as_box(table["box"][i])) for i in rows
     ]
     columns = {h.column or h.name for h in HEADS.values()} & set(table)
     return discs, {c: np.array([int(table[c][i]) for i in rows], int) for c in columns}
@@ -278,8 +270,3 @@ def _middle(image: np.ndarray, disc: Disc) -> np.ndarray:
     left = min(max(round(col0 + cols), 0), image.shape[1] - 1)
     found = image[top : max(round(row1 - rows), top + 1), left : max(round(col1 - cols), left + 1)]
     return np.asarray(found, np.float64)
-
-
-def _box(values: Any) -> tuple[float, float, float, float]:
-    row0, col0, row1, col1 = (float(v) for v in values)
-    return row0, col0, row1, col1

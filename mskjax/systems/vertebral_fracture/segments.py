@@ -7,12 +7,12 @@ import numpy as np
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.imaging import regions
+from mskjax.imaging.intensity import standardised
 from mskjax.stages.image_grading import (
     ImageGrading,
     ImageGradingOptions,
     bounding_box,
     square_crops,
-    standardised,
 )
 from mskjax.stages.slice_segmentation import SliceSegmentation
 from mskjax.training.stage import Study

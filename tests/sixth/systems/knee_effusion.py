@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mskjax.config import StudyConfig
+from mskjax.imaging.intensity import standardised
 from mskjax.metrics.grading import Grading
 from mskjax.stages.grading import Head
-from mskjax.stages.image_grading import ImageGradingOptions, standardised
+from mskjax.stages.image_grading import ImageGradingOptions
 from mskjax.stages.region_grading import RegionGrading
 from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions
 from mskjax.training.stage import Study

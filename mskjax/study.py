@@ -28,7 +28,8 @@ from mskjax.reporting.environment import environment
 from mskjax.reporting.summary import write_report
 from mskjax.tables import Row
 from mskjax.training.checkpoints import is_trained
-from mskjax.training.loop import Job, fit
+from mskjax.training.loop import fit
+from mskjax.training.member import Job
 from mskjax.training.mesh import data_mesh
 from mskjax.training.program import Program
 from mskjax.training.stage import Stage, Study
@@ -205,7 +206,10 @@ def train_fold(setting: Setting, number: int) -> None:
         else:
             prepared = setting.examples(stage)
         with setting.stop.held():  # the loop saves before it ends
-            fit(_job(setting, number, programs[stage.name], prepared), validate, setting.stop)
+            job = _job(setting, number, programs[stage.name], prepared)
+            (failure,) = fit([job], validate, setting.stop)
+        if failure:
+            raise failure
 
 
 def _job(setting: Setting, number: int, program: Program, prepared: Prepared) -> Job:

@@ -1,9 +1,9 @@
-"""From prepared examples to batches, with Grain.
+"""The order of examples, with Grain, and the batches of an evaluation.
 
-An `Examples` is a dict of NumPy arrays with one leading axis over examples; all examples of a
-stage have one shape, so it is also what a batch looks like.  Batches carry two extra arrays:
-``index`` (int32, the example's number, to which augmentation is keyed) and, in evaluation,
-``weight`` (float32, 1 for a real example and 0 for padding).
+An `Examples` is a dict of NumPy arrays, in memory or memory-mapped, with one leading axis over
+examples; all examples of a stage have one shape, so it is also what a batch looks like.  Batches
+carry two extra arrays: ``index`` (int32, the example's number, to which augmentation is keyed) and,
+in evaluation, ``weight`` (float32, 1 for a real example and 0 for padding).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,19 +12,6 @@ import grain
 import numpy as np
 
 Examples = dict[str, np.ndarray]
-
-
-class _Source:
-    """Random access for Grain over stacked arrays."""
-
-    def __init__(self, examples: Examples):
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return count(self._examples)
-
-    def __getitem__(self, i: int) -> Examples:
-        return {"index": np.int32(i), **{k: v[i] for k, v in self._examples.items()}}
 
 
 def count(examples: Examples) -> int:
@@ -58,41 +45,23 @@ def balanced_order(classes: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate([*balanced, np.flatnonzero(classes < 0)]))
 
 
-def training_batches(
-    examples: Examples,
-    batch_size: int,
-    seed: int,
-    order: np.ndarray,
-    process_index: int = 0,
-    process_count: int = 1,
-):
-    """Endless shuffled batches of this process's share; the iterator's state is tiny JSON.
+def batch_numbers(order: np.ndarray, batch_size: int, seed: int) -> grain.MapDataset:
+    """Numbers of the examples of every batch of a training: endless, shuffled anew each epoch.
 
-    The shuffle is global and reshuffles every epoch; each process then takes every
-    ``process_count``-th example of the one order, so the global batch does not depend on the
-    number of processes.
+    A pure function of the step, so a training that goes on needs no more than its step to see what
+    it would have seen.  Nothing here depends on the number of processes or devices: each takes its
+    rows of the one batch.
 
     Args:
-      examples: what to draw from.
-      batch_size: examples a batch over all processes.
-      seed: of the shuffle.
       order: numbers of the examples that make up an epoch: a fold's own, repeated where classes
         are balanced.
-      process_index: this process.
-      process_count: number of processes; divides `batch_size`.
+      batch_size: examples a batch, over all devices.
+      seed: of the shuffle.
 
     Returns:
-      A Grain iterator with ``get_state`` and ``set_state``.
+      ``[step]`` gives (batch_size,) int64, the numbers of the step-th batch, from 0 on.
     """
-    if batch_size % process_count:
-        raise ValueError(f"batch size {batch_size} over {process_count} processes")
-    source = _Source(examples)
-    dataset = grain.MapDataset.source(order).seed(seed).shuffle().repeat()
-    dataset = dataset[process_index::process_count].map(lambda i: source[int(i)])
-    dataset = dataset.batch(batch_size // process_count)
-    # One thread prefetches a few batches: rows are copied, not decoded, so more buys nothing.
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    return iter(dataset.to_iter_dataset(options))
+    return grain.MapDataset.source(order).seed(seed).shuffle().repeat().batch(batch_size)
 
 
 def evaluation_batches(examples: Examples, batch_size: int) -> Iterator[Examples]:

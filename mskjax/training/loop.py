@@ -1,43 +1,22 @@
 """The one training loop of all stages of all systems."""
 
 import contextlib
-import dataclasses
-import json
-import resource
+import functools
+import itertools
+import math
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
-import jax
 import numpy as np
 
-from mskjax.data.pipeline import (
-    Examples,
-    balanced_order,
-    evaluation_batches,
-    take,
-    training_batches,
-)
 from mskjax.errors import Preempted, UserError
-from mskjax.models.summary import parameter_count, parameter_table
-from mskjax.progress import Progress
-from mskjax.training.checkpoints import (
-    ARCHITECTURE,
-    COST,
-    Checkpoints,
-    restore_average,
-)
-from mskjax.training.hyper import effective, learning_rate
-from mskjax.training.mesh import check_batch_size, put_batch, replicated
-from mskjax.training.program import Program
+from mskjax.progress import Progress, say
+from mskjax.training.feed import Feed, one_ahead
+from mskjax.training.member import Job, Member, Validate
+from mskjax.training.mesh import DATA, MEMBER, check_batch_size
 from mskjax.training.state import TrainState
-from mskjax.writers import Writer, write_json
-
-INITIALISATION = "initialisation.json"
-
-# (program, weights, examples, balance of the loss) -> means.
-Validate = Callable[[Program, Any, Examples, Any], dict[str, float]]
+from mskjax.training.trainer import Trainer
 
 
 class Signal(Protocol):
@@ -47,234 +26,181 @@ class Signal(Protocol):
         """Whether it must."""
 
 
-_rate = jax.jit(learning_rate)
+def fit(
+    jobs: Sequence[Job],
+    validate: Validate,
+    stop: Signal,
+    limit_mb: float | None = None,
+    share: str | None = None,
+) -> list[UserError | None]:
+    """Trains a stage, or like stages of several folds or recipes as one program, to the end.
 
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What is to be trained: one stage of one fold.
-
-    Attributes:
-      program: the stage's compiled programs.
-      examples: of the whole cohort; only the chosen ones are ever drawn.
-      chosen: numbers of this fold's training examples.
-      validation: examples of the validation patients; None keeps the latest weights.
-      folder: ``fold_<k>/<stage>``.
-      seed: of initialisation, data order and augmentation.
-      title: for the progress bar.
-    """
-
-    program: Program
-    examples: Examples
-    chosen: np.ndarray
-    validation: Examples | None
-    folder: Path
-    seed: int
-    title: str
-
-    @property
-    def selects_best(self) -> bool:
-        """Whether the weights of the lowest validation loss are used, not the latest."""
-        return self.validation is not None and self.program.stage.train.select == "best"
-
-    def targets(self) -> Examples:
-        """Of the chosen examples, what is not shown to the network."""
-        shown = self.program.stage.inputs
-        return take({k: v for k, v in self.examples.items() if k not in shown}, self.chosen)
-
-    def order(self) -> np.ndarray:
-        """Numbers of the examples of an epoch, repeated where classes are balanced."""
-        if self.program.stage.train.balance == "sampling":
-            classes = self.program.stage.classes(self.targets())
-            if classes is not None:
-                return self.chosen[balanced_order(classes)]
-        return self.chosen
-
-
-def fit(job: Job, validate: Validate, stop: Signal) -> None:
-    """Trains a stage to its end and says so in its folder.
-
-    Weights come from, in this order: the latest checkpoint in the folder; `Stage.initial`, e.g. a
-    file of weights of another task; initialisation from the seed.
+    Each says so in its folder, and is saved there as if it had been trained alone.  Weights come
+    from, in this order: the latest checkpoint in the folder; `Stage.initial`, e.g. a file of
+    weights of another task; initialisation from the seed.
 
     Args:
-      job: what is to be trained.
+      jobs: what is to be trained: alike, on the same examples.
       validate: mean loss and monitors of weights over examples, see `evaluation.validate`.
       stop: says when the process must end soon.
+      limit_mb: see `Feed`.
+      share: see `Trainer`.
+
+    Returns:
+      Of each job what ended it, None where it is trained: a step was not finite, and nothing was
+      saved after it.  The others went on.
 
     Raises:
-      UserError: a step was not finite, and nothing was saved after it; or a checkpoint that
+      UserError: a batch or the jobs do not fit the mesh or one another; or a checkpoint that
         training goes on from is gone.
-      Preempted: `stop` was set and the state was saved.
+      Preempted: `stop` was set and all states were saved.
     """
-    program, folder = job.program, job.folder
-    stage, config = program.stage, program.stage.train
-    check_batch_size(
-        config.batch_size, program.mesh, f"config.stages.{stage.name}.train.batch_size"
-    )
-    balance = jax.device_put(stage.balance(job.targets()), replicated(program.mesh))
-    key = jax.random.key(job.seed)
-    batches = training_batches(
-        job.examples,
-        config.batch_size,
-        job.seed,
-        job.order(),
-        jax.process_index(),
-        jax.process_count(),
-    )
-    first = next(evaluation_batches(take(job.examples, job.chosen[:1]), config.batch_size))
-    state = program.init(put_batch(first, program.mesh), jax.random.fold_in(key, 2**31 - 2))
-    record: dict[str, Any] = {"best_loss": None, "best_step": None, "wall_s": 0.0, "data": None}
-    with (
-        contextlib.closing(batches),
-        contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints,
-    ):
-        if checkpoints.step("latest") is not None:
-            state, record = checkpoints.restore("latest", state)
-            _mend_best(checkpoints, state, record, folder)
-            if record["data"] is not None:
-                batches.set_state(record["data"])
-        else:
-            variables, notes = stage.initial(state.variables)
-            if notes:
-                state = program.start_from(state, variables)
-                write_json(folder / INITIALISATION, notes)
-        if (step := int(state.step)) < config.steps:
-            run = _Run(job, validate, checkpoints, batches, record, balance, key, stop)
-            with contextlib.closing(Writer(folder, step)) as writer:
-                run.steps(state, step, writer)
-    selected = record["best_step"] if job.selects_best else config.steps
-    _write_architecture(folder, program, selected)
-    if not (folder / COST).exists():  # or a kill came between the last save and this line
-        _write_cost(folder, record, config.steps, program)
+    _check(jobs)
+    program = jobs[0].program
+    feed = Feed(jobs[0].examples, program.mesh, limit_mb)
+    with contextlib.ExitStack() as opened:
+        members = [Member(job, validate, opened) for job in jobs]
+        states = [m.start() for m in members]
+        if any(not m.has_ended for m in members):
+            balances, keys = [m.balance for m in members], [m.key for m in members]
+            trainer = Trainer([j.program for j in jobs], feed, balances, keys, share)
+            title = _common(jobs)
+            feed.announce(title)
+            if trainer.how:
+                say(f"{title}: {trainer.how}")
+            _steps(trainer, members, states, stop, Progress(title, *_length(members)))
+    for m in members:
+        m.conclude()
+    return [m.failure for m in members]
 
 
-def _mend_best(
-    checkpoints: Checkpoints, state: TrainState, record: dict[str, Any], folder: Path
-) -> None:
-    """Holds ``best`` against the record of ``latest``.
-
-    A later one is in order: the process was killed between the two, and comes to the same step
-    again.
+def _check(jobs: Sequence[Job]) -> None:
+    """Whether the jobs can train together on their mesh.
 
     Raises:
-      UserError: it is gone and cannot be made again.
+      UserError: they cannot; naming the first that differs.
     """
-    found = checkpoints.step("best")
-    # Versions before this did not record it.
-    wanted: Any = record.setdefault("best_step", found)
-    if record["best_loss"] is None or (found is not None and found >= wanted):
-        return
-    if wanted != int(state.step):
-        raise UserError(
-            f"{folder / 'checkpoints' / 'best'} does not hold the weights of the lowest validation"
-            f" loss; remove {folder} to train it again."
-        )
-    checkpoints.save("best", state, record)
-
-
-@dataclasses.dataclass
-class _Run:
-    """The steps of one process's life; everything that must survive it is in the checkpoint."""
-
-    job: Job
-    validate: Validate
-    checkpoints: Checkpoints
-    batches: Any
-    record: dict[str, Any]
-    balance: Any
-    key: jax.Array
-    stop: Signal
-
-    def steps(self, state: TrainState, step: int, writer: Writer) -> None:
-        program, title = self.job.program, self.job.title
-        config = program.stage.train
-        progress = Progress(title, config.steps, step)
-        self._clock = time.monotonic()
-        while step < config.steps:
-            batch = put_batch(next(self.batches), program.mesh)
-            state, scalars = program.train(state, batch, self.balance, self.key)
-            step += 1
-            note = ""
-            if step % config.log_every == 0 or step == config.steps:
-                self._check_finite(state)
-                values = {k: float(v) for k, v in scalars.items()}
-                writer.write_scalars(
-                    step,
-                    {f"train_{k}": v for k, v in values.items()}
-                    | {"learning_rate": float(_rate(program.hyper, step - 1))},
-                )
-                note = f"loss {values['loss']:.4f}"
-            if step % config.validate_every == 0 or step == config.steps:
-                self._validate(state, step, writer)
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                self._save(state, writer)
-            if self.stop.is_set() and step < config.steps:
-                self._save(state, writer)
-                self.checkpoints.wait()
-                raise Preempted(f"{title}: saved at step {step} of {config.steps}")
-            progress.advance(note)
-        self.checkpoints.wait()
-        progress.close()
-
-    def _validate(self, state: TrainState, step: int, writer: Writer) -> None:
-        if self.job.validation is None:
-            return
-        self._check_finite(state)
-        values = self.validate(self.job.program, state.average, self.job.validation, self.balance)
-        writer.write_scalars(step, {f"validation_{k}": v for k, v in values.items()})
-        best = self.record["best_loss"]
-        if self.job.selects_best and (best is None or values["loss"] < best):
-            self.record["best_loss"], self.record["best_step"] = values["loss"], step
-            self.checkpoints.save("best", state, self._stamped())
-
-    def _save(self, state: TrainState, writer: Writer) -> None:
-        self._check_finite(state)
-        writer.flush()
-        self.checkpoints.save("latest", state, self._stamped())
-
-    def _stamped(self) -> dict[str, Any]:
-        now = time.monotonic()
-        self.record["wall_s"] += now - self._clock
-        self._clock = now
-        self.record["data"] = self.batches.get_state()
-        return dict(self.record)
-
-    def _check_finite(self, state: TrainState) -> None:
-        if (bad := int(state.bad_step)) >= 0:
+    first = jobs[0].program
+    side = first.mesh.shape[MEMBER]
+    for job in jobs:
+        stage, size = job.program.stage, job.program.stage.train.batch_size
+        if not first.alike(job.program) or size != first.stage.train.batch_size:
             raise UserError(
-                f"stage {self.job.program.stage.name}: loss or gradient was not finite at step"
-                f" {bad}; lower train.learning_rate or train.clip_norm, and look at the images of"
-                " the training set (NaN, constant)."
+                f"{job.title} and {jobs[0].title} cannot train as one program: members of a"
+                " population may differ in seed, fold and in what changes no shape (steps, rates,"
+                " decays, strengths of augmentation), not in batch size, network or images."
             )
+        where = f"config.stages.{stage.name}.train.batch_size"
+        check_batch_size(size, first.mesh.shape[DATA], where)
+        if len(jobs) == 1:
+            check_batch_size(size, first.mesh.size, where)
+    if len(jobs) % side:
+        raise UserError(
+            f"{len(jobs)} trainings cannot be divided over {side} groups of devices; set"
+            " config.devices."
+        )
 
 
-def _write_architecture(folder: Path, program: Program, selected: int) -> None:
-    """architecture.json of a finished stage: what it is, and which of its weights are used."""
-    params = restore_average(folder / "checkpoints", selected)["params"]
-    notes = folder / INITIALISATION
-    content = {
-        "parameters": int(parameter_count(params)),
-        "table": parameter_table(params),
-        "selected_step": selected,
-        "effective": effective(program.stage.train),
-        "initialisation": json.loads(notes.read_text()) if notes.exists() else ["random"],
-    }
-    write_json(folder / ARCHITECTURE, content)
+def _steps(
+    trainer: Trainer,
+    members: Sequence[Member],
+    states: Sequence[TrainState],
+    stop: Signal,
+    progress: Progress,
+) -> None:
+    """Steps all members until the last has ended."""
+    together = trainer.put(states)
+    del states  # or twice the memory: the step takes over what it is given
+    began = [m.step for m in members]
+    rounds = _rounds(members, trainer.most_steps)
+    batches = one_ahead(map(trainer.batches, _numbers(members, began, rounds)))
+    for m in members:
+        m.clock, m.together = time.monotonic(), len(members)
+    with contextlib.closing(batches):
+        for count, batch in zip(rounds, batches, strict=False):
+            together, scalars = trainer.step(together, batch)
+            training = {k: m for k, m in enumerate(members) if not m.has_ended}
+            for m in training.values():
+                m.step += count
+            note = ""
+            if any(m.is_due for m in training.values()):
+                values = trainer.values(together, scalars)
+                for k, m in training.items():
+                    if m.is_due:
+                        note = m.look(functools.partial(trainer.of, together, k), values[k]) or note
+            if stop.is_set() and not all(m.has_ended for m in members):
+                _save_all(trainer, members, together)
+            for _ in range(count):
+                progress.advance(note)
+            if all(m.has_ended for m in members):
+                break
+    for m in members:
+        m.checkpoints.wait()
+    progress.close()
 
 
-def _write_cost(folder: Path, record: dict[str, Any], steps: int, program: Program) -> None:
-    """cost.json of a finished stage; wall-clock adds up over resumed runs."""
-    device = program.mesh.devices.flat[0]
-    stats = device.memory_stats() or {}
-    peak = stats.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-    cost = {
-        "wall_s": record["wall_s"],
-        "steps": steps,
-        "steps_per_s": steps / max(record["wall_s"], 1e-9),
-        "compile_s": program.compile_s,
-        "device": f"{program.mesh.size} x {device.device_kind}",
-        "peak_memory_bytes": int(peak),
-    }
-    program.compile_s = 0.0  # the next fold reuses the program
-    write_json(folder / COST, cost)
+def _save_all(trainer: Trainer, members: Sequence[Member], states: TrainState) -> None:
+    """Saves who has not ended.
+
+    Raises:
+      Preempted: always.
+    """
+    saved = []
+    for k, m in enumerate(members):
+        if not m.has_ended:
+            m.save(trainer.of(states, k))
+            saved.append(f"{m.job.title}: saved at step {m.step} of {m.length}")
+    for m in members:
+        m.checkpoints.wait()
+    more = f" and {len(saved) - 1} more" if len(saved) > 1 else ""
+    raise Preempted(saved[0] + more)
+
+
+def _rounds(members: Sequence[Member], most: int) -> list[int]:
+    """Steps of each dispatch, such that between two of them somebody may have to look.
+
+    Only 1 and one other length occur, or every length would be compiled.
+    """
+    dues = [d for m in members for d in m.dues]
+    several = math.gcd(*dues, *(m.length for m in members))
+    several = next(n for n in range(min(most, several), 0, -1) if several % n == 0)
+    steps, left, found = [m.step for m in members], [m.length - m.step for m in members], []
+    done = 0
+    while done < max(left):
+        aligned = all(
+            (s + done) % several == 0 for s, n in zip(steps, left, strict=True) if done < n
+        )
+        found.append(several if aligned else 1)
+        done += found[-1]
+    return found
+
+
+def _numbers(
+    members: Sequence[Member], began: Sequence[int], rounds: Sequence[int]
+) -> Iterator[np.ndarray]:
+    """(n, K, B) numbers of the examples of each round; who has ended is given its last again."""
+    orders = [m.numbers() for m in members]
+    for done, count in zip(itertools.accumulate(rounds, initial=0), rounds, strict=False):
+        yield np.stack(
+            [
+                [
+                    o[min(b + done + i, m.length - 1)]
+                    for o, b, m in zip(orders, began, members, strict=True)
+                ]
+                for i in range(count)
+            ]
+        )
+
+
+def _length(members: Sequence[Member]) -> tuple[int, int]:
+    """Steps of the longest training, and those that are done of it."""
+    left = max(m.length - m.step for m in members)
+    longest = max(m.length for m in members)
+    return longest, longest - left
+
+
+def _common(jobs: Sequence[Job]) -> str:
+    """Title of jobs that train together."""
+    if len(jobs) == 1:
+        return jobs[0].title
+    return f"{jobs[0].title} to {jobs[-1].title}"

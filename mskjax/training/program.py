@@ -5,27 +5,29 @@ A stage is like another if they differ in name, recipe and hyper-parameters alon
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mskjax.metrics.states import MaskedMean
+from mskjax.training import population
+from mskjax.training.feed import Batch, gathered
 from mskjax.training.hyper import Hyper
-from mskjax.training.mesh import replicated, sharded
+from mskjax.training.mesh import DATA, MEMBER, put_whole, replicated, sharded
 from mskjax.training.stage import Stage
 from mskjax.training.state import TrainState, initial_state, train_step
-
-Batch = dict[str, jax.Array]
 
 
 class Program:
     """jit-compiled initialisation, training, validation and prediction of a stage on a mesh.
 
-    The state is replicated and batches are divided over the mesh axis ``data``; XLA inserts the
-    reductions, batch statistics included, so results do not depend on the number of devices
-    beyond the order of sums.
+    The state is replicated and batches are divided over the devices; XLA inserts the reductions,
+    batch statistics included.  On another number of devices sums are taken in another order: what
+    one set of weights predicts, and the losses of the first steps, agree to 1e-5; over a whole
+    training such differences grow, as they do between two machines.
 
     Attributes:
       stage: the declaration.
@@ -36,7 +38,7 @@ class Program:
 
     def __init__(self, stage: Stage, mesh: Mesh):
         self.stage, self.mesh, self.compile_s = stage, mesh, 0.0
-        self.hyper = jax.device_put(Hyper.of(stage.train, stage.hyper()), replicated(mesh))
+        self.hyper = put_whole(Hyper.of(stage.train, stage.hyper()), mesh)
         self._compiled = _compiled(stage.traced(), mesh)
 
     def init(self, batch: Batch, key: jax.Array) -> TrainState:
@@ -45,24 +47,46 @@ class Program:
 
     def start_from(self, state: TrainState, variables: Any) -> TrainState:
         """The state before the first step with other weights of the same shapes."""
-        variables = jax.device_put(variables, replicated(self.mesh))
+        variables = put_whole(variables, self.mesh)
         return state.replace(variables=variables, average=jax.tree.map(jnp.copy, variables))
 
-    def train(
-        self, state: TrainState, batch: Batch, balance: Any, key: jax.Array
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """One step; the first call for a shape compiles and is timed.
+    def alike(self, other: "Program") -> bool:
+        """Whether both run the same compiled code, so that they may train together."""
+        return self._compiled is other._compiled
 
-        The state that is given is consumed: its memory holds the next one.
+    def training_step(self, arguments: tuple[Any, ...], share: str | None = None) -> Any:
+        """The compiled training step, n steps a dispatch; compiled and timed where it is new.
+
+        It consumes the state that it is given: its memory holds the next one.
+
+        Args:
+          arguments: what it will be called with, or shapes with shardings: state, `Hyper`, what is
+            resident (`feed.gathered`), n batches (n, B, ...) or (n, K, B, ...) placed by
+            `sharding_of_batches`, `Stage.balance` and typed key; with a leading axis over K
+            trainings, but for what is resident, where `share` is given.
+          share: how K trainings share a device, see `population.SHARES`; None for one training.
+
+        Returns:
+          A function of `arguments` that gives the next state and the scalars of the last step,
+          () or (K,).
         """
-        shapes = tuple((k, v.shape, v.dtype) for k, v in sorted(batch.items()))
+        shapes = jax.tree.map(lambda x: (x.shape, str(x.dtype)), arguments)
+        case = (share, str(shapes))
         steps = self._compiled.steps
-        if shapes not in steps:
+        if case not in steps:
             start = time.monotonic()
-            step = self._compiled.train.lower(state, self.hyper, batch, balance, key)
-            steps[shapes] = step.compile()
+            count = jax.tree.leaves(arguments[3])[0].shape[0]
+            steps[case] = self._compiled.trainer(share, count).lower(*arguments).compile()
             self.compile_s += time.monotonic() - start
-        return steps[shapes](state, self.hyper, batch, balance, key)
+        return steps[case]
+
+    def sharding_of_batches(self, together: bool) -> NamedSharding:
+        """Of (n, B, ...) arrays, or of (n, K, B, ...) ones of trainings together."""
+        return self._compiled.batches(together)
+
+    def sharding_of_members(self) -> NamedSharding:
+        """Of arrays with a leading axis over K trainings."""
+        return NamedSharding(self.mesh, PartitionSpec(MEMBER))
 
     def validate(
         self, variables: Any, batch: Batch, balance: Any, totals: dict[str, MaskedMean]
@@ -85,25 +109,43 @@ class _Compiled:
     """The jitted functions of equal stages.
 
     Attributes:
-      steps: shapes of a batch -> compiled training step.
+      steps: what a training step was compiled for -> the compiled step.
     """
 
     def __init__(self, stage: Stage, mesh: Mesh):
-        self.stage = stage
+        self.stage, self._mesh = stage, mesh
         self.steps: dict[Any, Any] = {}
         whole, parts = replicated(mesh), sharded(mesh)
         self.init = jax.jit(functools.partial(initial_state, stage), out_shardings=whole)
-        self.train = jax.jit(
-            functools.partial(train_step, stage),
-            in_shardings=(whole, whole, parts, whole, whole),
-            out_shardings=(whole, whole),
-            donate_argnums=0,  # or two whole states are in memory
-        )
         self.validate = jax.jit(
             self._validation, in_shardings=(whole, whole, parts, whole, whole), out_shardings=whole
         )
         # Predictions are gathered: every process then holds all of them.
         self.predict = jax.jit(self._prediction, in_shardings=(whole, parts), out_shardings=whole)
+
+    def batches(self, together: bool) -> NamedSharding:
+        """See `Program.sharding_of_batches`."""
+        axes = (MEMBER, DATA) if together else ((MEMBER, DATA),)
+        return NamedSharding(self._mesh, PartitionSpec(None, *axes))
+
+    def trainer(self, share: str | None, steps: int) -> Any:
+        """The jitted training step of one training or of several, n steps a dispatch."""
+        step: Callable[..., Any] = self._step
+        if share is not None:
+            step = population.together(step, share, self._mesh)
+        whole = replicated(self._mesh)
+        own = whole if share is None else NamedSharding(self._mesh, PartitionSpec(MEMBER))
+        return jax.jit(
+            functools.partial(_several, step, steps),
+            in_shardings=(own, own, whole, self.batches(share is not None), own, own),
+            out_shardings=(own, own),
+            donate_argnums=0,  # or two whole states are in memory
+        )
+
+    def _step(
+        self, state: TrainState, hyper: Hyper, data: Batch, batch: Batch, balance: Any, key: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        return train_step(self.stage, state, hyper, gathered(data, batch), balance, key)
 
     def _inputs(self, batch: Batch) -> list[jax.Array]:
         return [batch[name] for name in self.stage.inputs]
@@ -125,6 +167,27 @@ class _Compiled:
     def _prediction(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
         outputs = self.stage.activate(self._outputs(variables, batch))
         return outputs | self.stage.explain(variables, self._inputs(batch))
+
+
+def _several(
+    step: Callable[..., Any],
+    steps: int,
+    state: TrainState,
+    hyper: Hyper,
+    data: Batch,
+    batches: Batch,
+    balance: Any,
+    key: Any,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The steps of one dispatch, one after another."""
+
+    def one(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return step(state, hyper, data, batch, balance, key)
+
+    if steps == 1:
+        return one(state, jax.tree.map(lambda x: x[0], batches))
+    state, scalars = jax.lax.scan(one, state, batches)
+    return state, jax.tree.map(lambda x: x[-1], scalars)
 
 
 # More than the largest system has stages; what is in use is kept alive by its `Program` anyway.

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+from training.toy import one_step
 
 from mskjax.data.pipeline import count
 from mskjax.training.hyper import Hyper
@@ -36,6 +37,6 @@ def fitted(stage, examples):
     balance = jax.device_put(stage.balance(shown), replicated(program.mesh))
     state = program.init(batch, key)
     for _ in range(stage.train.steps):
-        state, scalars = program.train(state, batch, balance, key)
+        state, scalars = one_step(program, state, batch, balance, key)
         losses.append(scalars["loss"])
     return program, state.average, np.array(losses)

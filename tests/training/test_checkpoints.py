@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from training.toy import StopAt, stored_state, toy, toy_examples, train
+from training.toy import StopAt, one_step, stored_state, toy, toy_examples, train
 
 from mskjax.errors import Preempted, UserError
 from mskjax.training.checkpoints import Checkpoints, is_trained, restore_variables
@@ -109,11 +109,11 @@ def test_what_is_saved_is_the_state_of_that_step_though_steps_go_on(tmp_path, de
     state = program.init(batch, key)
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for number in range(3):
-        state, _ = program.train(state, batch, (), key)
+        state, _ = one_step(program, state, batch, (), key)
         expected = jax.tree.map(np.array, state)
         checkpoints.save("latest", state, {"number": number})
         for _ in range(50):
-            state, _ = program.train(state, batch, (), key)
+            state, _ = one_step(program, state, batch, (), key)
         checkpoints.wait()
         restored, record = checkpoints.restore("latest", state)
         assert record == {"number": number}

@@ -10,7 +10,7 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training.toy import Net, toy, toy_config, toy_examples, train
+from training.toy import Net, one_step, toy, toy_config, toy_examples, train
 
 from mskjax.config import TrainConfig
 from mskjax.errors import UserError
@@ -105,7 +105,7 @@ def some_steps(stage, number=4):
     batch = put_batch({**examples, "index": np.arange(8, dtype=np.int32)}, program.mesh)
     state, losses = program.init(batch, key), []
     for _ in range(number):
-        state, scalars = program.train(state, batch, (), key)
+        state, scalars = one_step(program, state, batch, (), key)
         losses.append(float(scalars["loss"]))
     return state, losses
 
@@ -117,7 +117,7 @@ def test_each_hyper_parameter_takes_effect():
         less, less_losses = some_steps(toy(**others))
         kept = (state.average, state.variables, losses), (less.average, less.variables, less_losses)
         difference = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), *kept)
-        assert max(jax.tree.leaves(difference)) > 1e-6, name
+        assert max(jax.tree.leaves(difference)) > 1e-7, name
 
 
 def test_steps_are_those_of_an_optimiser_made_of_constants():
@@ -204,7 +204,7 @@ def test_the_state_given_to_a_step_is_consumed():
     program = Program(toy(), data_mesh(1))
     batch = put_batch({**toy_examples(8), "index": np.arange(8, dtype=np.int32)}, program.mesh)
     state = program.init(batch, jax.random.key(0))
-    after, _ = program.train(state, batch, (), jax.random.key(0))
+    after, _ = one_step(program, state, batch, (), jax.random.key(0))
     assert all(x.is_deleted() for x in jax.tree.leaves(state))
     assert not any(x.is_deleted() for x in jax.tree.leaves(after))
 
@@ -216,7 +216,7 @@ def test_weights_of_a_file_are_copied_before_steps_write_over_them():
     given = jax.tree.map(lambda x: np.full_like(x, 0.5), state.variables)
     state = program.start_from(state, given)
     for _ in range(3):
-        state, _ = program.train(state, batch, (), jax.random.key(0))
+        state, _ = one_step(program, state, batch, (), jax.random.key(0))
     assert all((x == 0.5).all() for x in jax.tree.leaves(given))
     assert not same_bits(state.variables, given)
     assert not same_bits(state.average, state.variables)

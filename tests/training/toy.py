@@ -14,7 +14,8 @@ import orbax.checkpoint as ocp
 from mskjax.config import TrainConfig
 from mskjax.evaluation import validate
 from mskjax.training.checkpoints import is_trained, restore_variables, selected_step
-from mskjax.training.loop import Job, fit
+from mskjax.training.loop import fit
+from mskjax.training.member import Job
 from mskjax.training.stage import Stage
 
 
@@ -71,7 +72,7 @@ class Toy(Stage):
 def toy_examples(n=40, seed=0):
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, n).astype(np.int32)
-    image = rng.normal(size=(n, 6)).astype(np.float32) + 1.5 * label[:, None]
+    image = (rng.normal(size=(n, 6)) + 1.5 * label[:, None]).astype(np.float32)
     return {"image": image, "label": label}
 
 
@@ -114,7 +115,7 @@ class StopAt:
         return self.left <= 0
 
 
-def train(program, folder, stop=None, seed=7, **changes):
+def train(program, folder, stop=None, seed=7, settings=None, **changes):
     """Trains on 40 examples of the toy, with 20 to validate on; the selected weights and step."""
     job = Job(
         program=program,
@@ -126,8 +127,19 @@ def train(program, folder, stop=None, seed=7, **changes):
         title="toy",
     )
     if not is_trained(folder):  # as `study.train_fold` asks
-        fit(dataclasses.replace(job, **changes), validate, stop or threading.Event())
+        job = dataclasses.replace(job, **changes)
+        (failure,) = fit([job], validate, stop or threading.Event(), **(settings or {}))
+        if failure:
+            raise failure
     return Fitted(restore_variables(folder), selected_step(folder))
+
+
+def one_step(program, state, batch, balance, key):
+    """One training step on rows that were sent."""
+    several = {k: v[None] for k, v in batch.items()}
+    several = jax.device_put(several, program.sharding_of_batches(together=False))
+    arguments = (state, program.hyper, {}, several, balance, key)
+    return program.training_step(arguments)(*arguments)
 
 
 class Fitted(NamedTuple):

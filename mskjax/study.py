@@ -7,6 +7,7 @@ says so.
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from mskjax import applied, cases, preemption, systems
 from mskjax import workdir as workdirs
 from mskjax.applied import STUDIES_AT_ONCE, Applied
 from mskjax.config import MODES, StudyConfig
-from mskjax.data import folds, pipeline, splits
+from mskjax.data import folds, splits
 from mskjax.data.cohorts import Cohort, prepare_cohort, with_shuffled
-from mskjax.data.examples import Prepared, prepare
+from mskjax.data.examples import FOLDER, Prepared, key_of, prepare, rows_of
 from mskjax.errors import UserError
 from mskjax.evaluation import validate
 from mskjax.progress import Progress, say
@@ -140,13 +141,23 @@ class Setting:
     def examples(self, stage: Stage) -> Prepared:
         """The examples of a stage that is cut once for all folds."""
         if stage.name not in self.prepared:
-            self.prepared[stage.name] = self.cut(stage, self.cohort.studies)
+            folders = (self.cohort.folder / FOLDER, self.workdir / FOLDER)
+            self.prepared[stage.name] = self.cut(stage, self.cohort.studies, folders)
         return self.prepared[stage.name]
 
-    def cut(self, stage: Stage, studies: Sequence[Study]) -> Prepared:
-        """The examples of a stage from these studies of all patients."""
+    def cut(self, stage: Stage, studies: Sequence[Study], folders: Sequence[Path]) -> Prepared:
+        """The examples of a stage from these studies of all patients, kept in a folder."""
+        cutting, shuffled = stage.cutting(), self.config.data.shuffle_labels
+        key = key_of(
+            self.cohort.audit["fingerprint"],
+            dataclasses.asdict(cutting),
+            (*type(stage).__mro__, *type(self.system).__mro__),
+            shuffled=self.config.seed if shuffled else None,
+        )
         patients = [patient for patient, _ in self.cohort.index]
-        return prepare(stage.name, stage.training_examples, studies, patients)
+        return prepare(
+            stage.name, key, lambda i: cutting.training_examples(studies[i]), patients, folders
+        )
 
 
 def _run_folds(setting: Setting, modes: Sequence[str]) -> None:
@@ -191,7 +202,7 @@ def train_fold(setting: Setting, number: int) -> None:
         train = setting.numbers_of(number, "train")
         fitted = {**setting.measured, **setting.system.fit(studies, train)}
         system = module.build(config, fitted)
-        baselines = system.fit_baselines([studies[i] for i in train])
+        baselines = system.fit_baselines(studies[i] for i in train)
         applied.write_system(folder, system, fitted, baselines)
     system = module.build(config, applied.read_system(folder)["fitted"])
     # Folds share what is compiled.
@@ -202,7 +213,7 @@ def train_fold(setting: Setting, number: int) -> None:
         if system.recuts and stage is not system.stages[0]:
             if studies is setting.cohort.studies:
                 studies = system.recut(studies, applied.predictor(folder, programs))
-            prepared = setting.cut(stage, studies)
+            prepared = setting.cut(stage, studies, [folder / FOLDER])
         else:
             prepared = setting.examples(stage)
         with setting.stop.held():  # the loop saves before it ends
@@ -210,6 +221,7 @@ def train_fold(setting: Setting, number: int) -> None:
             (failure,) = fit([job], validate, setting.stop)
         if failure:
             raise failure
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)  # of this fold's regions alone
 
 
 def _job(setting: Setting, number: int, program: Program, prepared: Prepared) -> Job:
@@ -221,7 +233,7 @@ def _job(setting: Setting, number: int, program: Program, prepared: Prepared) ->
         program=program,
         examples=prepared.examples,
         chosen=prepared.training_rows(fold, title),
-        validation=pipeline.take(prepared.examples, held) if len(held) else None,
+        validation=rows_of(prepared.examples, held) if len(held) else None,
         folder=setting.folder(number) / name,
         seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
         title=title,

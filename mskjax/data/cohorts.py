@@ -57,11 +57,13 @@ class Cohort:
       audit: what was packaged and what was left out and why (`tfds_builders.common`).
       studies: random access to the studies, in the order of their ids.
       index: (patient id, study id) of each study.
+      folder: of the package.
     """
 
     audit: Mapping[str, Any]
     studies: Sequence[Study]
     index: Sequence[tuple[str, str]]
+    folder: Path
 
     @functools.cached_property
     def patients(self) -> tuple[str, ...]:
@@ -188,7 +190,7 @@ def _open(builder: CohortBuilder, folder: Path) -> Cohort:
             raise ValueError(f"{len(studies)} records for {len(index)} studies")
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(packages.about_damage(builder, folder, error)) from error
-    return Cohort(audit, studies, index)
+    return Cohort(audit, studies, index, folder)
 
 
 def _decode(feature: Any, value: Any) -> Any:

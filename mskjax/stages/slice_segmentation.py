@@ -78,6 +78,7 @@ class SliceSegmentation(Stage):
     structures: tuple[str, ...]
     canvas: tuple[int, int]
     channels: tuple[str, ...] = ("image",)
+    unread = (*Stage.unread, "patch")
 
     def hyper(self) -> dict[str, Any]:
         """Strengths of the augmentation."""

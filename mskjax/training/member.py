@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mskjax.data.examples import rows_of
 from mskjax.data.pipeline import (
     Examples,
     balanced_order,
@@ -64,16 +65,16 @@ class Job:
         return self.validation is not None and self.program.stage.train.select == "best"
 
     def targets(self) -> Examples:
-        """Of the chosen examples, what is not shown to the network."""
+        """Of the chosen examples, what is not shown to the network; read when it is asked for."""
         shown = self.program.stage.inputs
-        return take({k: v for k, v in self.examples.items() if k not in shown}, self.chosen)
+        return rows_of({k: v for k, v in self.examples.items() if k not in shown}, self.chosen)
 
     def order(self) -> np.ndarray:
         """Numbers of the examples of an epoch, repeated where classes are balanced."""
         if self.program.stage.train.balance == "sampling":
             classes = self.program.stage.classes(self.targets())
             if classes is not None:
-                return self.chosen[balanced_order(classes)]
+                return self.chosen[balanced_order(np.asarray(classes))]
         return self.chosen
 
 

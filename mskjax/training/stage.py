@@ -33,6 +33,8 @@ class Stage(abc.ABC):
     options: Any
 
     inputs: ClassVar[tuple[str, ...]] = ("image",)  # arrays of an example that the network sees
+    # Options that `training_examples` never reads; a stage that does read one leaves it out here.
+    unread: ClassVar[tuple[str, ...]] = ("train", "model")
 
     @property
     def train(self) -> TrainConfig:
@@ -58,10 +60,19 @@ class Stage(abc.ABC):
         instead of its argument fails.  A stage overrides this if more of its fields concern the
         host alone.
         """
-        options = copy.copy(self.options)
-        for field in ("train", *self.hyper()):
-            object.__setattr__(options, field, None)  # frozen; and None is no legal value
-        return dataclasses.replace(self, name="", options=options)
+        return dataclasses.replace(
+            self, name="", options=_without(self.options, ("train", *self.hyper()))
+        )
+
+    def cutting(self) -> "Stage":
+        """The stage as far as `training_examples` depends on it: equal ones cut equal examples.
+
+        It has no recipe, no network and none of the options that `hyper` names, so whatever else
+        differs between the trials of a sweep, they share what is cut; what reads them fails.
+        """
+        return dataclasses.replace(
+            self, options=_without(self.options, (*self.unread, *self.hyper()))
+        )
 
     def canvas_for(self, studies: Sequence[Study]) -> tuple[int, int] | None:
         """Rows and columns that hold every slice of the studies at the network's spacing.
@@ -126,9 +137,26 @@ class Stage(abc.ABC):
         return variables, []
 
     def classes(self, examples: Examples) -> np.ndarray | None:
-        """(N,) class by which balanced sampling draws; None where a stage has no classes."""
+        """(N,) class by which balanced sampling draws; None where a stage has no classes.
+
+        Args:
+          examples: N examples without the stage's inputs; what is asked for is read from disk.
+        """
         return None
 
     def balance(self, examples: Examples) -> Any:
-        """Pytree of arrays given to `loss` (class weights), fitted on training examples."""
+        """Pytree of arrays given to `loss` (class weights), fitted on training examples.
+
+        Args:
+          examples: as those of `classes`; go through large arrays row by row.
+        """
         return ()
+
+
+def _without(options: Any, fields: Sequence[str]) -> Any:
+    """A copy of frozen options in which these fields are None, which is no legal value."""
+    copied = copy.copy(options)
+    for field in fields:
+        if hasattr(copied, field):
+            object.__setattr__(copied, field, None)
+    return copied

@@ -6,7 +6,7 @@ graded case, and what is graded.  Everything else is here, once.
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,7 +194,7 @@ class RegionsThenGrades(System):
             rows.append(row)
         return rows
 
-    def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
+    def fit_baselines(self, studies: Iterable[Study]) -> dict[str, Any]:
         """Commonest class of each task, and ridge regression of the class on hand-made features."""
         features: list[np.ndarray] = []
         targets: dict[str, list[int]] = {t.grading.task: [] for t in self.tasks}

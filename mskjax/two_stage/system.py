@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ class System(abc.ABC):
         return []
 
     @abc.abstractmethod
-    def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
+    def fit_baselines(self, studies: Iterable[Study]) -> dict[str, Any]:
         """Fits the trivial baselines on the training studies of a fold; JSON, for `score`."""
 
     @abc.abstractmethod

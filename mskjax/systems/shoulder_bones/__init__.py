@@ -9,7 +9,7 @@ of the band, losses, recipe, sequence.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -174,7 +174,7 @@ class ShoulderBones(System):
             readings.append(Reading({**member_masks(probabilities), VOTE: elected, FINAL: final}))
         return readings
 
-    def fit_baselines(self, studies: Sequence[Study]) -> dict[str, Any]:
+    def fit_baselines(self, studies: Iterable[Study]) -> dict[str, Any]:
         """Nothing is fitted: the baselines are the vote and each network alone."""
         return {}
 

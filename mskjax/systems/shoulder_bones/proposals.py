@@ -134,8 +134,8 @@ class BoneProposals(PixelClassification):
 
     def balance(self, examples: Examples) -> np.ndarray:
         """(classes,) log of a class's share of the drawn pixels over its share of all pixels."""
-        classes = range(self.classes_of_a_pixel)
-        shares = np.stack([(examples["label"] == c).mean((1, 2)) for c in classes], 1)
+        classes, label = range(self.classes_of_a_pixel), examples["label"]
+        shares = np.array([[(mask == c).mean() for c in classes] for mask in label])  # one by one
         present = shares > 0
         drawn = (present / present.sum(1, keepdims=True)).mean(0)
         # A class that does not occur is drawn as often as it occurs.

@@ -27,6 +27,7 @@ import tensorflow_datasets as tfds
 from mskjax.config import parse
 from mskjax.errors import UserError
 from tfds_builders.images import Images
+from tfds_builders.outlines import OUTLINES
 from tfds_builders.packing import STUDIES_PER_SHARD, Packing
 from tfds_builders.raw import Example, NoOptions, Source, folder_of
 from tfds_builders.raw_files import RawFiles, Stamp, raw_files
@@ -129,7 +130,7 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
       UserError: an option is unknown or of a wrong type.
     """
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     channels: tuple[str, ...]
 
     def __init__(
@@ -289,6 +290,7 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
         text = json.dumps(self._packing.audit(), indent=2) + "\n"
         (self.data_path / AUDIT).write_text(text)  # TFDS's temporary folder, renamed afterwards
         (self.data_path / RAW).write_text(self._packing.raw.to_json())
+        (self.data_path / OUTLINES).write_text("".join(f"{o}\n" for o in self._packing.outlines))
 
     def _remove_leftovers(self, there: Path) -> None:
         """TFDS removes what it wrote; the folders above it and its note on configs stay.

@@ -13,6 +13,7 @@ import numpy as np
 
 from mskjax.errors import BadCases, UserError
 from mskjax.progress import Progress
+from tfds_builders import outlines
 from tfds_builders.raw import Example, RawStudy, Source
 from tfds_builders.raw_files import RawFiles, Stamp, shared_files
 
@@ -27,6 +28,7 @@ class Builder(Protocol):
     name: str
     version: Any
     builder_config: Any
+    info: Any
     options: Any
     manual_dir: Path | None
 
@@ -53,6 +55,7 @@ class Packing:
     Attributes:
       studies: what is packaged, in the order of the study ids.
       raw: the raw files, hashed.
+      outlines: lines of `outlines` of the studies so far.
     """
 
     def __init__(self, builder: Builder):
@@ -68,6 +71,7 @@ class Packing:
         self._said = {study.study_id for study, *_ in twins}
         self._note_shared_masks()
         self._progress = Progress(f"packaging {self._name}", len(self.studies))
+        self.outlines: list[str] = []
         self._digest = hashlib.sha256()
         self._counts: dict[str, Counter[int]] = {}
         self._cases = 0
@@ -163,6 +167,7 @@ class Packing:
 
     def _account(self, study: RawStudy, example: Example) -> None:
         update_digest(self._digest, example)
+        self.outlines.append(outlines.line(self._builder.info.features, example))
         self._unsized += not example["pixel_size_known"]
         for part, there in {"image": True, **self._builder.parts(example)}.items():
             having = self._having.setdefault(part, {"patients": set(), "studies": set()})

@@ -1,6 +1,7 @@
 """Packaged cohorts: made if missing, opened for random access.
 
-A cohort lies in ``data_dir/NAME/CONFIG/VERSION/``: TFDS ArrayRecord shards and ``audit.json``.
+A cohort lies in ``data_dir/NAME/CONFIG/VERSION/``: TFDS ArrayRecord shards, ``audit.json``, and
+``outlines.jsonl``, the studies without the values of their volumes.
 NAME is a package of `tfds_builders`, or of a folder of the user's own (`mskjax.extensions`); a new
 cohort is a new package, nothing is registered here.
 """
@@ -21,6 +22,8 @@ from mskjax import extensions
 from mskjax.data import packages
 from mskjax.errors import UserError
 from tfds_builders.common import AUDIT, SPLIT, CohortBuilder
+from tfds_builders.outlines import OUTLINES, Outlines
+from tfds_builders.records import decode
 
 Study = Mapping[str, Any]
 Relabelled = Callable[[Study, Study], Study]
@@ -29,7 +32,7 @@ Relabelled = Callable[[Study, Study], Study]
 class Studies(Sequence):
     """Random access to the studies of a packaged cohort.
 
-    ``studies[i]`` is a dict: strings as str, scalars and arrays as NumPy, and a sequence of
+    ``studies[i]`` is a dict: strings as str, scalars as numbers, arrays as NumPy, and a sequence of
     records (such as the graded levels) as a dict of arrays, one entry a record.
 
     Args:
@@ -46,7 +49,7 @@ class Studies(Sequence):
     def __getitem__(self, i: Any) -> Any:
         if not -len(self) <= i < len(self):
             raise IndexError(f"study {i} of {len(self)}")
-        return _decode(self._features, self._records[i % len(self)])
+        return decode(self._features, self._records[i % len(self)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +59,15 @@ class Cohort:
     Attributes:
       audit: what was packaged and what was left out and why (`tfds_builders.common`).
       studies: random access to the studies, in the order of their ids.
+      outlines: the same studies without the values of their volumes (`outlines.Unread`); nothing is
+        decoded for them.
       index: (patient id, study id) of each study.
       folder: of the package.
     """
 
     audit: Mapping[str, Any]
     studies: Sequence[Study]
+    outlines: Sequence[Study]
     index: Sequence[tuple[str, str]]
     folder: Path
 
@@ -93,7 +99,11 @@ def with_shuffled(cohort: Cohort, relabelled: Relabelled, seed: int) -> Cohort:
       relabelled: makes, of a study and its donor, the study with the donor's labels.
       seed: of the permutation of studies.
     """
-    return dataclasses.replace(cohort, studies=_Shuffled(cohort.studies, relabelled, seed))
+    return dataclasses.replace(
+        cohort,
+        studies=_Shuffled(cohort.studies, relabelled, seed),
+        outlines=_Shuffled(cohort.outlines, relabelled, seed),
+    )
 
 
 def builder_class(name: str) -> type[CohortBuilder]:
@@ -186,29 +196,14 @@ def _open(builder: CohortBuilder, folder: Path) -> Cohort:
         studies = Studies(packaged)
         audit = json.loads((folder / AUDIT).read_text())
         index = tuple((patient, study) for patient, study in audit["index"])
-        if len(studies) != len(index):
-            raise ValueError(f"{len(studies)} records for {len(index)} studies")
+        outlines = Outlines(folder / OUTLINES, packaged.info.features)
+        if not len(studies) == len(outlines) == len(index):
+            raise ValueError(
+                f"{len(studies)} records and {len(outlines)} outlines for {len(index)} studies"
+            )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(packages.about_damage(builder, folder, error)) from error
-    return Cohort(audit, studies, index, folder)
-
-
-def _decode(feature: Any, value: Any) -> Any:
-    if isinstance(feature, tfds.features.FeaturesDict):
-        return {name: _decode(feature[name], value[name]) for name in feature}
-    if isinstance(feature, tfds.features.Text):
-        return value.decode()
-    if isinstance(feature, tfds.features.Sequence):
-        return _columns(feature.feature, value)
-    return value
-
-
-def _columns(feature: Any, values: Any) -> Any:
-    if isinstance(feature, tfds.features.FeaturesDict):
-        return {name: _columns(feature[name], values[name]) for name in feature}
-    if isinstance(feature, tfds.features.Text):
-        return [v.decode() for v in values]
-    return np.asarray(values, feature.np_dtype).reshape(len(values), *feature.shape)
+    return Cohort(audit, studies, outlines, index, folder)
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from mskjax.data.cohorts import builder_class, cohort_names, prepare_cohort
 from mskjax.prepare import audit_table
+from tfds_builders.outlines import Unread
 
 GENERATED = [
     (name, config.name)
@@ -107,6 +108,34 @@ def test_arrays_are_finite_and_share_their_grid(twice):
             assert study["affine"].shape == (4, 4)
             assert study["affine"].dtype == np.float64
             assert abs(np.linalg.det(study["affine"])) > 0
+
+
+def test_outlines_are_the_studies_without_the_values_of_their_volumes(twice):
+    cohort = twice[3][0]
+    assert len(cohort.outlines) == len(cohort.studies)
+    for outline, study in zip(cohort.outlines, cohort.studies, strict=True):
+        assert outline.keys() == study.keys()
+        volumes = {k for k, v in study.items() if getattr(v, "ndim", 0) == 3}
+        assert {k for k, v in outline.items() if isinstance(v, Unread)} == volumes
+        for name in volumes:
+            stand_in, volume = outline[name], study[name]
+            assert stand_in.shape == volume.shape
+            assert (stand_in.dtype, stand_in.ndim) == (volume.dtype, volume.ndim)
+            assert (len(stand_in), stand_in.size) == (len(volume), volume.size)
+        assert_same(*({k: v for k, v in s.items() if k not in volumes} for s in (outline, study)))
+
+
+def assert_same(a, b):
+    """Equal to the bit, and of the same types."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert_same(a[name], b[name])
+    elif isinstance(a, np.ndarray):
+        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+    else:
+        assert repr(a) == repr(b)  # NaN is like NaN
 
 
 def test_channels_are_the_images_of_a_study(twice):

@@ -71,7 +71,9 @@ def test_raw_files_are_asked_for(tmp_path):
         prepare_cohort("disc_degeneration", "spider", tmp_path, tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("lost", ["audit.json", "dataset_info.json", "features.json", "*array_r*"])
+@pytest.mark.parametrize(
+    "lost", ["audit.json", "outlines.jsonl", "dataset_info.json", "features.json", "*array_r*"]
+)
 def test_loss_is_named(packaged, tmp_path, lost):
     shutil.copytree(packaged[0], tmp_path / "data")
     for path in (tmp_path / "data").rglob(lost):

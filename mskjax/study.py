@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from mskjax import applied, cases, preemption, systems
+from mskjax import applied, cases, preemption, systems, tables
 from mskjax import workdir as workdirs
 from mskjax.applied import STUDIES_AT_ONCE, Applied
 from mskjax.config import MODES, StudyConfig
@@ -74,7 +74,7 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
     system = module.build(config)
     measured: dict[str, Any] = {}
     if "train" in modes:
-        measured = system.measure(cohort.studies)
+        measured = system.measure(cohort.outlines)
         system = module.build(config, measured)
     if config.data.shuffle_labels:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
@@ -266,21 +266,20 @@ def rows_of_fold(
 def _evaluate_fold(setting: Setting, number: int) -> None:
     """Writes pictures and cases.csv of the held-out studies of a trained fold.
 
-    Rows of the studies that are read lie in ``cases.part.csv`` until all are: a process that ends
+    Rows of the studies that are read lie in ``cases.part.jsonl`` until all are: a process that ends
     before is not asked to read them again.
     """
     folder, fold = setting.folder(number), setting.divided.folds[number]
     loaded = applied.load_fold(folder, setting.config, setting.mesh)
     phantom = setting.cohort.audit["kind"] == "phantom"
-    pictures, part = folder / "pictures", folder / "cases.part.csv"
+    pictures, part = folder / "pictures", folder / "cases.part.jsonl"
     pictures.mkdir(exist_ok=True)
 
     def draw(study: Study, reading: Any) -> None:
         picture = loaded.system.picture(study, reading, study, phantom)
         (pictures / f"{study['study_id']}.png").write_bytes(picture)
 
-    rows = cases.read(part) if part.exists() else []
-    index, read = setting.cohort.index, {row["study"] for row in rows}
+    index, read = setting.cohort.index, {row["study"] for row in tables.appended(part)}
     test = setting.numbers_of(number, "test")
     left = [i for i in test if index[i][1] not in read]
     who = {"fold": number, "seed": setting.config.seed}
@@ -288,12 +287,11 @@ def _evaluate_fold(setting: Setting, number: int) -> None:
     for start in range(0, len(left), STUDIES_AT_ONCE):
         some = [setting.cohort.studies[i] for i in left[start : start + STUDIES_AT_ONCE]]
         found = rows_of_fold(loaded, some, draw)
-        rows += [{**who, **r} for r in found if _held_out(r, fold)]
-        cases.write(part, rows)
+        tables.append(part, [{**who, **r} for r in found if _held_out(r, fold)])
         for _ in some:
             progress.advance()
     progress.close()
-    cases.write(folder / "cases.csv", rows)
+    cases.write(folder / "cases.csv", tables.appended(part))
     part.unlink(missing_ok=True)
 
 
@@ -332,13 +330,11 @@ def gather_rows(workdir: Path, folds: int) -> list[Row]:
 def _divide(config: StudyConfig, cohort: Cohort, system: System) -> tuple[splits.Fold, ...]:
     strata: dict[str, int | None] = {}
     subsets: dict[str, str] = {}
-    cases: dict[str, str] = {}
     for number, (patient, _) in enumerate(cohort.index):
-        study = cohort.studies[number]
+        study = cohort.outlines[number]
         found = [s for s in (strata.get(patient), system.stratum(study)) if s is not None]
         strata[patient] = max(found, default=None)
         subsets[patient] = study.get("subset", "")
-        cases |= dict.fromkeys(system.cases(study), patient)
     data = config.data
     if data.split == "official":
         return folds.official_fold(subsets, data.validation_fraction, config.seed)
@@ -347,6 +343,11 @@ def _divide(config: StudyConfig, cohort: Cohort, system: System) -> tuple[splits
             subsets, strata, data.folds, data.validation_fraction, config.seed, system.strata
         )
     if data.split == "by_case":
+        cases = {
+            case: patient
+            for number, (patient, _) in enumerate(cohort.index)
+            for case in system.cases(cohort.studies[number])
+        }
         return folds.by_case_fold(cases, config.seed)
     return folds.grouped_folds(
         strata, data.folds, data.validation_fraction, config.seed, system.strata

@@ -1,6 +1,7 @@
 """Tables of rows as CSV: cases.csv is written and read here alone."""
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,31 @@ def read_rows(path: Path) -> list[Row]:
     """Rows of a table, all values as text."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def append(path: Path, rows: Sequence[Row]) -> None:
+    """Adds rows that belong together, as text, to a file that `appended` reads.
+
+    Nothing that is in the file is written again, and what a kill left of a line is removed.
+    """
+    text = [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
+    with path.open("a+b") as file:
+        if end := file.tell():
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.truncate(len(_whole_lines(path)))
+        file.write(json.dumps(text).encode() + b"\n")
+
+
+def appended(path: Path) -> list[Row]:
+    """The rows of a file of `append`, all values as text; none where there is no file."""
+    lines = _whole_lines(path).splitlines() if path.exists() else []
+    return [row for line in lines for row in json.loads(line)]
+
+
+def _whole_lines(path: Path) -> bytes:
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1]
 
 
 def floats(rows: Sequence[Row], column: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CLIPPED = (0.5, 99.5)  # percentiles between which `standardised` keeps an image
+PERCENTILES = (1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0)  # of landmarks
 
 
 def none(image: np.ndarray) -> np.ndarray:
@@ -92,19 +93,25 @@ class Landmarks:
 
     @classmethod
     def fit(
-        cls,
-        images: Iterable[np.ndarray],
-        percentiles: tuple[float, ...] = (1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99),
+        cls, images: Iterable[np.ndarray], percentiles: tuple[float, ...] = PERCENTILES
     ) -> "Landmarks":
         """Learns the standard scale; give it images of training patients only."""
-        scaled = []
-        for image in images:
-            marks = _measure(image, percentiles)
-            if marks[-1] > marks[0]:
-                scaled.append((marks - marks[0]) / (marks[-1] - marks[0]))
+        return cls.of([cls.marks(image, percentiles) for image in images], percentiles)
+
+    @classmethod
+    def of(
+        cls, marks: Iterable[np.ndarray], percentiles: tuple[float, ...] = PERCENTILES
+    ) -> "Landmarks":
+        """As `fit`, from the `marks` of each image: those of many images fit in memory."""
+        scaled = [(m - m[0]) / (m[-1] - m[0]) for m in marks if m[-1] > m[0]]
         if not scaled:
             raise ValueError("no image with more than one intensity to learn landmarks from")
         return cls(tuple(map(float, percentiles)), tuple(map(float, np.mean(scaled, axis=0))))
+
+    @staticmethod
+    def marks(image: np.ndarray, percentiles: tuple[float, ...] = PERCENTILES) -> np.ndarray:
+        """Landmarks of one image on its own scale, one a percentile."""
+        return _measure(image, percentiles)
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Maps an image to the standard scale, piecewise linearly.

@@ -78,6 +78,9 @@ class Stage(abc.ABC):
         """Rows and columns that hold every slice of the studies at the network's spacing.
 
         Of stages that see whole slices and are trained on slices of one size; None of others.
+
+        Args:
+          studies: outlines, whose volumes have shapes and no values (`tfds_builders.outlines`).
         """
         return None
 

@@ -73,7 +73,11 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def stratum(self, study: Study) -> int | None:
-        """Class of a study by which folds are stratified; None where it has none."""
+        """Class of a study by which folds are stratified; None where it has none.
+
+        Args:
+          study: its outline, whose volumes have no values (`tfds_builders.outlines`).
+        """
 
     @abc.abstractmethod
     def cases(self, study: Study) -> list[str]:
@@ -99,6 +103,9 @@ class System(abc.ABC):
 
     def measure(self, studies: Sequence[Study]) -> dict[str, Any]:
         """What the stages must know of a cohort before anything is cut; no label enters.
+
+        Args:
+          studies: outlines, whose volumes have shapes and no values (`tfds_builders.outlines`).
 
         Returns:
           JSON, for ``build(config, fitted)`` of the system's module.
@@ -142,7 +149,11 @@ class System(abc.ABC):
 
     @abc.abstractmethod
     def fit_baselines(self, studies: Iterable[Study]) -> dict[str, Any]:
-        """Fits the trivial baselines on the training studies of a fold; JSON, for `score`."""
+        """Fits the trivial baselines on the training studies of a fold; JSON, for `score`.
+
+        Args:
+          studies: one after the other; keep none, or memory grows with the cohort.
+        """
 
     @abc.abstractmethod
     def score(

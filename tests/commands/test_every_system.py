@@ -1,5 +1,6 @@
 """What a run of any system leaves: the contract of files, report and table (docs/cases.md)."""
 
+import dataclasses
 import html
 import json
 import shutil
@@ -12,6 +13,7 @@ from commands.command_line import ROOT, complaint, contents, unfinished
 from mskjax import applied, cases, systems
 from mskjax.config import StudyConfig, parse
 from mskjax.data.cohorts import builder_class, prepare_cohort
+from mskjax.study import make_splits
 
 # The run of one system is made anyway, for the other tests of the commands.
 RUNS = [
@@ -89,6 +91,31 @@ def test_every_case_is_scored_once_by_the_fold_that_held_its_patient_out(run):
     graded = [row["case"] for row in rows if row["kind"] == "grade"]
     assert len(graded) == len({*graded})
     assert all(row["study"] == row["case"].partition("/")[0] for row in rows if row.get("case"))
+
+
+def test_nothing_is_decoded_to_measure_and_to_divide(run):
+    config = parse(StudyConfig, json_of(run, "config.json"))
+    data = config.data
+    where = data.cohort, data.config, data.data_dir, data.manual_dir
+    cohort = prepare_cohort(*where, **data.options)
+    system = systems.load(run.name).build(config)
+    assert system.measure(cohort.outlines) == system.measure(cohort.studies)
+    strata = [system.stratum(cohort.studies[i]) for i in range(len(cohort.index))]
+    undecoded = dataclasses.replace(cohort, studies=None)
+    assert [system.stratum(study) for study in undecoded.outlines] == strata
+    made = make_splits(config, undecoded, system, None)
+    assert [json.loads(json.dumps(fold.test)) for fold in made.folds] == [
+        fold["test"] for fold in folds_of(run)
+    ]
+
+
+def test_examples_of_a_fold_alone_are_gone_and_the_others_are_with_the_cohort(run):
+    assert not list(run.workdir.rglob("prepared"))
+    config = parse(StudyConfig, json_of(run, "config.json"))
+    system = systems.load(run.name).build(config)
+    kept = system.stages[:1] if system.recuts else system.stages
+    found = [p.parent.name for p in run.data_dir.rglob("prepared/*/examples.json")]
+    assert sorted(name.rpartition("-")[0] for name in found) == sorted(s.name for s in kept)
 
 
 def test_the_folder_alone_reads_a_study_that_has_no_label(run, tmp_path):

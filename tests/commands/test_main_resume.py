@@ -71,11 +71,11 @@ def test_a_stop_in_evaluation_keeps_the_studies_that_were_read(
     monkeypatch.setattr(studies, "rows_of_fold", watched)
     arguments = study(workdir, finished.data_dir)
     assert main_here(*arguments) == 75
-    assert (workdir / "fold_0" / "cases.part.csv").exists()
+    assert (workdir / "fold_0" / "cases.part.jsonl").exists()
     assert main_here(*arguments) == 0
     assert read[1:] == [read[1], read[1], *read[3:]]  # the second again, the first not
     assert len(read) == 4
-    assert not (workdir / "fold_0" / "cases.part.csv").exists()
+    assert not (workdir / "fold_0" / "cases.part.jsonl").exists()
     assert_same_results(workdir, finished)
 
 

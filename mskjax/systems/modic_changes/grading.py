@@ -168,16 +168,18 @@ def fit_landmarks(studies: Sequence[Study], train: Sequence[int]) -> dict[str, L
     Raises:
       UserError: none of them has a T1.
     """
-    own = [i for i in train if studies[i]["has_t1"]]
-    if not own:
+    marks: dict[str, list[np.ndarray]] = {name: [] for name in SEQUENCES}
+    for i in train:
+        study = studies[i]
+        for name in SEQUENCES:
+            if name != "t1" or study["has_t1"]:
+                marks[name].append(Landmarks.marks(study[name]))
+    if not marks["t1"]:
         raise UserError(
             "no training patient has a T1 whose landmarks could be learnt; leave landmarks out"
             " of config.options.normalisations."
         )
-    return {
-        name: Landmarks.fit(studies[i][name] for i in (own if name == "t1" else train))
-        for name in SEQUENCES
-    }
+    return {name: Landmarks.of(found) for name, found in marks.items()}
 
 
 def boxed_discs(study: Study) -> tuple[list[Disc], dict[str, np.ndarray]]:

@@ -171,6 +171,5 @@ def write_system(
       fitted: see `System.measure` and `System.fit`.
       baselines: see `System.fit_baselines`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     content = {**system.meaning(), "fitted": dict(fitted), "baselines": dict(baselines)}
     write_json(folder / SYSTEM, content)

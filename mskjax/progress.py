@@ -1,17 +1,23 @@
-"""Progress on a terminal as a bar, elsewhere as plain lines (logs, CI, batch queues)."""
+"""Progress on a terminal as a bar, elsewhere as plain lines (logs, CI, batch queues).
+
+Of several processes the first alone speaks.
+"""
 
 import sys
 import time
 
 import tqdm
 
+from mskjax import roles
+
 LINE_EVERY_S = 20.0
 
 
 def say(text: str) -> None:
     """One line of news; safe beside a bar."""
-    tqdm.tqdm.write(text, file=sys.stdout)
-    sys.stdout.flush()
+    if roles.is_first():
+        tqdm.tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
 
 
 def duration(seconds: float) -> str:
@@ -39,7 +45,7 @@ class Progress:
         self._first = done
         self._bar = (
             tqdm.tqdm(total=total, initial=done, desc=title, leave=False)
-            if sys.stderr.isatty()
+            if sys.stderr.isatty() and roles.is_first()
             else None
         )
 

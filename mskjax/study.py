@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from mskjax import applied, cases, preemption, systems, tables
+from mskjax import applied, cases, preemption, roles, systems, tables
 from mskjax import workdir as workdirs
 from mskjax.applied import STUDIES_AT_ONCE, Applied
 from mskjax.config import MODES, StudyConfig
@@ -35,7 +35,7 @@ from mskjax.training.mesh import data_mesh
 from mskjax.training.program import Program
 from mskjax.training.stage import Stage, Study
 from mskjax.two_stage.system import System
-from mskjax.writers import write_json
+from mskjax.writers import write_bytes, write_json
 
 
 def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> None:
@@ -273,11 +273,11 @@ def _evaluate_fold(setting: Setting, number: int) -> None:
     loaded = applied.load_fold(folder, setting.config, setting.mesh)
     phantom = setting.cohort.audit["kind"] == "phantom"
     pictures, part = folder / "pictures", folder / "cases.part.jsonl"
-    pictures.mkdir(exist_ok=True)
 
     def draw(study: Study, reading: Any) -> None:
-        picture = loaded.system.picture(study, reading, study, phantom)
-        (pictures / f"{study['study_id']}.png").write_bytes(picture)
+        if roles.is_first():
+            picture = loaded.system.picture(study, reading, study, phantom)
+            write_bytes(pictures / f"{study['study_id']}.png", picture)
 
     index, read = setting.cohort.index, {row["study"] for row in tables.appended(part)}
     test = setting.numbers_of(number, "test")
@@ -292,7 +292,8 @@ def _evaluate_fold(setting: Setting, number: int) -> None:
             progress.advance()
     progress.close()
     cases.write(folder / "cases.csv", tables.appended(part))
-    part.unlink(missing_ok=True)
+    if roles.is_first():
+        part.unlink(missing_ok=True)
 
 
 def make_splits(

@@ -1,12 +1,16 @@
 """Tables of rows as CSV: cases.csv is written and read here alone."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mskjax import roles
+from mskjax.writers import write_text
 
 Row = dict[str, Any]
 
@@ -17,12 +21,11 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     The file appears under its name only when complete.
     """
     columns = list(dict.fromkeys(k for row in rows for k in row))
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -36,6 +39,8 @@ def append(path: Path, rows: Sequence[Row]) -> None:
 
     Nothing that is in the file is written again, and what a kill left of a line is removed.
     """
+    if not roles.is_first():
+        return
     text = [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
     with path.open("a+b") as file:
         if end := file.tell():

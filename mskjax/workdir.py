@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from mskjax import locks
+from mskjax import locks, roles
 from mskjax.config import StudyConfig, differences, parse, to_json
 from mskjax.errors import UserError
+from mskjax.writers import write_text
 
 CONFIG = "config.json"
 REWRITTEN = (CONFIG, "environment.json", "cohort.json", "splits.json")  # by every command
@@ -123,12 +124,9 @@ def claim(workdir: Path, config: StudyConfig) -> None:
     """
     if check(workdir, config):
         return
-    for fold in workdir.glob("fold_*"):
+    for fold in workdir.glob("fold_*") if roles.is_first() else ():
         shutil.rmtree(fold)
-    workdir.mkdir(parents=True, exist_ok=True)
-    temporary = workdir / f"{CONFIG}.tmp"
-    temporary.write_text(to_json(config))
-    temporary.replace(workdir / CONFIG)
+    write_text(workdir / CONFIG, to_json(config))
 
 
 def _changed(path: Path, config: StudyConfig) -> list[str]:

@@ -1,5 +1,6 @@
-"""Files of a run: JSON, and metrics with the method names of `clu.metric_writers`.
+"""Files of a run: text, JSON, and metrics with the method names of `clu.metric_writers`.
 
+Of several processes the first alone writes; the others call the same functions and touch nothing.
 clu's own writer needs TensorFlow; where that is installed it takes this one's place unchanged.
 """
 
@@ -8,17 +9,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import tensorboardX
+
+from mskjax import roles
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, in a folder that is made, that appears under its name only when complete."""
+    if roles.is_first():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+
+
+def write_text(path: Path, content: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, content.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a file that appears under its name only when complete; the first process writes."""
-    if jax.process_index() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        temporary.replace(path)
+    """As `write_text`."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 class Writer:
@@ -31,19 +43,22 @@ class Writer:
     """
 
     def __init__(self, folder: Path, start_step: int):
-        folder.mkdir(parents=True, exist_ok=True)
+        self._files: tuple[Any, ...] = ()
+        if not roles.is_first():
+            return
         path = folder / "metrics.jsonl"
         rows = [r for r in read_rows(path) if r["step"] <= start_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in rows))
-        temporary.replace(path)
+        write_text(path, "".join(json.dumps(r) + "\n" for r in rows))
         self._lines = path.open("a")
         self._events = tensorboardX.SummaryWriter(
             str(folder), purge_step=start_step + 1, write_to_disk=True
         )
+        self._files = (self._lines, self._events)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends one row; values are Python or NumPy floats."""
+        if not self._files:
+            return
         row = {"step": step, **{k: float(v) for k, v in scalars.items()}}
         self._lines.write(json.dumps(row) + "\n")
         for name, value in scalars.items():
@@ -51,14 +66,14 @@ class Writer:
 
     def flush(self) -> None:
         """Makes the rows so far visible to readers."""
-        self._lines.flush()
-        self._events.flush()
+        for file in self._files:
+            file.flush()
 
     def close(self) -> None:
         """Flushes and closes the files."""
-        self.flush()
-        self._lines.close()
-        self._events.close()
+        for file in self._files:
+            file.flush()
+            file.close()
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

@@ -12,8 +12,9 @@ FOLDERS = ("mskjax", "tfds_builders", "experiments")
 
 # From the bottom up; a module knows only those of lower lines and those of its own package.
 LAYERS = (
-    "errors",
-    "config extensions preemption progress tables writers",
+    "errors roles",
+    "config extensions preemption progress writers",
+    "tables",
     "imaging",
     "tfds_builders",
     "data models",

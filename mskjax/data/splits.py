@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mskjax.errors import BadCases, UserError
+from mskjax.writers import write_json
 from tfds_builders.ids import plain
 
 PARTS = ("train", "validation", "test")
@@ -248,9 +249,7 @@ def save(path: Path, splits: Splits) -> None:
         "left_out": splits.left_out,
         "folds": [dataclasses.asdict(f) for f in splits.folds],
     }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    write_json(path, content)
 
 
 class _FormError(Exception):

@@ -14,6 +14,7 @@ import jinja2
 
 from mskjax.reporting import figures, wording
 from mskjax.reporting.checklist import checklist
+from mskjax.writers import write_text
 
 # Base64 adds a third: with 5 MB of pictures the page stays below about 8 MB.
 _PICTURE_BYTES = 5_000_000
@@ -100,10 +101,8 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
     for name in (*filters, "cost"):
         environment.filters[name] = getattr(wording, name)
     html = environment.get_template("report.html").render(_view(report, run_dir))
-    output.mkdir(parents=True, exist_ok=True)
-    temporary = output / "report.html.tmp"
-    temporary.write_text(html, encoding="utf-8")
-    return temporary.replace(output / "report.html")
+    write_text(output / "report.html", html)
+    return output / "report.html"
 
 
 def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from mskjax.reporting.page import write_page
 from mskjax.tables import Row
 from mskjax.workdir import config_of
 from mskjax.writers import read_rows as read_curve
+from mskjax.writers import write_text
 
 PICTURES = 24  # in the gallery; the worst first
 SHUFFLED = "labels were shuffled between patients"  # what makes a run a control
@@ -59,10 +60,7 @@ def write_report(workdir: Path, system: System, output: Path | None = None) -> P
     """
     output = output or workdir / "report"
     report = summarise(workdir, system)
-    output.mkdir(parents=True, exist_ok=True)
-    temporary = output / "report.tmp"
-    temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-    temporary.replace(output / "report.json")
+    write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return write_page(report, workdir, output)
 
 

@@ -167,7 +167,7 @@ def test_a_full_disk_ends_in_one_sentence_and_the_run_goes_on_later(
         if when == "checkpoint":
             full.setattr(checkpoints.shutil, "disk_usage", lambda _: Usage(10, 10, 0))
         else:
-            full.setattr("pathlib.Path.write_text", _no_space)
+            full.setattr("pathlib.Path.write_bytes", _no_space)
             full.setattr(tables.csv.DictWriter, "writerows", _no_space)
             full.setattr("mskjax.study.write_json", lambda *_: None)
         assert main_here(*arguments) == 2

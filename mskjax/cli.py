@@ -8,6 +8,7 @@ COMMANDS = {
     "main": "run, resume or finish a study",
     "prepare": "package raw files as a cohort, with an audit",
     "report": "write a run's report again from its artefacts",
+    "sweep": "search hyper-parameters, with any number of workers",
 }
 
 

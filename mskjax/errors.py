@@ -19,6 +19,10 @@ class UserError(Exception):
     """
 
 
+class Diverged(UserError):
+    """Training ended in numbers that are not finite: this recipe fails, another one may not."""
+
+
 class BadCases(UserError):
     """Several cases are wrong; all are listed at once so that they are mended at once.
 

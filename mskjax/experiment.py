@@ -122,18 +122,27 @@ def load(spec: str) -> ConfigDict:
         if variant:
             raise UserError(f"--config={spec}: a run has no variants; leave :{variant} out.")
         return _from_json(file)
+    config = made(file, *([variant] if variant else []))
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config: get_config of {file} gives no ConfigDict.")
+    return config
+
+
+def made(file: Path, *arguments: str) -> Any:
+    """What ``get_config`` of a Python file gives.
+
+    Raises:
+      UserError: the file is faulty or has no ``get_config``.
+    """
     get_config = _executed(file).get("get_config")
     if get_config is None:
         raise UserError(f"--config: {file} has no get_config; see {SHIPPED} for examples.")
     try:
-        config = get_config(variant) if variant else get_config()
+        return get_config(*arguments)
     except UserError as error:
-        raise UserError(f"--config={spec}: {error}") from None
+        raise UserError(f"--config={':'.join([str(file), *arguments])}: {error}") from None
     except Exception as error:
         raise UserError(_where(file, error)) from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config: get_config of {file} gives no ConfigDict.")
-    return config
 
 
 def listing() -> dict[str, tuple[str, dict[str, str]]]:

@@ -24,6 +24,10 @@ _ATTEMPTS = 50  # each lost to a process that released the lock at that moment
 _WAIT_S = 0.02  # 50 times: what a holder may need from making the file to writing its name
 
 
+class InUse(UserError):
+    """Another process works in the folder, or left a lock on another machine."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Holder:
     """The process that works in a folder.
@@ -98,7 +102,7 @@ def acquire(folder: Path) -> Lock:
       folder: where the file ``.lock`` will lie until `Lock.release`.
 
     Raises:
-      UserError: another process works there, or left a lock on another machine.
+      InUse: another process works there, or left a lock on another machine.
       OSError: the folder cannot be made or written.
     """
     path = folder / LOCK
@@ -139,7 +143,7 @@ def _claim(descriptor: int, is_new: bool, path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(_about_use(path, _holder(descriptor))) from None
+        raise InUse(_about_use(path, _holder(descriptor))) from None
     except OSError:  # not known to this file system
         if not is_new:
             _remove_dead(descriptor, path)
@@ -167,7 +171,7 @@ def _remove_dead(descriptor: int, path: Path) -> None:
     """
     holder = _holder(descriptor)
     if holder is not None and holder.is_local and not holder.is_dead:
-        raise UserError(
+        raise InUse(
             f"{_about_use(path, holder)}  If process {holder.pid} is none of mskjax, its number was"
             f" given anew: delete {path} then."
         )
@@ -199,7 +203,7 @@ def _take_over(path: Path, holder: Holder | None) -> None:
         )
     if not holder.is_local:
         age = duration(max(time.time() - holder.started, 0))
-        raise UserError(
+        raise InUse(
             f"{path.parent} was taken by {holder} ({age} ago), and from {socket.gethostname()} it"
             " cannot be seen whether that process has ended; wait for it, give another --workdir,"
             f" or, once you know that it has ended, delete {path}."

@@ -37,6 +37,8 @@ from mskjax.training.stage import Stage, Study
 from mskjax.two_stage.system import System
 from mskjax.writers import write_bytes, write_json
 
+CASES = {"test": "cases.csv", "validation": "validation_cases.csv"}  # rows of a part of a fold
+
 
 def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> None:
     """Runs, resumes or finds finished a study.
@@ -63,13 +65,7 @@ def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> Non
 def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
     """As `run`, in a workdir of its own; nothing is written before everything is checked."""
     begun = workdirs.check(workdir, config)
-    cohort = prepare_cohort(
-        config.data.cohort,
-        config.data.config,
-        config.data.data_dir,
-        config.data.manual_dir,
-        **config.data.options,
-    )
+    cohort = open_cohort(config)
     module = systems.load(config.system)
     system = module.build(config)
     measured: dict[str, Any] = {}
@@ -80,11 +76,7 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
     kept = workdir / "splits.json"
     divided = make_splits(config, cohort, system, kept if begun else None)
-    workdirs.claim(workdir, config)
-    write_json(workdir / "environment.json", environment())
-    write_json(workdir / "cohort.json", cohort.audit)
-    if not begun or not kept.exists():
-        splits.save(kept, divided)
+    begin(config, workdir, cohort, divided, begun)
     say(
         f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
         f" {len(divided.folds)} fold(s), patients on both sides: {divided.patient_overlap}"
@@ -98,6 +90,28 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
     if "report" in modes:
         page = write_report(workdir, system)
         say(f"report: {page}")
+
+
+def open_cohort(config: StudyConfig) -> Cohort:
+    """The cohort of a study, packaged if it is missing."""
+    return prepare_cohort(
+        config.data.cohort,
+        config.data.config,
+        config.data.data_dir,
+        config.data.manual_dir,
+        **config.data.options,
+    )
+
+
+def begin(
+    config: StudyConfig, workdir: Path, cohort: Cohort, divided: splits.Splits, begun: bool
+) -> None:
+    """Writes what a run says of itself before it trains."""
+    workdirs.claim(workdir, config)
+    write_json(workdir / "environment.json", environment())
+    write_json(workdir / "cohort.json", cohort.audit)
+    if not begun or not (workdir / "splits.json").exists():
+        splits.save(workdir / "splits.json", divided)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,36 +278,49 @@ def rows_of_fold(
 
 
 def _evaluate_fold(setting: Setting, number: int) -> None:
-    """Writes pictures and cases.csv of the held-out studies of a trained fold.
+    """Writes pictures and cases.csv of the held-out studies of a trained fold."""
+    phantom = setting.cohort.audit["kind"] == "phantom"
+    pictures = setting.folder(number) / "pictures"
 
-    Rows of the studies that are read lie in ``cases.part.jsonl`` until all are: a process that ends
+    def draw(fold: Applied, study: Study, reading: Any) -> None:
+        if roles.is_first():
+            picture = fold.system.picture(study, reading, study, phantom)
+            write_bytes(pictures / f"{study['study_id']}.png", picture)
+
+    read_fold(setting, number, "test", draw)
+
+
+def read_fold(
+    setting: Setting,
+    number: int,
+    part: str,
+    seen: Callable[[Applied, Study, Any], None] = lambda fold, study, reading: None,
+) -> None:
+    """Reads one part (``test``, ``validation``) of a trained fold and writes its rows (`CASES`).
+
+    Rows of the studies that are read lie in a file beside it until all are: a process that ends
     before is not asked to read them again.
     """
     folder, fold = setting.folder(number), setting.divided.folds[number]
     loaded = applied.load_fold(folder, setting.config, setting.mesh)
-    phantom = setting.cohort.audit["kind"] == "phantom"
-    pictures, part = folder / "pictures", folder / "cases.part.jsonl"
-
-    def draw(study: Study, reading: Any) -> None:
-        if roles.is_first():
-            picture = loaded.system.picture(study, reading, study, phantom)
-            write_bytes(pictures / f"{study['study_id']}.png", picture)
-
-    index, read = setting.cohort.index, {row["study"] for row in tables.appended(part)}
-    test = setting.numbers_of(number, "test")
-    left = [i for i in test if index[i][1] not in read]
+    path = folder / CASES[part]
+    partial = path.with_suffix(".part.jsonl")
+    index, read = setting.cohort.index, {row["study"] for row in tables.appended(partial)}
+    numbers = setting.numbers_of(number, part)
+    left = [i for i in numbers if index[i][1] not in read]
     who = {"fold": number, "seed": setting.config.seed}
-    progress = Progress(f"fold_{number} evaluation", len(test), len(test) - len(left))
+    title = "evaluation" if part == "test" else part
+    progress = Progress(f"fold_{number} {title}", len(numbers), len(numbers) - len(left))
     for start in range(0, len(left), STUDIES_AT_ONCE):
         some = [setting.cohort.studies[i] for i in left[start : start + STUDIES_AT_ONCE]]
-        found = rows_of_fold(loaded, some, draw)
-        tables.append(part, [{**who, **r} for r in found if _held_out(r, fold)])
+        found = rows_of_fold(loaded, some, functools.partial(seen, loaded))
+        tables.append(partial, [{**who, **r} for r in found if _is_of(r, fold, part)])
         for _ in some:
             progress.advance()
     progress.close()
-    cases.write(folder / "cases.csv", tables.appended(part))
+    cases.write(path, tables.appended(partial))
     if roles.is_first():
-        part.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def make_splits(
@@ -355,6 +382,6 @@ def _divide(config: StudyConfig, cohort: Cohort, system: System) -> tuple[splits
     )
 
 
-def _held_out(row: Row, fold: splits.Fold) -> bool:
+def _is_of(row: Row, fold: splits.Fold, part: str) -> bool:
     case = row.get("case")
-    return fold.cases is None or not case or fold.cases.get(case) == "test"
+    return fold.cases is None or not case or fold.cases.get(case) == part

@@ -138,10 +138,11 @@ def _changed(path: Path, config: StudyConfig) -> list[str]:
         raise UserError(
             f"{path} is not the config of a study ({error!r}); give an empty --workdir."
         ) from None
-    return differences(_without_movable(old), _without_movable(json.loads(to_json(config))))
+    return differences(without_movable(old), without_movable(json.loads(to_json(config))))
 
 
-def _without_movable(values: dict) -> dict:
+def without_movable(values: dict) -> dict:
+    """A JSON config without what may change between two commands of one study."""
     copy = json.loads(json.dumps(values))
     for *parents, last in _MOVABLE:
         node = copy

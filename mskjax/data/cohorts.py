@@ -76,6 +76,24 @@ class Cohort:
         """The patients' ids, sorted."""
         return tuple(sorted({patient for patient, _ in self.index}))
 
+    def part(self, numbers: Sequence[int]) -> "Cohort":
+        """The studies of these numbers alone; the others are not opened."""
+        index = tuple(self.index[i] for i in numbers)
+        return dataclasses.replace(self, studies=_Some(self.studies, numbers), index=index)
+
+
+class _Some(Sequence):
+    """Some of the studies of a cohort."""
+
+    def __init__(self, studies: Sequence[Study], numbers: Sequence[int]):
+        self._studies, self._numbers = studies, tuple(numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._studies[self._numbers[i]]
+
 
 class _Shuffled(Sequence):
     """Studies with the labels of others."""

@@ -8,7 +8,7 @@ a line style or a marker always repeats what a colour says.
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -361,6 +361,26 @@ def _forest_limits(rows: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
         return 0.0, 1.0
     margin = 0.06 * (max(finite) - min(finite)) or 0.05
     return min(finite) - margin, max(finite) + margin
+
+
+def drawn(
+    draw: Callable[[Figure], None], width: float, height: float, *, phantom: bool = False
+) -> bytes:
+    """Whatever `draw` puts on a figure, in the style of a report.
+
+    Args:
+      draw: adds axes.
+      width: of the figure, inches.
+      height: of the figure, inches.
+      phantom: write PHANTOM across the figure.
+
+    Returns:
+      An SVG document.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = _figure(width, height)
+        draw(figure)
+        return _svg(figure, phantom)
 
 
 def _finite(value: Any) -> bool:

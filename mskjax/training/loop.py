@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mskjax.errors import Preempted, UserError
+from mskjax.errors import Diverged, Preempted, UserError
 from mskjax.progress import Progress, say
 from mskjax.training.feed import Feed, one_ahead
 from mskjax.training.member import Job, Member, Validate
@@ -32,7 +32,7 @@ def fit(
     stop: Signal,
     limit_mb: float | None = None,
     share: str | None = None,
-) -> list[UserError | None]:
+) -> list[Diverged | None]:
     """Trains a stage, or like stages of several folds or recipes as one program, to the end.
 
     Each says so in its folder, and is saved there as if it had been trained alone.  Weights come

@@ -20,7 +20,7 @@ from mskjax.data.pipeline import (
     evaluation_batches,
     take,
 )
-from mskjax.errors import UserError
+from mskjax.errors import Diverged, UserError
 from mskjax.models.summary import parameter_count, parameter_table
 from mskjax.training.checkpoints import ARCHITECTURE, COST, Checkpoints, restore_average
 from mskjax.training.hyper import effective, learning_rate
@@ -103,7 +103,7 @@ class Member:
             contextlib.closing(Checkpoints(job.folder / "checkpoints"))
         )
         self._record: dict[str, Any] = {"best_loss": None, "best_step": None, "wall_s": 0.0}
-        self.failure: UserError | None = None
+        self.failure: Diverged | None = None
         self.clock, self.together = 0.0, 1
 
     @property
@@ -217,7 +217,7 @@ class Member:
         return dict(self._record)
 
     def _fail(self, bad: int) -> None:
-        self.failure = UserError(
+        self.failure = Diverged(
             f"{self.job.title}: loss or gradient was not finite at step {bad}; lower"
             " train.learning_rate or train.clip_norm, and look at the images of the training set"
             " (NaN, constant)."

@@ -49,7 +49,8 @@ def test_every_command_explains_itself(command):
     process = run(f"mskjax.{command}", "--help")
     assert process.returncode == 0, process.stderr
     assert "--" in process.stdout
-    flag = {"main": "workdir", "prepare": "manual_dir", "report": "runs"}[command]
+    flags = {"main": "workdir", "prepare": "manual_dir", "report": "runs", "sweep": "storage"}
+    flag = flags[command]
     assert flag in process.stdout
 
 

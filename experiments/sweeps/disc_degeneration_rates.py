@@ -1,0 +1,28 @@
+"""Rates, decay and width of the disc system's two networks, on generated spines.
+
+    python -m mskjax.sweep --config=disc_degeneration_rates --workdir=runs/sweep
+
+Fold 0 of three: its test patients are sealed, so that the best config is tested on patients whom
+the search has never seen.  COST
+"""
+
+
+def get_config() -> dict:
+    """See `mskjax.sweeps.declared.SweepConfig`."""
+    return {
+        "study": "disc_degeneration:phantom",
+        "overrides": {
+            "data.options.patients": 36,
+            "data.folds": 3,
+            "data.validation_fraction": 0.4,
+        },
+        "folds": (0,),
+        "trials": 12,
+        "startup": 6,
+        "space": {
+            "stages.grades.train.learning_rate": {"low": 3e-4, "high": 1e-2, "log": True},
+            "stages.grades.train.weight_decay": {"low": 1e-4, "high": 1e-1, "log": True},
+            "stages.grades.model.width": {"choices": (8, 16)},
+            "stages.regions.train.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+        },
+    }

@@ -20,8 +20,10 @@ THROUGH = {
     "metrics/grading_statistic": "metrics/test_grading_figures",
     "models/torch_files": "models/test_weight_files",
     "reporting/environment": "commands/test_main_run",  # of the machine that the run was on
+    "training/member": "training/test_loop",
     "training/mesh": "commands/test_main_devices",  # the same figures on 1 and 8 devices
     "training/program": "training/test_loop",
+    "training/trainer": "training/test_population",
     "training/stage": "training/test_loop",  # with the stage of training/toy.py
     "training/state": "training/test_loop",
     # What systems share is tested with the systems' own masks, grades and rules.

@@ -71,7 +71,7 @@ class Applied:
 def load(
     run: Path, folds: Sequence[int] | None = None, devices: int | None = None
 ) -> tuple[Applied, ...]:
-    """The trained folds of a run.
+    """The trained folds of a run, of each seed where it was trained from several.
 
     Args:
       run: folder of a study, ``--workdir`` of the command that trained it.
@@ -82,6 +82,8 @@ def load(
       UserError: the folder is no run, or a fold is not trained to its end.
     """
     config = config_of(run)
+    if seeds := sorted(run.glob("seed_*")):
+        return tuple(fold for seed in seeds for fold in load(seed, folds, devices))
     known = sorted(int(p.name.removeprefix("fold_")) for p in run.glob("fold_*"))
     chosen = known if folds is None else list(folds)
     missing = [k for k in chosen if k not in known]

@@ -117,6 +117,32 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PopulationConfig:
+    """Trainings that run as one program, see `training.population`.
+
+    Attributes:
+      seeds: trainings of each fold, of as many seeds from ``train_seed`` on, which the report
+        pools; each lies in ``seed_<s>`` as a run of its own.
+      folds: ``one`` after another, or ``all`` together.
+      members: recipes that train together, name -> what differs below the config, e.g.
+        ``{"fast": {"stages": {"regions": {"train": {"learning_rate": 0.003}}}}}``; each lies in
+        ``member_<name>`` as a run of its own.  What changes shapes is refused.
+      share: how trainings share a device: ``unrolled``, ``vmapped`` or ``mapped``; None chooses by
+        platform.
+    """
+
+    seeds: int = 1
+    folds: str = "one"
+    members: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    share: str | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, "config.population", "seeds")
+        _one_of(self.folds, ("one", "all"), "config.population.folds")
+        _one_of(self.share, (None, "unrolled", "vmapped", "mapped"), "config.population.share")
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyConfig:
     """A whole study.
 
@@ -127,6 +153,9 @@ class StudyConfig:
       stages: options per stage, parsed by the system.
       options: options of the system itself (e.g. which grades are "moderate").
       seed: the one seed: folds, initialisation, data order, augmentation and bootstrap.
+      train_seed: another seed for initialisation, data order and augmentation, on the same folds;
+        None takes `seed`.
+      population: trainings that run as one program.
       resamples: bootstrap resamples of the report's intervals.
       devices: number of devices on the mesh axis ``data``; None = all.
     """
@@ -137,6 +166,8 @@ class StudyConfig:
     stages: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
+    train_seed: int | None = None
+    population: PopulationConfig = dataclasses.field(default_factory=PopulationConfig)
     resamples: int = 10_000
     devices: int | None = None
 

@@ -5,35 +5,30 @@ skipped when its result is there, so running a study again resumes it, and runni
 says so.
 """
 
-import dataclasses
+import contextlib
 import functools
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jax.sharding import Mesh
-
-from mskjax import applied, cases, preemption, roles, systems, tables
+from mskjax import applied, cases, fold_training, preemption, replicas, roles, systems, tables
 from mskjax import workdir as workdirs
 from mskjax.applied import STUDIES_AT_ONCE, Applied
 from mskjax.config import MODES, StudyConfig
 from mskjax.data import folds, splits
 from mskjax.data.cohorts import Cohort, prepare_cohort, with_shuffled
-from mskjax.data.examples import FOLDER, Prepared, key_of, prepare, rows_of
-from mskjax.errors import UserError
-from mskjax.evaluation import validate
+from mskjax.errors import Diverged, UserError
+from mskjax.fold_training import Fold
 from mskjax.progress import Progress, say
+from mskjax.replicas import Replica
 from mskjax.reporting.environment import environment
+from mskjax.reporting.pooled import compare
 from mskjax.reporting.summary import write_report
+from mskjax.setting import Setting
 from mskjax.tables import Row
 from mskjax.training.checkpoints import is_trained
-from mskjax.training.loop import fit
-from mskjax.training.member import Job
-from mskjax.training.mesh import data_mesh
-from mskjax.training.program import Program
-from mskjax.training.stage import Stage, Study
+from mskjax.training.stage import Study
 from mskjax.two_stage.system import System
 from mskjax.writers import write_bytes, write_json
 
@@ -50,20 +45,26 @@ def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> Non
 
     Raises:
       UserError: the config, the cohort or the folder is wrong, or another process works there; the
-        folder is then as it was, unless something was trained in it.
+        folder is then as it was, unless something was trained in it.  Or a training failed.
       Preempted: SIGTERM arrived; run again to go on.
     """
-    systems.load(config.system).check(config)
-    if set(modes) == set(MODES) and workdirs.is_finished(workdir, config):
-        say(f"finished: {workdir / 'report' / 'report.html'}")
+    whole = replicas.of(config, workdir)
+    for single in whole.single():
+        systems.load(single.config.system).check(single.config)
+    if set(modes) == set(MODES) and _is_finished(whole):
+        for page in sorted(workdir.glob("**/report/report.html")):
+            say(f"finished: {page}")
         return
     workdirs.check(workdir, config)  # once before anything is touched, once when it is ours
-    with workdirs.owned(workdir):
-        _run(config, workdir, modes)
+    with contextlib.ExitStack() as owned:
+        for folder in dict.fromkeys([workdir, *(s.workdir for s in whole.single())]):
+            owned.enter_context(workdirs.owned(folder))
+        _run(whole, modes)
 
 
-def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
+def _run(whole: Replica, modes: Sequence[str]) -> None:
     """As `run`, in a workdir of its own; nothing is written before everything is checked."""
+    config, workdir = whole.config, whole.workdir
     begun = workdirs.check(workdir, config)
     cohort = open_cohort(config)
     module = systems.load(config.system)
@@ -77,6 +78,9 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
     kept = workdir / "splits.json"
     divided = make_splits(config, cohort, system, kept if begun else None)
     begin(config, workdir, cohort, divided, begun)
+    for part in (s for s in whole.single() if s is not whole):
+        started = workdirs.check(part.workdir, part.config)
+        begin(part.config, part.workdir, cohort, divided, started)
     say(
         f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
         f" {len(divided.folds)} fold(s), patients on both sides: {divided.patient_overlap}"
@@ -84,12 +88,19 @@ def _run(config: StudyConfig, workdir: Path, modes: Sequence[str]) -> None:
     for remark in divided.remarks():
         say(f"note: {remark}")
     with preemption.listening() as stop:
-        _run_folds(Setting(config, cohort, system, measured, divided, workdir, stop), modes)
-    if "evaluate" in modes:
-        cases.write(workdir / "cases.csv", gather_rows(workdir, len(divided.folds)))
-    if "report" in modes:
-        page = write_report(workdir, system)
-        say(f"report: {page}")
+        setting = Setting(config, cohort, system, measured, divided, workdir, stop)
+        settings = [setting.replica(s.config, s.workdir, s.name) for s in whole.single()]
+        failed = _run_folds(settings, modes)
+    _conclude(whole, len(divided.folds), modes, {fold.setting.workdir for fold in failed})
+    if failed:
+        more = f"  {len(failed)} trainings failed in all." if len(failed) > 1 else ""
+        raise Diverged(f"{failed[0].failure}{more}")
+
+
+def _is_finished(study: Replica) -> bool:
+    parts = [_is_finished(part) for part in study.parts]
+    own = workdirs.is_finished(study.workdir, study.config)
+    return all(parts) and (own or bool(study.config.population.members))
 
 
 def open_cohort(config: StudyConfig) -> Cohort:
@@ -114,144 +125,79 @@ def begin(
         splits.save(workdir / "splits.json", divided)
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What all folds of a study share.
+def _run_folds(settings: Sequence[Setting], modes: Sequence[str]) -> list[Fold]:
+    """Trains and evaluates what is not done yet, fold by fold or all folds together.
 
-    Attributes:
-      config: of the study.
-      cohort: all patients.
-      system: not fitted to any fold.
-      measured: what it was built with, see `System.measure`; nothing where nothing is trained.
-      divided: the division.
-      workdir: folder of the study.
-      stop: says when the process must end soon.
-      prepared: examples of the stages that are cut already, by name.
-    """
+    Args:
+      settings: of studies that train together; one as a rule.
+      modes: see `run`.
 
-    config: StudyConfig
-    cohort: Cohort
-    system: System
-    measured: Mapping[str, Any]
-    divided: splits.Splits
-    workdir: Path
-    stop: preemption.Stop
-    prepared: dict[str, Prepared] = dataclasses.field(default_factory=dict)
-
-    def folder(self, number: int) -> Path:
-        """``fold_<k>``."""
-        return self.workdir / f"fold_{number}"
-
-    def numbers_of(self, number: int, part: str) -> list[int]:
-        """Numbers of the studies of one part of a fold."""
-        patients = set(getattr(self.divided.folds[number], part))
-        return [i for i, (patient, _) in enumerate(self.cohort.index) if patient in patients]
-
-    @functools.cached_property
-    def mesh(self) -> Mesh:
-        """The devices."""
-        return data_mesh(self.config.devices)
-
-    def examples(self, stage: Stage) -> Prepared:
-        """The examples of a stage that is cut once for all folds."""
-        if stage.name not in self.prepared:
-            folders = (self.cohort.folder / FOLDER, self.workdir / FOLDER)
-            self.prepared[stage.name] = self.cut(stage, self.cohort.studies, folders)
-        return self.prepared[stage.name]
-
-    def cut(self, stage: Stage, studies: Sequence[Study], folders: Sequence[Path]) -> Prepared:
-        """The examples of a stage from these studies of all patients, kept in a folder."""
-        cutting, shuffled = stage.cutting(), self.config.data.shuffle_labels
-        key = key_of(
-            self.cohort.audit["fingerprint"],
-            dataclasses.asdict(cutting),
-            (*type(stage).__mro__, *type(self.system).__mro__),
-            shuffled=self.config.seed if shuffled else None,
-        )
-        patients = [patient for patient, _ in self.cohort.index]
-        return prepare(
-            stage.name, key, lambda i: cutting.training_examples(studies[i]), patients, folders
-        )
-
-
-def _run_folds(setting: Setting, modes: Sequence[str]) -> None:
-    """Trains and evaluates what is not done yet, fold by fold."""
-    numbers = range(len(setting.divided.folds))
-    train = [
-        k
-        for k in numbers
-        if "train" in modes and not applied.is_trained_fold(setting.folder(k), setting.system)
-    ]
-    evaluate = [
-        k for k in numbers if "evaluate" in modes and not (setting.folder(k) / "cases.csv").exists()
-    ]
-    for k in evaluate:
-        if k not in train:
-            applied.check_trained(setting.folder(k), setting.system)
-    once = setting.system.stages[:1] if setting.system.recuts else setting.system.stages
-    for k in train:  # before hours are spent on the stages before it
-        for stage in (s for s in once if not is_trained(setting.folder(k) / s.name)):
-            setting.examples(stage).training_rows(
-                setting.divided.folds[k], f"fold_{k} {stage.name}"
-            )
-    for k in numbers:
-        if k in train:
-            train_fold(setting, k)
-        if k in evaluate:
-            _evaluate_fold(setting, k)
-
-
-def train_fold(setting: Setting, number: int) -> None:
-    """Fits and trains what is not done yet of one fold, on reference regions.
-
-    Leaves ``fold_<k>/system.json`` and the stages' folders.
+    Returns:
+      The folds whose training failed.
 
     Raises:
-      UserError: see `training.loop.fit`.
-      Preempted: the process must end; what was trained is saved.
+      Diverged: so did the only study's.
     """
-    folder, studies = setting.folder(number), setting.cohort.studies
-    module, config = systems.load(setting.config.system), setting.config
-    if not (folder / applied.SYSTEM).exists():
-        train = setting.numbers_of(number, "train")
-        fitted = {**setting.measured, **setting.system.fit(studies, train)}
-        system = module.build(config, fitted)
-        baselines = system.fit_baselines(studies[i] for i in train)
-        applied.write_system(folder, system, fitted, baselines)
-    system = module.build(config, applied.read_system(folder)["fitted"])
-    # Folds share what is compiled.
-    programs = {stage.name: Program(stage, setting.mesh) for stage in system.stages}
-    for stage in system.stages:
-        if is_trained(folder / stage.name):
-            continue
-        if system.recuts and stage is not system.stages[0]:
-            if studies is setting.cohort.studies:
-                studies = system.recut(studies, applied.predictor(folder, programs))
-            prepared = setting.cut(stage, studies, [folder / FOLDER])
-        else:
-            prepared = setting.examples(stage)
-        with setting.stop.held():  # the loop saves before it ends
-            job = _job(setting, number, programs[stage.name], prepared)
-            (failure,) = fit([job], validate, setting.stop)
-        if failure:
-            raise failure
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)  # of this fold's regions alone
+    every = [Fold(s, k) for k in range(len(settings[0].divided.folds)) for s in settings]
+    train = [f for f in every if "train" in modes and not _is_trained(f)]
+    evaluate = [f for f in every if "evaluate" in modes and not _is_read(f)]
+    for fold in (f for f in evaluate if f not in train):
+        applied.check_trained(fold.folder, fold.setting.system)
+    _check_examples(train)
+    together = settings[0].config.population.folds == "all"
+    groups = [every] if together else _by_fold(every)
+    for group in groups:
+        if wanted := [fold for fold in group if fold in train]:
+            fold_training.train(wanted)
+            if len(settings) == 1 and (failures := [f.failure for f in wanted if f.failure]):
+                raise failures[0]
+        for fold in (f for f in group if f in evaluate and not f.failure):
+            _evaluate_fold(fold.setting, fold.number)
+    return [fold for fold in train if fold.failure]
 
 
-def _job(setting: Setting, number: int, program: Program, prepared: Prepared) -> Job:
-    name, fold = program.stage.name, setting.divided.folds[number]
-    title = f"fold_{number} {name}"
-    held = prepared.rows(fold, "validation")
-    entropy = (setting.config.seed, number)
-    return Job(
-        program=program,
-        examples=prepared.examples,
-        chosen=prepared.training_rows(fold, title),
-        validation=rows_of(prepared.examples, held) if len(held) else None,
-        folder=setting.folder(number) / name,
-        seed=int(np.random.SeedSequence(entropy).generate_state(1)[0]),
-        title=title,
-    )
+def _by_fold(folds: Sequence[Fold]) -> list[list[Fold]]:
+    return [list(own) for _, own in itertools.groupby(folds, lambda fold: fold.number)]
+
+
+def _is_trained(fold: Fold) -> bool:
+    return applied.is_trained_fold(fold.folder, fold.setting.system)
+
+
+def _is_read(fold: Fold) -> bool:
+    return (fold.folder / CASES["test"]).exists()
+
+
+def _check_examples(folds: Sequence[Fold]) -> None:
+    """Whether every training has examples, before hours are spent on the stages before it.
+
+    Raises:
+      UserError: one has none.
+    """
+    for fold in folds:
+        system = fold.setting.system
+        once = system.stages[:1] if system.recuts else system.stages
+        for stage in (s for s in once if not is_trained(fold.folder / s.name)):
+            fold.setting.examples(stage).training_rows(
+                fold.setting.divided.folds[fold.number], f"{fold.title} {stage.name}"
+            )
+
+
+def _conclude(study: Replica, folds: int, modes: Sequence[str], failed: Container[Path]) -> None:
+    """Tables and reports of a study and of those it consists of, but for what failed."""
+    for part in study.parts:
+        _conclude(part, folds, modes, failed)
+    singles = list(study.single())
+    if any(s.workdir in failed for s in singles):
+        return
+    if "evaluate" in modes and (not study.parts or study.pools):
+        rows = [row for s in singles for row in gather_rows(s.workdir, folds)]
+        cases.write(study.workdir / "cases.csv", rows)
+    if "report" in modes and study.config.population.members:
+        compare(study.workdir, {p.workdir.name: p.workdir for p in study.parts})
+    elif "report" in modes:
+        page = write_report(study.workdir, systems.load(study.config.system).build(study.config))
+        say(f"report: {page}")
 
 
 def rows_of_fold(
@@ -308,9 +254,9 @@ def read_fold(
     index, read = setting.cohort.index, {row["study"] for row in tables.appended(partial)}
     numbers = setting.numbers_of(number, part)
     left = [i for i in numbers if index[i][1] not in read]
-    who = {"fold": number, "seed": setting.config.seed}
+    who = {"fold": number, "seed": setting.train_seed}
     title = "evaluation" if part == "test" else part
-    progress = Progress(f"fold_{number} {title}", len(numbers), len(numbers) - len(left))
+    progress = Progress(f"{setting.title(number)} {title}", len(numbers), len(numbers) - len(left))
     for start in range(0, len(left), STUDIES_AT_ONCE):
         some = [setting.cohort.studies[i] for i in left[start : start + STUDIES_AT_ONCE]]
         found = rows_of_fold(loaded, some, functools.partial(seen, loaded))

@@ -14,6 +14,8 @@ from mskjax.config import StudyConfig
 from mskjax.data import splits
 from mskjax.data.cohorts import Cohort, with_shuffled
 from mskjax.errors import UserError
+from mskjax.fold_training import Fold, train
+from mskjax.setting import Setting
 from mskjax.tables import Row
 
 
@@ -52,12 +54,15 @@ def validated(
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
     study.begin(config, workdir, cohort, divided, begun)
     with preemption.listening() as stop:
-        setting = study.Setting(config, cohort, system, measured, divided, workdir, stop)
+        setting = Setting(config, cohort, system, measured, divided, workdir, stop)
         for left, k in zip(reversed(range(len(numbers))), numbers, strict=True):
             path = setting.folder(k) / study.CASES["validation"]
             if not path.exists():
                 if not applied.is_trained_fold(setting.folder(k), system):
-                    study.train_fold(setting, k)
+                    fold = Fold(setting, k)
+                    train([fold])
+                    if fold.failure:
+                        raise fold.failure
                 study.read_fold(setting, k, "validation")
             yield k, cases.read(path), left
 

@@ -17,7 +17,14 @@ from mskjax.writers import write_text
 
 CONFIG = "config.json"
 REWRITTEN = (CONFIG, "environment.json", "cohort.json", "splits.json")  # by every command
-_MOVABLE = ("devices",), ("data", "data_dir"), ("data", "manual_dir")
+PARTS = ("member_*", "seed_*")  # folders of the studies that a study consists of
+_MOVABLE = (
+    ("devices",),
+    ("data", "data_dir"),
+    ("data", "manual_dir"),
+    ("population", "folds"),  # together or not, a training is the same but for rounding
+    ("population", "share"),
+)
 _RESULTS = ("fold_*/*/cost.json", "fold_*/cases.csv", "cases.csv", "report/report.json")
 _NAMED = 5  # changed fields in a message
 
@@ -58,7 +65,12 @@ def owned(workdir: Path) -> Iterator[None]:
 
 
 def is_begun(workdir: Path) -> bool:
-    """Whether a fold has anything that a study of another config must not be mixed with."""
+    """Whether a fold has anything that a study of another config must not be mixed with.
+
+    Of the study's, or of those that it consists of.
+    """
+    if any(is_begun(part) for part in _parts(workdir)):
+        return True
     # A step has its plain number as name once Orbax has written all of it.
     saved = (step.name.isdigit() for step in workdir.glob("fold_*/*/checkpoints/*/*"))
     return any(saved) or any(any(workdir.glob(pattern)) for pattern in _RESULTS)
@@ -99,7 +111,8 @@ def check(workdir: Path, config: StudyConfig) -> bool:
     """
     path = workdir / CONFIG
     if not path.exists():
-        if any(workdir.glob("fold_*")):
+        parts = (part / CONFIG for part in _parts(workdir))
+        if any(workdir.glob("fold_*")) or any(part.exists() for part in parts):
             raise UserError(f"{workdir} holds folds but no {CONFIG}; give an empty --workdir.")
         return False
     changed = _changed(path, config)
@@ -124,9 +137,14 @@ def claim(workdir: Path, config: StudyConfig) -> None:
     """
     if check(workdir, config):
         return
-    for fold in workdir.glob("fold_*") if roles.is_first() else ():
-        shutil.rmtree(fold)
+    for folder in workdir.glob("fold_*") if roles.is_first() else ():
+        shutil.rmtree(folder)
     write_text(workdir / CONFIG, to_json(config))
+
+
+def _parts(workdir: Path) -> list[Path]:
+    """Folders of the studies that a study consists of (`mskjax.replicas`)."""
+    return [path for pattern in PARTS for path in workdir.glob(pattern)]
 
 
 def _changed(path: Path, config: StudyConfig) -> list[str]:

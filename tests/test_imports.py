@@ -28,6 +28,8 @@ LAYERS = (
     "two_stage",
     "systems",
     "applied",
+    "replicas setting",
+    "fold_training",
     "study",
     "validation",
     "experiment",

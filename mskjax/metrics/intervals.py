@@ -1,10 +1,11 @@
 """How sure a figure is: bootstrap over patients, Wilson, McNemar, spread over folds."""
 
+import contextlib
 import functools
 import math
 import statistics
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,20 @@ ROOM = 64
 # Elements (resamples x cases) per step of the device loop: 16 MB per float32 intermediate.
 CHUNK_ELEMENTS = 2**22
 
+DRAWS = "draws"  # in an estimate of a report, while `keeping_draws`
+
 Statistic = Callable[[Any, jax.Array], Any]
+_keeping: list[bool] = []
+
+
+@contextlib.contextmanager
+def keeping_draws() -> Iterator[None]:
+    """Until the block ends, estimates hold their resamples, so that they can be pooled."""
+    _keeping.append(True)
+    try:
+        yield
+    finally:
+        _keeping.pop()
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Estimate:
       method: how the interval was made.
       why: reason of a missing value or interval, or a reservation; "" where there is none.
       level: confidence level.
+      draws: (resamples,) float32 values on the resamples, while `keeping_draws`.
     """
 
     value: float
@@ -48,6 +63,7 @@ class Estimate:
     method: str
     why: str = ""
     level: float = 0.95
+    draws: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """The estimate of a report: value, ci95 ([low, high] or null), n, patients, method, why.
@@ -65,6 +81,8 @@ class Estimate:
             "patients": self.patients,
             "method": self.method,
         }
+        if self.draws is not None:
+            entry[DRAWS] = self.draws
         why = self.why or ("infinite" if math.isinf(self.value) else "")
         return {**entry, "why": why} if why else entry
 
@@ -126,7 +144,8 @@ def patient_bootstrap(
         low, high, why = _percentile_interval(draws, level, count)
         if np.isnan(value):
             low, high, why = math.nan, math.nan, "undefined on these cases"
-        return Estimate(float(value), low, high, len(codes), count, method, why, level)
+        kept = draws if _keeping else None
+        return Estimate(float(value), low, high, len(codes), count, method, why, level, kept)
 
     return jax.tree.map(estimate, *jax.device_get((value, draws)))
 

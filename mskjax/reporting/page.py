@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
+from mskjax.metrics.intervals import mean_sd_over_folds
 from mskjax.reporting import figures, wording
 from mskjax.reporting.checklist import checklist
 from mskjax.writers import write_text
@@ -33,6 +35,7 @@ SECTIONS = {
     "roc": "Receiver operating characteristic",
     "calibration": "Calibration",
     "folds": "Values of each fold",
+    "seeds": "Seeds",
     "repetitions": "Repetitions",
     "subgroups": "Subgroups",
     "held_out": "Held-out patients",
@@ -130,7 +133,8 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
             report,
         ),
         "held_out": _by_grading(_side_by_side(report.get("held_out") or _NOTHING), report),
-        "repetitions": _over_repetitions(report.get("repetitions") or []),
+        "repetitions": _over(report.get("repetitions") or []),
+        "seeds": _over(report.get("seeds") or []),
         "baselines": _by_grading(_beside_baselines(report), report),
         "subgroups": {
             group: _by_grading(_of_strata(strata), report)
@@ -219,17 +223,27 @@ def _side_by_side(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _over_repetitions(repetitions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each metric with its least, its greatest and all its values over the repetitions."""
+def _over(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each metric over repetitions or seeds: all its values, what they span, mean and SD."""
     rows = []
-    places = ("end_to_end", "oracle_region") if repetitions else ()
+    places = ("end_to_end", "oracle_region") if runs else ()
     for place in places:
-        for name in dict.fromkeys(name for own in repetitions for name in own[place]):
-            estimates = [own[place].get(name) for own in repetitions]
+        for name in dict.fromkeys(name for own in runs for name in own[place]):
+            estimates = [own[place].get(name) for own in runs]
             values = [e["value"] if e else None for e in estimates]
             known = [v for v in values if v is not None]
             spread = [min(known), max(known)] if known else None
-            rows.append({"place": place, "metric": name, "values": values, "spread": spread})
+            over = mean_sd_over_folds([np.nan if v is None else v for v in values])
+            rows.append(
+                {
+                    "place": place,
+                    "metric": name,
+                    "values": values,
+                    "spread": spread,
+                    "mean": over.mean if known else None,
+                    "sd": over.sd if len(known) > 1 else None,
+                }
+            )
     return rows
 
 

@@ -14,7 +14,8 @@ from mskjax import cases
 from mskjax.config import StudyConfig
 from mskjax.data.splits import Splits, images_of, load
 from mskjax.errors import UserError
-from mskjax.reporting import wording
+from mskjax.metrics.intervals import keeping_draws
+from mskjax.reporting import pooled, wording
 from mskjax.reporting.checklist import checklist
 from mskjax.reporting.page import write_page
 from mskjax.tables import Row
@@ -59,7 +60,8 @@ def write_report(workdir: Path, system: System, output: Path | None = None) -> P
       UserError: a part of the run is missing.
     """
     output = output or workdir / "report"
-    report = summarise(workdir, system)
+    seeds = sorted(workdir.glob("seed_*"), key=lambda p: int(p.name.removeprefix("seed_")))
+    report = _of_seeds(workdir, seeds, system) if seeds else summarise(workdir, system)
     write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return write_page(report, workdir, output)
 
@@ -123,12 +125,13 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
             "repetitions": divided.repetitions,
             "unit": divided.unit,
             "split": divided.kind,
-            "seeds": [config.seed],
+            "seeds": [config.seed if config.train_seed is None else config.train_seed],
             "patient_overlap": divided.patient_overlap,
             "resamples": config.resamples,
             **({"control": SHUFFLED} if config.data.shuffle_labels else {}),
         },
         **figures,
+        "seeds": [],
         "repetitions": _repetitions(every_row, figures, divided, system, config),
         "held_out": _held_out(apart, system, config),
         "published": [p.as_json() for p in system.published],
@@ -163,6 +166,54 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
     }
     report["checklist"] = checklist(report)
     return report
+
+
+def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str, Any]:
+    """The content of report.json of a study that was trained from several seeds."""
+    config = config_of(workdir)
+    with keeping_draws():
+        reports = [summarise(folder, system) for folder in seeds]
+    report = pooled.pooled(reports, config.seed)
+    places = ("end_to_end", "oracle_region")
+    each = [
+        {"seed": own["protocol"]["seeds"][0], **{place: own[place] for place in places}}
+        for own in reports
+    ]
+    shuffled, repetitions = config.data.shuffle_labels, report["protocol"]["repetitions"]
+    audit = _json(workdir / "cohort.json")
+    report |= {
+        "headline": _headline(system.primary, report, audit, shuffled, repetitions),
+        "protocol": {**report["protocol"], "seeds": [own["seed"] for own in each]},
+        "seeds": each,
+        "cost": _cost_of(reports),
+        "command": _command(config),
+        "recipe": _json(workdir / "config.json"),
+        "limits": [pooled.OF_THE_FIRST, *report["limits"]],
+        "pictures": [
+            {**entry, "path": f"{seeds[0].name}/{entry['path']}"} for entry in report["pictures"]
+        ],
+    }
+    report = pooled.without_draws(report)
+    report["checklist"] = checklist(report)
+    return report
+
+
+def _cost_of(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Cost of all seeds together."""
+    costs = [own["cost"] for own in reports]
+    wall = sum(c["wall_s"] for c in costs)
+    steps = sum(c["steps_per_s"] * c["wall_s"] for c in costs)
+    return {
+        **costs[0],
+        "wall_s": wall,
+        "steps_per_s": steps / max(wall, 1e-9),
+        "compile_s": sum(c["compile_s"] for c in costs),
+        "peak_memory_bytes": max(c["peak_memory_bytes"] for c in costs),
+        "stages": {
+            stage: {"wall_s": sum(c["stages"][stage]["wall_s"] for c in costs)}
+            for stage in costs[0]["stages"]
+        },
+    }
 
 
 def _of_folds(rows: Sequence[Row], folds: Sequence[int]) -> list[Row]:
@@ -267,6 +318,8 @@ def _command(config: StudyConfig) -> str:
     manual = " --config.data.manual_dir=RAW" if config.data.manual_dir else ""
     split = f" --config.data.split={config.data.split}" if config.data.split != "folds" else ""
     control = " --config.data.shuffle_labels=True" if config.data.shuffle_labels else ""
+    if config.population.seeds > 1:
+        control += f" --config.population.seeds={config.population.seeds}"
     return (
         f"python -m mskjax.main --config={config.system}{variant}"
         f"{manual}{split}{control} --workdir=WORKDIR"

@@ -14,7 +14,8 @@ from mskjax.errors import Diverged, Preempted, UserError
 from mskjax.progress import Progress, say
 from mskjax.training.feed import Feed, one_ahead
 from mskjax.training.member import Job, Member, Validate
-from mskjax.training.mesh import DATA, MEMBER, check_batch_size
+from mskjax.training.mesh import DATA, check_batch_size
+from mskjax.training.stage import Stage
 from mskjax.training.state import TrainState
 from mskjax.training.trainer import Trainer
 
@@ -74,31 +75,34 @@ def fit(
     return [m.failure for m in members]
 
 
+def check_alike(titles: Sequence[str], stages: Sequence[Stage]) -> None:
+    """Whether stages can train as one program.
+
+    Raises:
+      UserError: they differ in more than seed, fold, and what changes no shape.
+    """
+    first = stages[0]
+    for title, stage in zip(titles, stages, strict=True):
+        same_batch = stage.train.batch_size == first.train.batch_size
+        if not same_batch or stage.traced() != first.traced():
+            raise UserError(
+                f"{title} and {titles[0]} cannot train as one program: members of a population may"
+                " differ in seed, fold and in what changes no shape (steps, rates, decays,"
+                " strengths of augmentation), not in batch size, network or images."
+            )
+
+
 def _check(jobs: Sequence[Job]) -> None:
     """Whether the jobs can train together on their mesh.
 
     Raises:
       UserError: they cannot; naming the first that differs.
     """
-    first = jobs[0].program
-    side = first.mesh.shape[MEMBER]
-    for job in jobs:
-        stage, size = job.program.stage, job.program.stage.train.batch_size
-        if not first.alike(job.program) or size != first.stage.train.batch_size:
-            raise UserError(
-                f"{job.title} and {jobs[0].title} cannot train as one program: members of a"
-                " population may differ in seed, fold and in what changes no shape (steps, rates,"
-                " decays, strengths of augmentation), not in batch size, network or images."
-            )
-        where = f"config.stages.{stage.name}.train.batch_size"
-        check_batch_size(size, first.mesh.shape[DATA], where)
-        if len(jobs) == 1:
-            check_batch_size(size, first.mesh.size, where)
-    if len(jobs) % side:
-        raise UserError(
-            f"{len(jobs)} trainings cannot be divided over {side} groups of devices; set"
-            " config.devices."
-        )
+    stages, mesh = [job.program.stage for job in jobs], jobs[0].program.mesh
+    check_alike([job.title for job in jobs], stages)
+    where = f"config.stages.{stages[0].name}.train.batch_size"
+    over = mesh.size if len(jobs) == 1 else mesh.shape[DATA]
+    check_batch_size(stages[0].train.batch_size, over, where)
 
 
 def _steps(

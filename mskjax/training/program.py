@@ -50,10 +50,6 @@ class Program:
         variables = put_whole(variables, self.mesh)
         return state.replace(variables=variables, average=jax.tree.map(jnp.copy, variables))
 
-    def alike(self, other: "Program") -> bool:
-        """Whether both run the same compiled code, so that they may train together."""
-        return self._compiled is other._compiled
-
     def training_step(self, arguments: tuple[Any, ...], share: str | None = None) -> Any:
         """The compiled training step, n steps a dispatch; compiled and timed where it is new.
 

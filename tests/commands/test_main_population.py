@@ -1,0 +1,112 @@
+"""Seeds and recipes that train as one program, as a user types them."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from commands.command_line import study
+
+from mskjax import applied
+from mskjax.training.checkpoints import restore_variables
+
+pytestmark = pytest.mark.long
+
+# Few steps: rounding has no time to grow.
+FEW = {f"stages__{s}__train__{k}": v for s in ("regions", "grades")
+       for k, v in {"steps": 6, "warmup_steps": 1, "learning_rate": 1e-3}.items()}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def seeds(data_dir, main_here, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("population") / "run"
+    flags = ["--config.population.seeds=2", "--config.population.folds=all"]
+    assert main_here(*study(workdir, data_dir, *flags, **FEW)) == 0
+    return workdir
+
+
+def weights(folder):
+    return jax.tree.leaves(restore_variables(folder))
+
+
+def test_each_seed_is_a_run_of_its_own(seeds, data_dir, main_here, tmp_path, capsys):
+    alone = tmp_path / "alone"
+    again = [f"--config={seeds}/seed_1/config.json", f"--workdir={alone}"]
+    assert main_here(*again) == 0
+    for part in ("fold_0/regions", "fold_1/regions", "fold_0/grades", "fold_1/grades"):
+        for ours, theirs in zip(
+            weights(seeds / "seed_1" / part), weights(alone / part), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    capsys.readouterr()
+    together = [f"--config={seeds}/seed_1/config.json", f"--workdir={seeds}/seed_1"]
+    assert main_here(*together) == 0
+    assert "finished" in capsys.readouterr().out
+
+
+def test_seeds_differ_in_training_and_share_the_division(seeds):
+    first, second = (seeds / name for name in ("seed_0", "seed_1"))
+    assert (first / "splits.json").read_text() == (second / "splits.json").read_text()
+    pairs = zip(weights(first / "fold_0/regions"), weights(second / "fold_0/regions"), strict=True)
+    assert any(not np.allclose(a, b) for a, b in pairs)
+
+
+def test_the_report_pools_seeds_within_patients(seeds):
+    whole = json.loads((seeds / "report/report.json").read_text())
+    each = [json.loads((seeds / f"seed_{s}/report/report.json").read_text()) for s in (0, 1)]
+    assert whole["protocol"]["seeds"] == [0, 1]
+    name = whole["primary"]
+    values = [r["end_to_end"][name]["value"] for r in each]
+    figure = whole["end_to_end"][name]
+    assert figure["seeds"] == values
+    assert figure["value"] == pytest.approx(np.mean(values))
+    assert figure["n"] == each[0]["end_to_end"][name]["n"]
+    page = (seeds / "report/report.html").read_text()
+    assert "its interval holds patients and seeds" in page
+    rows = (seeds / "cases.csv").read_text().splitlines()
+    assert len(rows) - 1 == 2 * (len((seeds / "seed_0/cases.csv").read_text().splitlines()) - 1)
+
+
+def test_a_run_of_several_seeds_is_applied_with_all_of_them(seeds):
+    assert len(applied.load(seeds)) == 4
+    assert len(applied.load(seeds, folds=[0])) == 2
+
+
+def test_a_finished_population_says_so(seeds, data_dir, main_here, capsys):
+    flags = ["--config.population.seeds=2", "--config.population.folds=all"]
+    assert main_here(*study(seeds, data_dir, *flags, **FEW)) == 0
+    assert str(seeds / "report" / "report.html") in capsys.readouterr().out
+
+
+def test_a_seed_that_was_lost_is_trained_again_alone(seeds, data_dir, main_here, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(seeds, workdir)
+    shutil.rmtree(workdir / "seed_1" / "fold_0")
+    flags = ["--config.population.seeds=2", "--config.population.folds=all"]
+    assert main_here(*study(workdir, data_dir, *flags, **FEW)) == 0
+    for part in ("fold_0/regions", "fold_0/grades"):
+        found, before = (weights(d / "seed_1" / part) for d in (workdir, seeds))
+        for a, b in zip(found, before, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_members_train_together_and_one_that_fails_spoils_no_other(
+    data_dir, main_here, tmp_path, capsys
+):
+    experiment = tmp_path / "recipes.py"
+    experiment.write_text(
+        "from experiments import disc_degeneration\n"
+        "def get_config(variant='phantom'):\n"
+        "    config = disc_degeneration.get_config(variant)\n"
+        "    rate = lambda r: {'stages': {'regions': {'train': {'learning_rate': r}}}}\n"
+        "    config.population.members = {'slow': rate(1e-4), 'mad': rate(1e30)}\n"
+        "    return config\n"
+    )
+    workdir = tmp_path / "run"
+    _, *flags = study(workdir, data_dir, **FEW)
+    assert main_here(f"--config={experiment}", *flags) == 2
+    said = capsys.readouterr()
+    assert "member_mad fold_0 regions: loss or gradient was not finite at step" in said.err
+    assert (workdir / "member_slow/report/report.html").exists()
+    assert not (workdir / "member_mad/cases.csv").exists()

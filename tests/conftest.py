@@ -20,6 +20,8 @@ cache.mkdir(mode=0o700, exist_ok=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# Small cohorts are packaged sooner than workers start, and tests replace readers in this process.
+os.environ.setdefault("MSKJAX_WORKERS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import flax.linen.normalization  # noqa: E402

@@ -14,7 +14,7 @@ FOLDERS = ("mskjax", "tfds_builders", "experiments")
 LAYERS = (
     "errors roles",
     "config extensions preemption progress writers",
-    "tables",
+    "locks tables",
     "imaging",
     "tfds_builders",
     "data models",
@@ -22,7 +22,6 @@ LAYERS = (
     "cases baselines subgroups",
     "training",
     "evaluation",
-    "locks",
     "workdir",
     "stages reporting",
     "two_stage",

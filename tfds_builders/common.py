@@ -2,21 +2,15 @@
 
 A builder is a package of this folder whose module of the same name defines one `CohortBuilder`:
 its features, its graded structures and its configs.  A config names a `Source`, which knows one
-layout of raw files.  Packaging is one pass over the studies.  Every fault of the pass is collected
-and reported at once, the audit is written beside the records, and TFDS renames the complete folder
-to its final name, so nothing half-written ever lies there.
+layout of raw files.  Packaging (`packing`) reads every study once.  All faults are collected and
+reported at once, the audit is written beside the records, and the complete folder is renamed to its
+final name (`unfinished`), so nothing half-written ever lies there.
 """
 
 import abc
-import contextlib
 import dataclasses
-import errno
-import functools
 import json
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,15 +20,11 @@ import tensorflow_datasets as tfds
 
 from mskjax.config import parse
 from mskjax.errors import UserError
+from tfds_builders import unfinished
 from tfds_builders.images import Images
-from tfds_builders.outlines import OUTLINES
-from tfds_builders.packing import STUDIES_PER_SHARD, Packing
+from tfds_builders.packing import AUDIT
 from tfds_builders.raw import Example, NoOptions, Source, folder_of
 from tfds_builders.raw_files import RawFiles, Stamp, raw_files
-
-SPLIT = "studies"  # the one TFDS split: folds are made later, by patient
-AUDIT = "audit.json"
-RAW = "raw.json"  # beside the audit: `RawFiles`
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -114,9 +104,9 @@ def volume_feature(dtype: type) -> tfds.features.Tensor:
 class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Base of all cohort builders: one example is one study of one patient on its native grid.
 
-    `ShardBasedBuilder` and not `GeneratorBasedBuilder`: the latter sorts examples through
-    temporary files that need TensorFlow as soon as a cohort is larger than 1 GB.  Here examples
-    lie in the order of their study ids, and two builds give the same bytes.
+    TFDS reads what is packaged; it does not package: that is one process, starts from zero, and for
+    more than 1 GB needs TensorFlow.  Examples lie in the order of their study ids, and two builds
+    give the same bytes, whoever packaged which shard.
 
     Args:
       options: fields of the config's options to change.
@@ -236,32 +226,29 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
             self._raw = raw_files(source, source.studies(), self.manual_dir, known)
         return self._raw
 
-    def package(self) -> Mapping[str, Any]:
-        """Packages the cohort unless it is there, and returns its audit.
+    def arguments(self) -> Mapping[str, Any]:
+        """What makes a builder that reads the same, in another process."""
+        return {
+            "options": _fields(self.options),
+            "manual_dir": None if self.manual_dir is None else str(self.manual_dir.absolute()),
+            "config": self.base_config,
+            "data_dir": str(self.data_dir_root),
+        }
+
+    def package(self, place: Path | None = None) -> Mapping[str, Any]:
+        """Packages the cohort, or what of it is not packaged yet, and returns its audit.
+
+        Args:
+          place: the folder of the package; what lies there is replaced once the new package is
+            complete.  None: the builder's own, where nothing lies yet.
 
         Raises:
           BadCases: raw files are wrong; every one of them is listed.
           UserError: there is nothing to package, or no space or right to write.
         """
-        there = next(p for p in self.data_path.parents if p.exists())
-        try:
-            with tempfile.TemporaryDirectory() as unused:  # TFDS insists on a download folder
-                self.download_and_prepare(file_format="array_record", download_dir=unused)
-        except BaseException as error:
-            if isinstance(error, OSError) and self.data_path.exists():
-                return self.audit()  # another process packaged the same cohort meanwhile
-            self._remove_leftovers(there)
-            if reason := _unwritable(error):
-                raise UserError(
-                    f"{self.data_dir} cannot be written ({reason}); free space or give another"
-                    " data_dir.  Nothing half-written was left there."
-                ) from error
-            raise
-        return self.audit()
-
-    def audit(self) -> Mapping[str, Any]:
-        """The audit that was stored when the cohort was packaged."""
-        return json.loads((self.data_path / AUDIT).read_text())
+        folder = place or Path(self.data_path)
+        unfinished.package(self, folder, replace=place is not None)
+        return json.loads((folder / AUDIT).read_text())
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
@@ -275,56 +262,8 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
         )
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list]:
-        del dl_manager  # nothing is downloaded
-        self._packing = Packing(self)
-        count = len(self._packing.studies)
-        return {
-            SPLIT: [
-                functools.partial(self._packing.examples, start)
-                for start in range(0, count, STUDIES_PER_SHARD)
-            ]
-        }
-
-    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        super()._download_and_prepare(dl_manager, download_config)
-        text = json.dumps(self._packing.audit(), indent=2) + "\n"
-        (self.data_path / AUDIT).write_text(text)  # TFDS's temporary folder, renamed afterwards
-        (self.data_path / RAW).write_text(self._packing.raw.to_json())
-        (self.data_path / OUTLINES).write_text("".join(f"{o}\n" for o in self._packing.outlines))
-
-    def _remove_leftovers(self, there: Path) -> None:
-        """TFDS removes what it wrote; the folders above it and its note on configs stay.
-
-        Args:
-          there: the innermost folder that was there before.
-        """
-        config_folder, name_folder = Path(self.data_path.parent), Path(self.data_path.parent.parent)
-        with contextlib.suppress(OSError):  # not empty: another version lies there
-            config_folder.rmdir()
-        if name_folder.is_dir() and [p.name for p in name_folder.iterdir()] == [".config"]:
-            shutil.rmtree(name_folder)
-        with contextlib.suppress(OSError):  # not empty: another cohort lies there
-            for folder in (name_folder, *name_folder.parents):
-                if folder == Path(there):
-                    break
-                if folder.exists():
-                    folder.rmdir()
-
-    def _log_download_bytes(self) -> None:
-        """TFDS would announce a download of unknown size."""
-
-    _log_download_done = _log_download_bytes
+        raise NotImplementedError("cohorts are packaged by `package`, not by TFDS")
 
 
 def _fields(options: Any) -> dict[str, Any]:
     return {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-
-
-def _unwritable(error: BaseException) -> str:
-    """Why the disk refused, or empty; ArrayRecord reports a full disk as a RuntimeError."""
-    if not isinstance(error, OSError | RuntimeError):
-        return ""
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM):
-        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
-            return os.strerror(number)
-    return ""

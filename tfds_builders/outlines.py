@@ -75,7 +75,7 @@ class Outlines(Sequence):
     def __getitem__(self, i: Any) -> Any:
         if not -len(self) <= i < len(self):
             raise IndexError(f"outline {i} of {len(self)}")
-        return _restored(self._features, json.loads(self._lines[i]))
+        return outline_of(self._features, self._lines[i])
 
 
 def line(features: tfds.features.FeaturesDict, example: Mapping[str, Any]) -> str:
@@ -95,10 +95,15 @@ def line(features: tfds.features.FeaturesDict, example: Mapping[str, Any]) -> st
     outline = decode(rest, rest.deserialize_example_np(stored))
     for name in volumes:
         outline[name] = {
-            "shape": example[name].shape,
+            "shape": np.shape(example[name]),
             "dtype": np.dtype(features[name].np_dtype).name,
         }
     return json.dumps(outline, default=lambda array: array.tolist(), sort_keys=True)
+
+
+def outline_of(features: tfds.features.FeaturesDict, text: str | bytes) -> dict[str, Any]:
+    """What `line` wrote."""
+    return _restored(features, json.loads(text))
 
 
 def is_volume(feature: Any) -> bool:

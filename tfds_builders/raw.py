@@ -4,7 +4,7 @@ import abc
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from mskjax.errors import FileNote, UserError
 
 Example = dict[str, Any]
 
+_LISTS = ("excluded", "restricted", "bad", "notes")
 _SEEDS_APART = 1_000_000  # patients a phantom cohort may have before it meets the next seed's
 
 
@@ -109,6 +110,42 @@ class Ledger:
             else:
                 warnings.warn_explicit(message, warning.category, warning.filename, warning.lineno)
 
+    @contextlib.contextmanager
+    def apart(self) -> Iterator["Ledger"]:
+        """A ledger that has, when the block ends, what the block would have added to this one."""
+        own, other = self.file_notes, Ledger()
+        starts = {name: len(getattr(self, name)) for name in _LISTS}
+        self.file_notes = other.file_notes
+        try:
+            yield other
+        finally:
+            self.file_notes = own
+            for name, start in starts.items():
+                entries = getattr(self, name)
+                getattr(other, name).extend(entries[start:])
+                del entries[start:]
+
+    def add(self, other: "Ledger") -> None:
+        """Appends what another ledger has."""
+        for name in _LISTS:
+            getattr(self, name).extend(getattr(other, name))
+        for what, files in other.file_notes.items():
+            self.file_notes.setdefault(what, {}).update(files)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads back."""
+        return {name: getattr(self, name) for name in (*_LISTS, "file_notes")}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Ledger":
+        """What `to_json` wrote; pairs are tuples again."""
+        ledger = cls()
+        for name in ("excluded", "restricted", "bad"):
+            getattr(ledger, name).extend((who, why) for who, why in content[name])
+        ledger.notes += content["notes"]
+        ledger.file_notes |= content["file_notes"]
+        return ledger
+
 
 class Source(abc.ABC):
     """One layout of raw files.
@@ -130,9 +167,21 @@ class Source(abc.ABC):
     def read(self, study: RawStudy) -> Example:
         """One example, with every feature of the builder.
 
+        Several processes read, so what one learns another does not know: what is true of all
+        studies together is for `remarks`.
+
         Raises:
           UserError: the study's files are wrong.
         """
+
+    def remarks(self, outlines: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Notes on the studies as a whole.
+
+        Args:
+          outlines: of every study that is packaged (`tfds_builders.outlines`).
+        """
+        del outlines
+        return []
 
 
 class GeneratedSource(Source):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,11 +78,11 @@ def raw_files(
     if root is None:
         return RawFiles("", {})
     paths = {*source.tables, *(f for study in studies for p in study.files for f in parts(p))}
-    stamps = {}
-    for path in sorted(p for p in paths if p.is_file()):
-        name = Path(os.path.relpath(path, root)).as_posix()
-        stamps[name] = _stamp(path, known.get(name))
-    return RawFiles(str(root.resolve()), stamps)
+    files = sorted(p for p in paths if p.is_file())
+    names = [Path(os.path.relpath(path, root)).as_posix() for path in files]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing leaves the interpreter alone
+        stamps = pool.map(_stamp, files, map(known.get, names))
+        return RawFiles(str(root.resolve()), dict(zip(names, stamps, strict=True)))
 
 
 def parts(path: Path) -> list[Path]:

@@ -21,9 +21,11 @@ import tfds_builders
 from mskjax import extensions
 from mskjax.data import packages
 from mskjax.errors import UserError
-from tfds_builders.common import AUDIT, SPLIT, CohortBuilder
+from tfds_builders.common import CohortBuilder
 from tfds_builders.outlines import OUTLINES, Outlines
+from tfds_builders.packing import AUDIT
 from tfds_builders.records import decode
+from tfds_builders.shards import SPLIT
 
 Study = Mapping[str, Any]
 Relabelled = Callable[[Study, Study], Study]

@@ -5,18 +5,18 @@ The first package of a config lies in ``data_dir/NAME/CONFIG/VERSION``, others b
 names: options and the hash of the raw files.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mskjax.errors import UserError
-from tfds_builders.common import AUDIT, RAW, CohortBuilder
+from tfds_builders.common import CohortBuilder
+from tfds_builders.packing import AUDIT, PARTIAL, RAW
 from tfds_builders.raw_files import RawFiles, Stamp, changes
 
 _NAMED = 10  # changed files in a message
@@ -63,12 +63,16 @@ def provide(builder: CohortBuilder, again: bool) -> Path:
     known: dict[str, Stamp] = {}
     for package in fitting:
         known |= package.raw.stamps
+    known |= _stamps_of_unfinished(builder)
     raw = builder.raw_files(known)
     same = [p for p in fitting if p.raw.digest == raw.digest]
     ours = same or [p for p in fitting if p.raw.folder == raw.folder]
     damaged = [p for p in every if p.is_damaged]
     if again:
-        return _replace(builder, next(iter(ours or damaged), None), every, raw)
+        if old := next(iter(ours or damaged), None):
+            builder.package(old.folder)
+            return old.folder
+        return _make(builder, every, raw)
     if same:
         _remember(same[0], raw)
         return same[0].folder
@@ -148,22 +152,14 @@ def _make(builder: CohortBuilder, every: Sequence[Package], raw: RawFiles) -> Pa
     return Path(builder.data_path)
 
 
-def _replace(
-    builder: CohortBuilder, old: Package | None, every: Sequence[Package], raw: RawFiles
-) -> Path:
-    """Packages anew in a folder of its own, then puts that in the place of the old package."""
-    if old is None:
-        return _make(builder, every, raw)
-    above = Path(builder.data_dir_root)
-    with tempfile.TemporaryDirectory(prefix=".again-", dir=above) as folder:
-        fresh = builder.elsewhere(data_dir=folder)
-        fresh.package()
-        before = Path(folder) / "before"
-        # Two renames: the place is empty for a moment only, and never holds half a package.
-        os.replace(old.folder, before)
-        os.replace(fresh.data_path, old.folder)
-        shutil.rmtree(before, ignore_errors=True)
-    return old.folder
+def _stamps_of_unfinished(builder: CohortBuilder) -> dict[str, Stamp]:
+    """Of raw files that were hashed for a package that is not complete."""
+    found: dict[str, Stamp] = {}
+    pattern = f"{builder.base_config}*/*{PARTIAL}*/package/{RAW}"
+    for path in Path(builder.data_path.parent.parent).glob(pattern):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found |= RawFiles.from_json(path.read_text()).stamps
+    return found
 
 
 def _remember(package: Package, raw: RawFiles) -> None:

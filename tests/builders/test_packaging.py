@@ -12,8 +12,9 @@ from mskjax.data.cohorts import prepare_cohort
 from mskjax.errors import BadCases, UserError, note
 from tfds_builders import raw_files
 from tfds_builders.disc_degeneration.sources import PhantomSource
-from tfds_builders.packing import STUDIES_PER_SHARD, update_digest
+from tfds_builders.fingerprint import update_digest
 from tfds_builders.raw import RawStudy
+from tfds_builders.shards import STUDIES_PER_SHARD
 
 PHANTOM = ("disc_degeneration", "phantom")
 T2SPACE = ("disc_degeneration", "spider_t2space")
@@ -106,21 +107,6 @@ def test_full_disk_is_said_and_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
-
-
-def test_two_processes_packaging_at_once_agree(tmp_path, reading):
-    first = True
-
-    def read(source, study, real):
-        nonlocal first
-        if first:  # the other process begins later and ends sooner
-            first = False
-            prepare_cohort(*PHANTOM, tmp_path, patients=2)
-        return real(source, study)
-
-    reading(read)
-    cohort = prepare_cohort(*PHANTOM, tmp_path, patients=2)
-    assert len(cohort.studies) == 2
 
 
 def test_a_failed_config_leaves_the_packaged_one_alone(tmp_path):

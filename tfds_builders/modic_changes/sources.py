@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -92,12 +93,7 @@ def places_of_levels(levels: np.ndarray) -> dict[int, Place]:
 
 
 class ModicSource(Source):
-    """A source that counts the Modic types it reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._cases: Counter[tuple[int, int]] = Counter()  # (level, type)
-        self._counted: list[str] = []
+    """A source of boxed and graded discs; the Modic types are counted."""
 
     def example(
         self, study: RawStudy, part: Example, discs: Sequence[Disc], who: Metadata
@@ -120,7 +116,6 @@ class ModicSource(Source):
                 check_place(disc.place, part["t2"].shape, "T2")
         check_order(discs)
         rows = [disc.row() for disc in sorted(discs, key=lambda d: d.level)]
-        self._count(discs)
         return {
             **shared_part(study, who),
             **part,
@@ -149,17 +144,13 @@ class ModicSource(Source):
             )
         return [Disc(level, place, grades.get(level, {})) for level, place in places.items()]
 
-    def _count(self, discs: Iterable[Disc]) -> None:
-        """Keeps the notes on Modic types up to date; the last study makes them complete."""
-        self._cases.update(
-            (disc.level, disc.grades["modic"])
-            for disc in discs
-            if disc.grades.get("modic", MISSING) != MISSING
-        )
-        for note in self._counted:
-            self.ledger.notes.remove(note)
-        self._counted = _type_notes(self._cases)
-        self.ledger.notes += self._counted
+    def remarks(self, outlines: Iterable[Mapping[str, Any]]) -> list[str]:
+        """How many discs there are of each Modic type."""
+        cases: Counter[tuple[int, int]] = Counter()  # (level, type)
+        for outline in outlines:
+            table = outline["boxes"]
+            cases.update(zip(table["level"].tolist(), table["modic"].tolist(), strict=True))
+        return _type_notes({case: n for case, n in cases.items() if case[1] != MISSING})
 
 
 def _type_notes(cases: Mapping[tuple[int, int], int]) -> list[str]:

@@ -8,6 +8,12 @@ from typing import Any
 
 from mskjax import commands
 
+_EPILOG = (
+    "All cores package; MSKJAX_WORKERS=N in the environment says how many, each needs memory for one"
+    " study.  What was stopped goes on with the same command, and so do commands on other machines"
+    " that share the folders.  docs/inputs.md says more."
+)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the flags and packages the cohort; returns the exit code."""
@@ -15,7 +21,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _prepare(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser("mskjax.prepare", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        "mskjax.prepare", description=__doc__, epilog=_EPILOG, allow_abbrev=False
+    )
     parser.add_argument("--cohort", required=True, metavar="NAME[/CONFIG]")
     parser.add_argument("--manual_dir", metavar="RAW", help="folder of the raw files")
     parser.add_argument("--data_dir", required=True, metavar="DATA", help="packaged cohorts")

@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 import mskjax
 from mskjax.errors import BadCases, UserError
 from mskjax.progress import Progress, say
-from tfds_builders import audit, crew, shards
+from tfds_builders import audit, beam, crew, shards
 from tfds_builders.claims import Claims
 from tfds_builders.fingerprint import Trace, fingerprint
 from tfds_builders.outlines import OUTLINES, outline_of
@@ -107,61 +107,35 @@ class Packing:
         return True
 
     def _run_shards(self, layout: Layout, claims: Claims) -> None:
-        accounts = {s: a for s in range(layout.shards) if (a := layout.account(s))}
-        bad = bool(self._source.ledger.bad) or any(a.is_bad for a in accounts.values())
-        left = [s for s in range(layout.shards) if s not in accounts]
-        done = sum(map(layout.size, accounts))
-        del accounts
-        if done:
+        left, bad = [], bool(self._source.ledger.bad)
+        for shard in range(layout.shards):
+            if account := layout.account(shard):
+                bad = bad or account.is_bad
+            else:
+                left.append(shard)
+        if done := layout.studies - sum(map(layout.size, left)):
             say(f"packaging {self._name}: {done} of {layout.studies} studies are there already")
+        if beam.options():
+            beam.package(self._spec(layout), left, bad, claims)
+            return
         progress = Progress(f"packaging {self._name}", layout.studies, done)
-
-        def tell(study: str) -> None:
-            claims.touch()
-            if not study:
-                progress.advance()
-
-        running: set[int] = set()
-        with self._crew(layout, len(left)) as hands:
-            while left:
-                for shard in [s for s in left if s not in running]:
-                    if not hands.idle:
-                        break
-                    if not claims.take(f"{shard:05d}"):
-                        continue
-                    if layout.account(shard) is None:
-                        hands.give(shard, bad)
-                        running.add(shard)
-                    else:  # another process was faster
-                        left.remove(shard)
-                        claims.release(f"{shard:05d}")
-                        for _ in range(layout.size(shard)):
-                            progress.advance()
-                claims.touch()
-                if not running:
-                    if left:
-                        time.sleep(_WAIT_S)
-                elif news := hands.hear(tell):
-                    shard, is_bad = news
-                    bad = bad or is_bad
-                    running.remove(shard)
-                    left.remove(shard)
-                    claims.release(f"{shard:05d}")
+        count = min(crew.workers(), len(left))
+        hands = (
+            crew.Crew(self._spec(layout), count) if count > 1 else crew.Alone(self._packer, layout)
+        )
+        with hands:
+            _share_out(hands, layout, claims, left, bad, progress)
         progress.close()
 
-    def _crew(self, layout: Layout, shards_left: int) -> crew.Crew | crew.Alone:
-        count = min(crew.workers(), shards_left)
-        if count < 2:
-            return crew.Alone(self._packer, layout)
+    def _spec(self, layout: Layout) -> crew.Spec:
         cls = type(self._builder)
-        spec = crew.Spec(
+        return crew.Spec(
             cls.__module__,
             cls.__qualname__,
             self._builder.arguments(),
             layout,
             [study.study_id for study in self._studies],
         )
-        return crew.Crew(spec, count)
 
     def _add_up(self, layout: Layout) -> None:
         """The accounts of all studies, in order; nothing of it is kept but the sums."""
@@ -214,6 +188,51 @@ class Packing:
             f"{self._builder.manual_dir} holds no study that can be packaged"
             f" ({excluded or 'none was found'}); check manual_dir and the config's options."
         )
+
+
+def _share_out(
+    hands: crew.Crew | crew.Alone,
+    layout: Layout,
+    claims: Claims,
+    left: list[int],
+    bad: bool,
+    progress: Progress,
+) -> None:
+    """Has all shards of `left` packaged, by these hands or by other processes."""
+
+    def tell(study: str) -> None:
+        claims.touch()
+        if not study:
+            progress.advance()
+
+    def is_free(shard: int) -> bool:
+        """Whether this process takes it; where another one was faster, it is left no longer."""
+        if shard in running or not hands.idle or not claims.take(f"{shard:05d}"):
+            return False
+        if layout.account(shard) is None:
+            return True
+        finish(shard)
+        for _ in range(layout.size(shard)):
+            progress.advance()
+        return False
+
+    def finish(shard: int) -> None:
+        left.remove(shard)
+        claims.release(f"{shard:05d}")
+
+    running: set[int] = set()
+    while left:
+        for shard in filter(is_free, tuple(left)):
+            hands.give(shard, bad)
+            running.add(shard)
+        claims.touch()
+        if not running and left:
+            time.sleep(_WAIT_S)
+        elif running and (news := hands.hear(tell)):
+            shard, is_bad = news
+            bad = bad or is_bad
+            running.remove(shard)
+            finish(shard)
 
 
 def _entries(layout: Layout) -> Iterator[tuple[int, int, Entry]]:

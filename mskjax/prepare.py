@@ -9,9 +9,9 @@ from typing import Any
 from mskjax import commands
 
 _EPILOG = (
-    "All cores package; MSKJAX_WORKERS=N in the environment says how many, each needs memory for one"
-    " study.  What was stopped goes on with the same command, and so do commands on other machines"
-    " that share the folders.  docs/inputs.md says more."
+    "All cores package; MSKJAX_WORKERS=N in the environment says how many, each needs memory for"
+    " one study.  What was stopped goes on with the same command, and so does the same command on"
+    " other machines that share the folders.  docs/inputs.md says more."
 )
 
 

@@ -50,13 +50,17 @@ def package(builder: Builder, place: Path, replace: bool) -> None:
     try:
         _package(job, layout, place, replace, builder)
     except BaseException as error:
-        if isinstance(error, OSError) and place.exists() and not layout.folder.exists():
-            return  # another process packaged the same cohort meanwhile
+        gone = not layout.folder.exists()
+        if isinstance(error, OSError) and place.exists() and (gone or not replace):
+            shutil.rmtree(layout.folder, ignore_errors=True)
+            return  # another process was faster, with the same cohort or another one
         if not _is_worth_keeping(error, layout):
             shutil.rmtree(layout.folder, ignore_errors=True)
             for folder in missing:
                 with contextlib.suppress(OSError):  # another cohort lies there
                     folder.rmdir()
+        if isinstance(error, FileNotFoundError) and gone:
+            raise _left_alone(layout) from error
         if reason := _unwritable(error):
             raise UserError(_about_disk(builder, layout, reason)) from error
         raise
@@ -71,6 +75,8 @@ def _package(job: Packing, layout: Layout, place: Path, replace: bool, builder: 
         layout.clear()
         if job.run(layout, claims):
             _publish(layout, place, replace, builder)
+        elif not place.exists():
+            raise _left_alone(layout)
     finally:
         claims.release_all()
 
@@ -100,6 +106,13 @@ def _remove_abandoned(layout: Layout, place: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
     if place.exists():
         shutil.rmtree(place.with_name(place.name + _BEFORE), ignore_errors=True)
+
+
+def _left_alone(layout: Layout) -> UserError:
+    return UserError(
+        f"another process that packaged the same cohort removed {layout.folder}, as it does when a"
+        " study is wrong; run the same command again to see what is."
+    )
 
 
 def _is_worth_keeping(error: BaseException, layout: Layout) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -266,6 +267,39 @@ def test_workers_find_what_one_process_finds(tmp_path, monkeypatch, own_raw):
         assert not (data / "bad").exists()
     assert faults[0] == faults[1]
     assert [line.split(":")[0].strip() for line in faults[0].splitlines()[1:]] == ["b", "i"]
+
+
+def between(monkeypatch, action):
+    """Does something once, before a study is read."""
+    real, done = PhantomSource.read, []
+
+    def patched(self, study):
+        if not done:
+            done.append(True)
+            action()
+        return real(self, study)
+
+    monkeypatch.setattr(PhantomSource, "read", patched)
+
+
+def test_another_process_may_be_faster_with_other_options(tmp_path, monkeypatch, alone):
+    between(monkeypatch, lambda: prepare_cohort(*PHANTOM, tmp_path, patients=3))
+    with pytest.raises(UserError, match="another process packaged other raw files or options"):
+        prepare_cohort(*PHANTOM, tmp_path, patients=2)
+    assert not list(tmp_path.rglob("*partial*"))
+    for patients in (2, 3):
+        assert len(prepare_cohort(*PHANTOM, tmp_path, patients=patients).studies) == patients
+
+
+def test_another_process_may_find_that_a_study_is_wrong(tmp_path, monkeypatch, alone):
+    def remove():
+        (folder,) = tmp_path.rglob("*partial*")
+        shutil.rmtree(folder)
+
+    between(monkeypatch, remove)
+    with pytest.raises(UserError, match="run the same command again to see what is"):
+        prepare_cohort(*PHANTOM, tmp_path, patients=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_number_of_workers_is_said(tmp_path, monkeypatch):

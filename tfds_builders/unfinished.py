@@ -1,8 +1,8 @@
 """From an unfinished package to a complete one under its final name, whatever comes between.
 
 What is not complete lies beside the place of the package, in ``VERSION.partial-<key>``.  Whatever
-ends the process leaves its finished shards there for the next one; only where the raw files are
-wrong, or a reader has a defect, the folder is removed, for what is mended changes the key.
+ends the process leaves its finished shards there for the next one.  Only where the raw files are
+wrong the folder is removed, for the key changes with what is mended.
 """
 
 import contextlib
@@ -116,9 +116,9 @@ def _left_alone(layout: Layout) -> UserError:
 
 
 def _is_worth_keeping(error: BaseException, layout: Layout) -> bool:
-    if isinstance(error, Preempted | KeyboardInterrupt | Unfinished):
-        return True
-    return bool(_unwritable(error)) and _finished(layout) > 0
+    if isinstance(error, UserError) and not isinstance(error, Unfinished):
+        return False  # what is mended has another key
+    return isinstance(error, Preempted | KeyboardInterrupt) or _finished(layout) > 0
 
 
 def _finished(layout: Layout) -> int:

@@ -167,7 +167,9 @@ def stop_at(monkeypatch, source, name, error):
     return read
 
 
-@pytest.mark.parametrize("error", [Preempted("stopped"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [Preempted("stopped"), KeyboardInterrupt(), OSError(5, "I/O"), MemoryError()]
+)
 def test_only_what_is_not_finished_is_read(tmp_path, monkeypatch, alone, error):
     read = stop_at(monkeypatch, PhantomSource, "phantom0002_t2", error)
     with pytest.raises(type(error)):

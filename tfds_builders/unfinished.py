@@ -78,6 +78,8 @@ def _package(job: Packing, layout: Layout, place: Path, replace: bool, builder: 
         elif not place.exists():
             raise _left_alone(layout)
     finally:
+        with contextlib.suppress(OSError):
+            layout.clear()  # of workers that were ended
         claims.release_all()
 
 

@@ -21,12 +21,12 @@ from tfds_builders.disc_degeneration.sources_cohort import CohortSource
 
 PHANTOM = ("disc_degeneration", "phantom")
 OWN = ("disc_degeneration", "cohort")
-PATIENTS = 2 * shards.STUDIES_PER_SHARD + 4
+PATIENTS = 3 * shards.STUDIES_PER_SHARD + 4
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(data, workers=2):
-    """Packages three shards, as typed."""
+    """Packages four shards, as typed."""
     return subprocess.Popen(
         [sys.executable, "-m", "mskjax.prepare", "--cohort=disc_degeneration/phantom",
          f"--data_dir={data}", f"--option=patients={PATIENTS}"],
@@ -103,6 +103,9 @@ def test_what_is_finished_survives_a_signal(tmp_path, undisturbed, number):
     assert code == (75 if number == signal.SIGTERM else -number), err
     assert "Traceback" not in err
     assert not list(tmp_path.rglob("audit.json"))
+    if number == signal.SIGTERM:
+        assert not list(tmp_path.rglob("tmp/*"))
+        assert not list(tmp_path.rglob("claims/*"))
     check_resumed(tmp_path, undisturbed)
 
 

@@ -23,6 +23,7 @@ from mskjax.errors import UserError
 from tfds_builders.shards import Builder, Layout, Packer, Unfinished
 
 VARIABLE = "MSKJAX_WORKERS"
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of all cores, in a period
 _WAIT_S = 1.0
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _THREADS_OF_ITK = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
@@ -36,11 +37,21 @@ def workers() -> int:
     """
     text = os.environ.get(VARIABLE, "")
     if not text:
-        has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
-        return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+        return _cores()
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"{VARIABLE} is {text!r}; it must be a whole number from 1 on.")
     return int(text)
+
+
+def _cores() -> int:
+    """Cores that this process may use; a container may have fewer than its machine."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    try:
+        quota, period = map(int, _QUOTA.read_text().split())
+    except (OSError, ValueError):  # another system, or "max"
+        return cores
+    return max(min(cores, quota // period), 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from builders import mini_spine as mini
 
 from mskjax.data.cohorts import prepare_cohort
 from mskjax.errors import BadCases, Preempted, UserError
-from tfds_builders import shards
+from tfds_builders import crew, shards
 from tfds_builders.disc_degeneration.sources import PhantomSource
 from tfds_builders.disc_degeneration.sources_cohort import CohortSource
 
@@ -312,6 +312,17 @@ def test_a_wrong_number_of_workers_is_said(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="MSKJAX_WORKERS is '0'; it must be a whole number from 1"):
         prepare_cohort(*PHANTOM, tmp_path, patients=1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("200000 100000", 2), ("50000 100000", 1), ("max 100000", 8), ("", 8)]
+)
+def test_a_container_has_the_cores_of_its_quota(tmp_path, monkeypatch, quota, cores):
+    monkeypatch.delenv("MSKJAX_WORKERS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(crew, "_QUOTA", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert crew.workers() == cores
 
 
 def test_what_a_dead_process_began_of_other_options_is_removed(tmp_path, monkeypatch, alone):

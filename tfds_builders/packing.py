@@ -221,12 +221,17 @@ def _share_out(
         claims.release(f"{shard:05d}")
 
     running: set[int] = set()
+    is_said = False
     while left:
         for shard in filter(is_free, tuple(left)):
             hands.give(shard, bad)
             running.add(shard)
         claims.touch()
         if not running and left:
+            if not is_said:
+                holder = claims.holder(f"{left[0]:05d}") or "another process"
+                say(f"waiting for {len(left)} shards that {holder} packages, or until it is silent")
+                is_said = True
             time.sleep(_WAIT_S)
         elif running and (news := hands.hear(tell)):
             shard, is_bad = news

@@ -15,7 +15,7 @@ from builders import mini_spine as mini
 
 from mskjax.data.cohorts import prepare_cohort
 from mskjax.errors import BadCases, Preempted, UserError
-from tfds_builders import crew, shards
+from tfds_builders import claims, crew, shards
 from tfds_builders.disc_degeneration.sources import PhantomSource
 from tfds_builders.disc_degeneration.sources_cohort import CohortSource
 
@@ -199,6 +199,18 @@ def test_packaging_again_goes_on_as_well_and_keeps_the_old_package_until_then(
     assert read == ["phantom0002_t2"]
     (folder,) = (tmp_path / "disc_degeneration" / "phantom").iterdir()
     assert folder.name == "1.2.0"
+
+
+def test_shards_of_a_process_that_falls_silent_are_taken_over(tmp_path, monkeypatch, alone, capsys):
+    stop_at(monkeypatch, PhantomSource, "phantom0001_t2", Preempted("stopped"))
+    with pytest.raises(Preempted):
+        prepare_cohort(*PHANTOM, tmp_path, patients=2)
+    (left,) = tmp_path.rglob("*partial*")
+    claim = {"host": "far", "pid": 1, "started": 0.0}
+    (left / "claims" / "00001").write_text(json.dumps(claim))
+    monkeypatch.setattr(claims, "STALE_S", 0.5)
+    assert len(prepare_cohort(*PHANTOM, tmp_path, patients=2).studies) == 2
+    assert "waiting for 1 shards that process 1 on far" in capsys.readouterr().out
 
 
 def test_work_on_raw_files_that_were_changed_is_thrown_away(tmp_path, monkeypatch, own_raw, alone):

@@ -55,7 +55,7 @@ def _view(sweep: Sweep, content: Mapping[str, Any]) -> dict[str, Any]:
             trials, figure, sweep.config.direction == "maximize", phantom=phantom
         ),
         "slices": figures.slices(
-            order + _pruned(trials), sweep.parameters, figure, phantom=phantom
+            [t for t in trials if t.state != "failed"], sweep.parameters, figure, phantom=phantom
         ),
     }
     if content["importance"]:

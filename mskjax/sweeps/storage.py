@@ -117,12 +117,11 @@ class Storage:
         return url
 
     def _data_base(self, url: sqlalchemy.engine.URL) -> optuna.storages.BaseStorage:
-        # A connection that a restart of the server has closed is replaced before it is used.
-        settings: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 4}
-        if url.get_backend_name() == "postgresql":
-            settings["connect_args"] = {"connect_timeout": 10}
-        if url.get_backend_name() == "sqlite":
-            settings = {"connect_args": {"timeout": 30}}
+        # A connection for each call: hundreds of workers that train hold none, and none is left
+        # over from before a restart of the server.
+        settings: dict[str, Any] = {"poolclass": sqlalchemy.pool.NullPool}
+        waits = {"postgresql": {"connect_timeout": 10}, "sqlite": {"timeout": 30}}
+        settings["connect_args"] = waits.get(url.get_backend_name(), {})
         return optuna.storages.RDBStorage(
             url.render_as_string(hide_password=False), engine_kwargs=settings
         )

@@ -132,14 +132,12 @@ class PopulationConfig:
     """
 
     seeds: int = 1
-    folds: str = "one"
+    folds: typing.Literal["one", "all"] = "one"
     members: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    share: str | None = None
+    share: typing.Literal["unrolled", "vmapped", "mapped"] | None = None
 
     def __post_init__(self) -> None:
         _positive(self, "config.population", "seeds")
-        _one_of(self.folds, ("one", "all"), "config.population.folds")
-        _one_of(self.share, (None, "unrolled", "vmapped", "mapped"), "config.population.share")
 
 
 @dataclasses.dataclass(frozen=True)

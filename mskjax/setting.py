@@ -12,7 +12,7 @@ from mskjax import preemption, systems
 from mskjax.config import StudyConfig
 from mskjax.data import splits
 from mskjax.data.cohorts import Cohort
-from mskjax.data.examples import FOLDER, Prepared, key_of, prepare
+from mskjax.data.examples import FOLDER, Cutting, Prepared, key_of, prepare
 from mskjax.training.mesh import data_mesh
 from mskjax.training.stage import Stage, Study
 from mskjax.two_stage.system import System
@@ -96,6 +96,4 @@ class Setting:
             shuffled=self.config.seed if shuffled else None,
         )
         patients = [patient for patient, _ in self.cohort.index]
-        return prepare(
-            stage.name, key, lambda i: cutting.training_examples(studies[i]), patients, folders
-        )
+        return prepare(stage.name, key, Cutting(cutting, studies), patients, folders)

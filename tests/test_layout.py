@@ -10,6 +10,7 @@ PACKAGES = sorted(p.parent.name for p in (TESTS.parent / "mskjax").glob("*/__ini
 # Modules that are tested through another one, whose tests a file of their own would repeat.
 THROUGH = {
     "data/packages": "builders/test_packaging",  # what is packaged once, again, or beside
+    "data/helpers": "data/test_shards",  # processes that cut shards
     "imaging/dicom_decode": "imaging/test_dicom_pixels",
     "imaging/dicom_fields": "imaging/test_dicom",
     "imaging/dicom_file": "imaging/test_dicom_folder",

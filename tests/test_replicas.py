@@ -4,7 +4,7 @@ import json
 import pytest
 
 from mskjax import replicas
-from mskjax.config import DataConfig, PopulationConfig, StudyConfig, to_json
+from mskjax.config import DataConfig, PopulationConfig, StudyConfig, parse, to_json
 from mskjax.errors import UserError
 
 STAGES = {"regions": {"spacing_mm": 1.0, "train": {"learning_rate": 1e-3, "steps": 10}}}
@@ -103,4 +103,4 @@ def test_names_that_are_no_folders_are_refused(tmp_path, name):
 )
 def test_wrong_populations_are_refused(population, sentence):
     with pytest.raises(UserError, match=sentence):
-        PopulationConfig(**population)
+        parse(PopulationConfig, population, "config.population")

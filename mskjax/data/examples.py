@@ -114,6 +114,23 @@ class Prepared:
         return chosen
 
 
+@dataclasses.dataclass(frozen=True)
+class Cutting:
+    """Cuts the studies of a cohort for a stage; can be pickled.
+
+    Attributes:
+      stage: see `training.stage.Stage.cutting`.
+      studies: of the cohort.
+    """
+
+    stage: Any
+    studies: Sequence[Mapping[str, Any]]
+
+    def __call__(self, number: int) -> Examples | None:
+        """The examples of a study."""
+        return self.stage.training_examples(self.studies[number])
+
+
 def prepare(
     stage: str,
     key: Mapping[str, Any],

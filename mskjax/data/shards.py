@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import functools
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from mskjax.data.helpers import helping
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.progress import Progress, say
@@ -35,6 +37,7 @@ PARTS = "parts"
 _JOIN = "join.lock"
 STUDIES_PER_SHARD = 16
 CASE = "case"  # the one array of text: ids of graded cases, never given to a network
+WORTH_HELP_S = 60.0  # of cutting that is left
 _POLL_S = 0.3
 _COPIED_AT_ONCE = 2**24  # bytes
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -98,16 +101,9 @@ def make(folder: Path, stage: str, cut: Cut, studies: int, notes: Mapping[str, A
     ]
     _clear_damaged(folder)
     progress = Progress(f"preparing {stage}", studies)
-    waiting, told = False, set[int]()
     try:
-        while (stored := load(folder)) is None:
-            if _cut_some(folder, shards, cut, progress, told):
-                continue
-            if not _join(folder, stage, shards, notes):
-                if not waiting:
-                    say(f"preparing {stage}: other processes cut what is left; waiting for them")
-                waiting = True
-                time.sleep(_POLL_S)
+        with contextlib.ExitStack() as crew:
+            stored = _made(folder, stage, shards, cut, notes, progress, crew)
     except OSError as error:
         if error.errno not in _FULL:
             raise
@@ -123,24 +119,70 @@ def make(folder: Path, stage: str, cut: Cut, studies: int, notes: Mapping[str, A
     return stored
 
 
-def _cut_some(
-    folder: Path, shards: Sequence["_Shard"], cut: Cut, progress: Progress, told: set[int]
-) -> bool:
-    """Cuts the shards that nobody has cut or is cutting; False where there was none."""
-    busy = False
+def _made(
+    folder: Path,
+    stage: str,
+    shards: Sequence["_Shard"],
+    cut: Cut,
+    notes: Mapping[str, Any],
+    progress: Progress,
+    crew: contextlib.ExitStack,
+) -> Stored:
+    alone, waiting, told = True, False, set[int]()
+    while (stored := load(folder)) is None:
+        began = time.monotonic()
+        if mine := cut_one(folder, shards, cut, progress.advance):
+            told.add(mine.first)
+            left = sum(not shard.is_cut for shard in shards)
+            if alone and left * (time.monotonic() - began) > WORTH_HELP_S:
+                alone = False
+                _call_help(folder, stage, shards, cut, crew)
+        elif not _join(folder, stage, shards, notes):
+            if not waiting:
+                say(f"preparing {stage}: other processes cut what is left; waiting for them")
+            waiting = True
+            time.sleep(_POLL_S)
+        for shard in shards:
+            if shard.first not in told and shard.is_cut:  # before, or by others
+                told.add(shard.first)
+                for _ in range(shard.first, shard.end):
+                    progress.advance()
+    return stored
+
+
+def _call_help(
+    folder: Path,
+    stage: str,
+    shards: Sequence["_Shard"],
+    cut: Cut,
+    crew: contextlib.ExitStack,
+) -> None:
+    """Starts helpers, unless another process has some here."""
+    if crew.enter_context(_claimed(folder / PARTS / "helpers.lock")):
+        work = functools.partial(help_to_cut, folder, shards, cut)
+        if count := crew.enter_context(helping(work)):
+            say(f"preparing {stage}: with {count} further processes")
+
+
+def cut_one(
+    folder: Path, shards: Sequence["_Shard"], cut: Cut, advance: Callable[[], None]
+) -> "_Shard | None":
+    """Cuts the first shard that nobody has cut or is cutting; None where there is none."""
     for shard in shards:
-        if not shard.is_cut:
-            with _claimed(shard.lock) as ours:
-                # Somebody may have been quicker, to the very end.
-                if ours and not shard.is_cut and not (folder / CONTENT).exists():
-                    shard.cut(cut, progress.advance)
-                    told.add(shard.first)
-                    busy = True
-        if shard.is_cut and shard.first not in told:  # before, or by others
-            told.add(shard.first)
-            for _ in range(shard.first, shard.end):
-                progress.advance()
-    return busy
+        if shard.is_cut:
+            continue
+        with _claimed(shard.lock) as ours:
+            # Somebody may have been quicker, to the very end.
+            if ours and not shard.is_cut and not (folder / CONTENT).exists():
+                shard.cut(cut, advance)
+                return shard
+    return None
+
+
+def help_to_cut(folder: Path, shards: Sequence["_Shard"], cut: Cut) -> None:
+    """Cuts shards until there is none that nobody has cut or is cutting."""
+    while cut_one(folder, shards, cut, lambda: None):
+        pass
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.cutting import STUDIES, examples_of, logged
+from data.cutting import STUDIES, Logged, examples_of
 
 from mskjax.data import shards
 from mskjax.errors import UserError
@@ -39,12 +39,19 @@ def assert_whole(stored, folder):
     }  # fmt: skip
 
 
-def started(folder, log, seconds):
-    return subprocess.Popen([sys.executable, str(PROGRAM), str(folder), str(log), str(seconds)])
+def started(folder, log, seconds, worth=1e9, size=16):
+    command = [sys.executable, str(PROGRAM), *map(str, (folder, log, seconds, worth, size))]
+    path = os.pathsep.join([str(PROGRAM.parents[1]), *sys.path])
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, "MSKJAX_WORKERS": "3"})
+
+
+def lines(log):
+    text = log.read_text() if log.exists() else ""
+    return [[int(word) for word in line.split()] for line in text.splitlines()]
 
 
 def numbers(log):
-    return [int(line) for line in log.read_text().split()] if log.exists() else []
+    return [number for number, _ in lines(log)]
 
 
 def wait_for(process, log, count):
@@ -56,7 +63,7 @@ def wait_for(process, log, count):
 
 
 def test_what_is_cut_comes_back(tmp_path):
-    cut = logged(tmp_path / "log")
+    cut = Logged(tmp_path / "log")
     assert_whole(shards.make(tmp_path / "e", "toy", cut, STUDIES, {}), tmp_path / "e")
     assert_whole(shards.load(tmp_path / "e"), tmp_path / "e")
     assert_whole(shards.make(tmp_path / "e", "toy", cut, STUDIES, {}), tmp_path / "e")
@@ -72,7 +79,7 @@ def test_a_killed_process_costs_the_shard_that_it_was_cutting(tmp_path):
     assert shards.load(folder) is None
     before = set(numbers(log))
     log.unlink()
-    assert_whole(shards.make(folder, "toy", logged(log), STUDIES, {}), folder)
+    assert_whole(shards.make(folder, "toy", Logged(log), STUDIES, {}), folder)
     assert 20 <= len(before) < 32
     assert numbers(log) == list(range(shards.STUDIES_PER_SHARD, STUDIES))
 
@@ -93,9 +100,9 @@ def test_a_process_that_ends_while_it_joins_is_followed_by_another(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, ends)
         with pytest.raises(KeyboardInterrupt):
-            shards.make(folder, "toy", logged(log), STUDIES, {})
+            shards.make(folder, "toy", Logged(log), STUDIES, {})
     assert shards.load(folder) is None
-    assert_whole(shards.make(folder, "toy", logged(log), STUDIES, {}), folder)
+    assert_whole(shards.make(folder, "toy", Logged(log), STUDIES, {}), folder)
     assert numbers(log) == list(range(STUDIES))  # none was cut again
 
 
@@ -122,26 +129,70 @@ def test_the_shard_of_a_process_that_was_killed_meanwhile_is_taken_over(tmp_path
     assert sorted(numbers(tmp_path / "other")) == list(range(STUDIES))
 
 
+def test_where_it_takes_long_further_processes_help(tmp_path, monkeypatch, capsys):
+    folder, log = tmp_path / "e", tmp_path / "log"
+    monkeypatch.setenv("MSKJAX_WORKERS", "2")
+    monkeypatch.setattr(shards, "WORTH_HELP_S", 0.0)
+    monkeypatch.setattr(shards, "STUDIES_PER_SHARD", 4)
+    # Long enough that the other process has started before this one is through.
+    stored = shards.make(folder, "toy", Logged(log, 0.2), STUDIES, {})
+    assert_whole(stored, folder)
+    assert Counter(numbers(log)) == Counter(range(STUDIES))
+    assert len({who for _, who in lines(log)}) == 2
+    assert "preparing toy: with 1 further processes" in capsys.readouterr().out
+
+
+def test_helpers_end_with_a_process_that_is_killed(tmp_path):
+    folder, log = tmp_path / "e", tmp_path / "log"
+    process = started(folder, log, 0.2, worth=0.0, size=4)
+    end = time.monotonic() + 60
+    while len({who for _, who in lines(log)}) < 2:
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    time.sleep(0.3)
+    ended = lines(log)
+    time.sleep(0.5)
+    assert lines(log) == ended
+    assert len(ended) < STUDIES
+
+
+def test_what_cannot_be_pickled_is_cut_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "WORTH_HELP_S", 0.0)
+    cut = Logged(tmp_path / "log")
+    stored = shards.make(tmp_path / "e", "toy", lambda number: cut(number), STUDIES, {})
+    assert_whole(stored, tmp_path / "e")
+
+
+def test_an_error_of_a_helper_is_met_by_its_starter(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSKJAX_WORKERS", "2")
+    monkeypatch.setattr(shards, "WORTH_HELP_S", 0.0)
+    with pytest.raises(ValueError, match="cannot cut study 39"):
+        shards.make(tmp_path / "e", "toy", Logged(tmp_path / "log", 0.01, 39), STUDIES, {})
+
+
 def test_where_the_file_system_knows_no_locks(tmp_path, monkeypatch):
     def unknown(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", unknown)
     log = tmp_path / "log"
-    assert_whole(shards.make(tmp_path / "e", "toy", logged(log), STUDIES, {}), tmp_path / "e")
+    assert_whole(shards.make(tmp_path / "e", "toy", Logged(log), STUDIES, {}), tmp_path / "e")
 
 
 @pytest.mark.parametrize("name", ["image.npy", "label.npy", "case.npy", "examples.json"])
 @pytest.mark.parametrize("damage", ["cut off", "gone"])
 def test_what_is_not_whole_is_cut_anew(tmp_path, capsys, name, damage):
     folder, log = tmp_path / "e", tmp_path / "log"
-    shards.make(folder, "toy", logged(log), STUDIES, {})
+    shards.make(folder, "toy", Logged(log), STUDIES, {})
     if damage == "gone":
         (folder / name).unlink()
     else:
         os.truncate(folder / name, (folder / name).stat().st_size - 1)
     assert shards.load(folder) is None
-    assert_whole(shards.make(folder, "toy", logged(log), STUDIES, {}), folder)
+    assert_whole(shards.make(folder, "toy", Logged(log), STUDIES, {}), folder)
     if (name, damage) != ("examples.json", "gone"):
         assert f"{folder} is damaged; its examples are cut anew" in capsys.readouterr().out
     assert numbers(log) == 2 * list(range(STUDIES))
@@ -156,9 +207,9 @@ def test_a_shard_that_is_not_whole_is_cut_anew(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shards, "_join", ends)
         with pytest.raises(KeyboardInterrupt):
-            shards.make(folder, "toy", logged(log), STUDIES, {})
+            shards.make(folder, "toy", Logged(log), STUDIES, {})
     os.truncate(folder / "parts" / "000016" / "image.raw", 7)
-    assert_whole(shards.make(folder, "toy", logged(log), STUDIES, {}), folder)
+    assert_whole(shards.make(folder, "toy", Logged(log), STUDIES, {}), folder)
     assert numbers(log) == [*range(STUDIES), *range(16, 32)]
 
 
@@ -168,13 +219,13 @@ def test_a_full_disk_is_said_and_what_is_cut_stays(tmp_path):
     def full(number):
         if number == 20:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return logged(log)(number)
+        return Logged(log)(number)
 
     with pytest.raises(UserError, match="no space left on the disk for the examples in .*kept"):
         shards.make(folder, "toy", full, STUDIES, {})
     assert not list(folder.glob("parts/*.tmp"))
     log.unlink()
-    assert_whole(shards.make(folder, "toy", logged(log), STUDIES, {}), folder)
+    assert_whole(shards.make(folder, "toy", Logged(log), STUDIES, {}), folder)
     assert numbers(log) == list(range(16, STUDIES))
 
 

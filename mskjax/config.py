@@ -127,14 +127,14 @@ class PopulationConfig:
       members: recipes that train together, name -> what differs below the config, e.g.
         ``{"fast": {"stages": {"regions": {"train": {"learning_rate": 0.003}}}}}``; each lies in
         ``member_<name>`` as a run of its own.  What changes shapes is refused.
-      share: how trainings share a device: ``unrolled``, ``vmapped`` or ``mapped``; None chooses by
+      share: how trainings share a device: ``unrolled``, ``vmapped``, ``mapped``, or ``chosen`` by
         platform.
     """
 
     seeds: int = 1
     folds: typing.Literal["one", "all"] = "one"
     members: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    share: typing.Literal["unrolled", "vmapped", "mapped"] | None = None
+    share: typing.Literal["chosen", "unrolled", "vmapped", "mapped"] = "chosen"
 
     def __post_init__(self) -> None:
         _positive(self, "config.population", "seeds")

@@ -78,6 +78,7 @@ def test_every_field_can_be_set_on_the_command_line(system):
     config = completed(experiment.load(system))
     asked = {n: other(value_of(config, n), hint) for n, hint in fields_of(system).items()}
     asked |= {"system": system, "data.split": "by_case"}  # no other than these would do
+    asked |= {"population.folds": "all", "population.share": "mapped"}
     arguments = [f"--config.{name}={value}" for name, value in asked.items()]
     given = commands.study_flags([f"--config={system}", "--workdir=x", *arguments]).config
     given = dataclasses.asdict(given)

@@ -97,7 +97,7 @@ def test_names_that_are_no_folders_are_refused(tmp_path, name):
     ("population", "sentence"),
     [
         ({"seeds": 0}, "config.population.seeds is 0; it must be above 0"),
-        ({"folds": "each"}, "config.population.folds is 'each'; it must be one of one, all"),
+        ({"folds": "each"}, "config.population.folds is .each.; it must be one of one, all"),
         ({"share": "pmap"}, "config.population.share is 'pmap'"),
     ],
 )

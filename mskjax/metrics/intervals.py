@@ -141,7 +141,7 @@ def patient_bootstrap(
             raise ValueError(f"a statistic is a scalar or a vector, got shape {value.shape}")
         if value.ndim == 1:
             return tuple(estimate(v, d) for v, d in zip(value, draws.T, strict=True))
-        low, high, why = _percentile_interval(draws, level, count)
+        low, high, why = percentile_interval(draws, level, count)
         if np.isnan(value):
             low, high, why = math.nan, math.nan, "undefined on these cases"
         kept = draws if _keeping else None
@@ -234,9 +234,14 @@ def _patient_codes(patients: Sequence[Hashable] | np.ndarray, data: Any) -> tupl
     return codes, len(numbers)
 
 
-def _percentile_interval(
-    draws: np.ndarray, level: float, patients: int
-) -> tuple[float, float, str]:
+def percentile_interval(draws: np.ndarray, level: float, patients: int) -> tuple[float, float, str]:
+    """Bounds of the percentile interval, and why there is none or what it leaves out.
+
+    Args:
+      draws: (resamples,) the statistic on the resamples; NaN where it is undefined.
+      level: confidence level.
+      patients: how many were resampled.
+    """
     if patients < 2:
         return math.nan, math.nan, "no interval from fewer than two patients"
     defined = draws[~np.isnan(draws)].astype(np.float64)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mskjax.metrics.intervals import DRAWS
+from mskjax.metrics.intervals import DRAWS, percentile_interval
 from mskjax.progress import say
 from mskjax.reporting import wording
 from mskjax.writers import write_json
@@ -78,12 +78,11 @@ def _estimate(parts: Sequence[Mapping[str, Any]], which: np.ndarray) -> Json:
     if len(draws) < len(parts) or any(part["ci95"] is None for part in parts):
         return found | {"ci95": None}
     mixed = np.stack(draws)[which[: len(draws[0])], np.arange(len(draws[0]))]
-    mixed = mixed[~np.isnan(mixed)].astype(np.float64)
-    low, high = np.quantile(mixed, [0.025, 0.975], method="inverted_cdf")
+    low, high, why = percentile_interval(mixed, 0.95, found["patients"])
     if not (math.isfinite(low) and math.isfinite(high)):
-        return found | {"ci95": None}
+        return found | {"ci95": None, "why": why or "infinite"}
     method = f"{found['method']}, each with one of {len(parts)} seeds"
-    return found | {"ci95": [float(low), float(high)], "method": method}
+    return found | {"ci95": [low, high], "method": method}
 
 
 def compare(workdir: Path, members: Mapping[str, Path]) -> None:

@@ -15,6 +15,7 @@ from mskjax.progress import Progress, say
 from mskjax.training.feed import Feed, one_ahead
 from mskjax.training.member import Job, Member, Validate
 from mskjax.training.mesh import DATA, check_batch_size
+from mskjax.training.population import CHOSEN
 from mskjax.training.stage import Stage
 from mskjax.training.state import TrainState
 from mskjax.training.trainer import Trainer
@@ -32,7 +33,7 @@ def fit(
     validate: Validate,
     stop: Signal,
     limit_mb: float | None = None,
-    share: str | None = None,
+    share: str = CHOSEN,
 ) -> list[Diverged | None]:
     """Trains a stage, or like stages of several folds or recipes as one program, to the end.
 

@@ -19,14 +19,17 @@ from mskjax.training.mesh import MEMBER
 # How the members of one device are computed: side by side in the program; as one more axis of
 # every array; one after another.
 SHARES = ("unrolled", "vmapped", "mapped")
+CHOSEN = "chosen"
 
 
-def chosen_share(platform: str) -> str:
-    """How members share a device of a platform; see docs/scaling.md for the measurements.
+def chosen(share: str, platform: str) -> str:
+    """How members share a device, one of `SHARES`; see docs/scaling.md for the measurements.
 
     On a CPU a convolution over a batch of weights, or inside a loop, loses the library's fast
     form; a program that holds each member's own does not.
     """
+    if share != CHOSEN:
+        return share
     return "unrolled" if platform == "cpu" else "vmapped"
 
 

@@ -11,6 +11,7 @@ from mskjax.training import population
 from mskjax.training.feed import Batch, Feed
 from mskjax.training.hyper import Hyper
 from mskjax.training.mesh import put_whole, replicated
+from mskjax.training.population import CHOSEN
 from mskjax.training.program import Program
 from mskjax.training.state import TrainState
 
@@ -26,7 +27,7 @@ class Trainer:
       feed: of the examples they share.
       balances: of `Stage.balance`, of each.
       keys: typed key of each.
-      share: how they share a device, see `population.SHARES`; None chooses by platform.
+      share: how they share a device, see `population.chosen`.
     """
 
     def __init__(
@@ -35,12 +36,12 @@ class Trainer:
         feed: Feed,
         balances: Sequence[Any],
         keys: Sequence[jax.Array],
-        share: str | None = None,
+        share: str = CHOSEN,
     ):
         self._program, self._feed = programs[0], feed
         self._mesh, count = self._program.mesh, len(programs)
         platform = self._mesh.devices.flat[0].platform
-        self._share = None if count == 1 else share or population.chosen_share(platform)
+        self._share = None if count == 1 else population.chosen(share, platform)
         self._steps: dict[int, Any] = {}
         hypers = [Hyper.of(p.stage.train, p.stage.hyper()) for p in programs]
         if count == 1:

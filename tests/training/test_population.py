@@ -44,7 +44,7 @@ def jobs(folder, mesh, members=MEMBERS, break_at=-1, examples=None):
     return made
 
 
-def run(made, stop=None, share=None, limit_mb=None):
+def run(made, stop=None, share=population.CHOSEN, limit_mb=None):
     left = [job for job in made if not is_trained(job.folder)]
     return fit(left, validate, stop or threading.Event(), limit_mb, share)
 
@@ -167,5 +167,7 @@ def test_one_training_needs_no_share(tmp_path):
 
 
 def test_shares_are_chosen_by_platform():
-    assert population.chosen_share("cpu") == "unrolled"
-    assert {population.chosen_share(p) for p in ("gpu", "tpu")} <= set(population.SHARES)
+    found = {p: population.chosen(population.CHOSEN, p) for p in ("cpu", "gpu", "tpu")}
+    assert found["cpu"] == "unrolled"
+    assert set(found.values()) <= set(population.SHARES)
+    assert population.chosen("mapped", "cpu") == "mapped"

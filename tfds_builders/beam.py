@@ -10,7 +10,6 @@ import threading
 from collections.abc import Sequence
 
 from mskjax.errors import UserError
-from tfds_builders.claims import TOUCH_S, Claims
 from tfds_builders.crew import Spec
 from tfds_builders.shards import Packer
 
@@ -22,14 +21,13 @@ def options() -> list[str]:
     return shlex.split(os.environ.get(VARIABLE, ""))
 
 
-def package(spec: Spec, shards: Sequence[int], checking: bool, claims: Claims) -> None:
+def package(spec: Spec, shards: Sequence[int], checking: bool) -> None:
     """Packages shards; returns when all are done.
 
     Args:
       spec: of the cohort.
       shards: their numbers.
       checking: studies are read only to be checked.
-      claims: are touched meanwhile.
 
     Raises:
       UserError: Beam is not installed.
@@ -42,23 +40,13 @@ def package(spec: Spec, shards: Sequence[int], checking: bool, claims: Claims) -
             f"{VARIABLE} is set, but Apache Beam cannot be imported ({error}); pip install"
             " 'mskjax[beam]', or unset it."
         ) from None
-    over = threading.Event()
-
-    def touch() -> None:
-        while not over.wait(TOUCH_S):
-            claims.touch()
-
-    threading.Thread(target=touch, daemon=True).start()
-    try:
-        with apache_beam.Pipeline(options=PipelineOptions(options())) as pipeline:
-            (
-                pipeline
-                | apache_beam.Create(list(shards))
-                | apache_beam.Reshuffle()
-                | apache_beam.Map(_package, spec, checking)
-            )
-    finally:
-        over.set()
+    with apache_beam.Pipeline(options=PipelineOptions(options())) as pipeline:
+        (
+            pipeline
+            | apache_beam.Create(list(shards))
+            | apache_beam.Reshuffle()
+            | apache_beam.Map(_package, spec, checking)
+        )
 
 
 _packers: dict[str, Packer] = {}  # one cohort as a rule; its tables are read once a process

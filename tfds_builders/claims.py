@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ TOUCH_S = 5.0
 
 
 class Claims:
-    """The claims of a process in a folder.
+    """The claims of a process in a folder; as a context, they are touched until it ends.
 
     Args:
       folder: made if it is missing.
@@ -28,10 +29,20 @@ class Claims:
     def __init__(self, folder: Path):
         self._folder = folder
         self._mine: set[Path] = set()
-        self._touched = time.monotonic()
+        self._over = threading.Event()
         # Age is measured by our own clock, from when a change was seen.
         self._seen: dict[Path, tuple[int, float]] = {}
         folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> "Claims":
+        threading.Thread(target=self._touch, daemon=True).start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._over.set()
+        for path in list(self._mine):
+            with contextlib.suppress(OSError):
+                self.release(path.name)
 
     def take(self, name: str) -> bool:
         """Whether this process may work on `name`: nobody does, or who did has ended."""
@@ -56,25 +67,10 @@ class Claims:
         except OSError:
             return None
 
-    def touch(self) -> None:
-        """Shows that this process lives; at most every `TOUCH_S` it does something."""
-        if time.monotonic() - self._touched < TOUCH_S:
-            return
-        self._touched = time.monotonic()
-        for path in self._mine:
-            with contextlib.suppress(OSError):
-                os.utime(path)
-
     def release(self, name: str) -> None:
         """Gives `name` free."""
         self._mine.discard(self._folder / name)
         (self._folder / name).unlink(missing_ok=True)
-
-    def release_all(self) -> None:
-        """Gives everything free."""
-        for path in list(self._mine):
-            with contextlib.suppress(OSError):
-                self.release(path.name)
 
     def last_sign(self) -> float:
         """When a process last showed that it lives, by the file system's clock; 0 if none does."""
@@ -100,3 +96,10 @@ class Claims:
             self._seen[path] = (changed, now)
             return True
         return now - since < STALE_S
+
+    def _touch(self) -> None:
+        """Shows now and then that this process lives."""
+        while not self._over.wait(TOUCH_S):
+            for path in list(self._mine):
+                with contextlib.suppress(OSError):
+                    os.utime(path)

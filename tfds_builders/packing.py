@@ -116,7 +116,7 @@ class Packing:
         if done := layout.studies - sum(map(layout.size, left)):
             say(f"packaging {self._name}: {done} of {layout.studies} studies are there already")
         if beam.options():
-            beam.package(self._spec(layout), left, bad, claims)
+            beam.package(self._spec(layout), left, bad)
             return
         progress = Progress(f"packaging {self._name}", layout.studies, done)
         count = min(crew.workers(), len(left))
@@ -201,7 +201,6 @@ def _share_out(
     """Has all shards of `left` packaged, by these hands or by other processes."""
 
     def tell(study: str) -> None:
-        claims.touch()
         if not study:
             progress.advance()
 
@@ -226,7 +225,6 @@ def _share_out(
         for shard in filter(is_free, tuple(left)):
             hands.give(shard, bad)
             running.add(shard)
-        claims.touch()
         if not running and left:
             if not is_said:
                 holder = claims.holder(f"{left[0]:05d}") or "another process"

@@ -68,19 +68,18 @@ def package(builder: Builder, place: Path, replace: bool) -> None:
 
 def _package(job: Packing, layout: Layout, place: Path, replace: bool, builder: Builder) -> None:
     layout.make()
-    claims = Claims(layout.folder / "claims")
-    claims.take(f"process-{socket.gethostname()}-{os.getpid()}")
-    try:
-        _remove_abandoned(layout, place)
-        layout.clear()
-        if job.run(layout, claims):
-            _publish(layout, place, replace, builder)
-        elif not place.exists():
-            raise _left_alone(layout)
-    finally:
-        with contextlib.suppress(OSError):
-            layout.clear()  # of workers that were ended
-        claims.release_all()
+    with Claims(layout.folder / "claims") as claims:
+        claims.take(f"process-{socket.gethostname()}-{os.getpid()}")
+        try:
+            _remove_abandoned(layout, place)
+            layout.clear()
+            if job.run(layout, claims):
+                _publish(layout, place, replace, builder)
+            elif not place.exists():
+                raise _left_alone(layout)
+        finally:
+            with contextlib.suppress(OSError):
+                layout.clear()  # of workers that were ended
 
 
 def _publish(layout: Layout, place: Path, replace: bool, builder: Builder) -> None:

@@ -117,8 +117,9 @@ class Sweep:
     @property
     def content(self) -> dict[str, Any]:
         """What two workers of one sweep agree on, as JSON: all but where things lie."""
-        base = without_movable(json.loads(to_json(parse(StudyConfig, self.base))))
-        return {**json.loads(to_json(self.config)), "base": base}
+        own = json.loads(to_json(self.config))
+        del own["study"], own["overrides"]  # both are in what they lead to
+        return {**own, "base": without_movable(json.loads(to_json(self.config_of({}))))}
 
     @property
     def identity(self) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from mskjax.reporting import figures
 from mskjax.reporting.figures import BLUE, GREEN, GREY, ORANGE, VERMILION
@@ -50,7 +50,8 @@ def history(
             axes.plot(failed, [height] * len(failed), "x", color=VERMILION, label="failed")
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
         axes.grid(axis="y")
-        axes.set(xlabel="Trial", ylabel=figure)
+        axes.set_xlabel("Trial")
+        axes.set_title(figure)
         canvas.legend(loc="outside lower center", ncols=5)
 
     return figures.drawn(draw, 9.2, 4.4, phantom=phantom)
@@ -98,8 +99,7 @@ def slices(
             axes.set_xlabel(space.title(name))
         for axes in list(grid.flat)[len(parameters) :]:
             axes.set_visible(False)
-        for axes in grid[:, 0]:
-            axes.set_ylabel(figure)
+        canvas.suptitle(figure, x=0.01, ha="left", weight="bold", size=12)
         handles, names = grid[0, 0].get_legend_handles_labels()
         canvas.legend(handles, names, loc="outside lower center", ncols=4)
 
@@ -115,6 +115,13 @@ def _slice(axes: Axes, trials: Sequence[Trial], name: str, known: space.Paramete
     else:
         if known.log:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())  # they overlap within a decade
+        margin = (known.high / known.low) ** 0.05 if known.log else 0.05 * (known.high - known.low)
+        axes.set_xlim(
+            *(known.low / margin, known.high * margin)
+            if known.log
+            else (known.low - margin, known.high + margin)
+        )
         _points(axes, trials, lambda t: t.values[name])
     axes.grid(axis="y")
 

@@ -34,7 +34,7 @@ from mskjax.sweeps.declared import Sweep
 from mskjax.sweeps.storage import RETRY_S, Storage
 
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
-IDENTITY, CONTENT, ENTERED, OWNER, BEAT = "sweep", "content", "entered_by", "owner", "beat"
+IDENTITY, CONTENT, OWNER, BEAT = "sweep", "content", "owner", "beat"
 _STALLED = 20  # polls without a new trial, after which whoever entered them counts as gone
 _NAMED = 5  # differences in a message
 
@@ -74,17 +74,8 @@ class Trials:
         self._folder = workdir / "trials"
         self._me = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
         self._seen: dict[int, tuple[Any, float]] = {}  # id -> (sign of life, since when)
-        self.study: optuna.Study = storage.retried(
-            lambda: optuna.create_study(
-                storage=storage.backend,
-                study_name=sweep.config.name,
-                direction=optuna.study.StudyDirection[sweep.config.direction.upper()],
-                sampler=optuna.samplers.RandomSampler(),
-                pruner=_pruner(sweep),
-                load_if_exists=True,
-            )
-        )
-        self._seed()
+        self.study, is_new = storage.retried(self._opened)
+        self._seed(is_new)
 
     def folder(self, number: int) -> Path:
         """Folder of a trial, an ordinary run."""
@@ -92,8 +83,10 @@ class Trials:
 
     def all(self) -> list[FrozenTrial]:
         """The trials that count, in their order; as many as the budget."""
-        own = [t for t in self._every() if t.user_attrs.get(IDENTITY) == self.sweep.identity]
-        return own[: self.sweep.config.trials]
+        return self._own(self._every())[: self.sweep.config.trials]
+
+    def _own(self, every: list[FrozenTrial]) -> list[FrozenTrial]:
+        return [t for t in every if t.user_attrs.get(IDENTITY) == self.sweep.identity]
 
     def unfinished(self) -> list[FrozenTrial]:
         """Trials that are still to be done, those that were begun first."""
@@ -192,34 +185,50 @@ class Trials:
             lambda: backend.set_trial_system_attr(trial_id, "fixed_params", stored)
         )
 
-    def _seed(self) -> None:
+    def _opened(self) -> tuple[optuna.Study, bool]:
+        """The study, and whether this worker made it: of many that begin at once, one does."""
+        config = self.sweep.config
+        settings: dict[str, Any] = {
+            "storage": self.storage.backend,
+            "study_name": config.name,
+            "pruner": _pruner(self.sweep),
+        }
+        direction = optuna.study.StudyDirection[config.direction.upper()]
+        try:
+            return optuna.create_study(direction=direction, **settings), True
+        except optuna.exceptions.DuplicatedStudyError:
+            return optuna.load_study(**settings), False
+
+    def _seed(self, is_new: bool) -> None:
         """Enters the trials of the budget; the first one says whose study this is.
 
+        Whoever made the study does so.  If it was killed meanwhile, the others do, and may enter
+        more than there should be: `all` leaves those out.
+
         Raises:
-          UserError: it is another sweep's.
+          UserError: the study is another sweep's.
         """
-        if not self._every():
-            self._enter(is_first=True)
-        every = self._every()
-        self._check(every)
-        # Whose trial came first enters the others, unless it is killed while it does.
-        mine = every[0].user_attrs.get(ENTERED) == self._me
-        count, changed = len(self.all()), time.monotonic()
-        while count < self.sweep.config.trials:
-            if mine or time.monotonic() - changed > _STALLED * self.timing.poll:
-                for _ in range(self.sweep.config.trials - count):
-                    self._enter()
+        count, since = 0, time.monotonic()
+        while True:
+            every = self._every()
+            self._check(every)
+            missing = self.sweep.config.trials - len(self._own(every))
+            if missing <= 0:
+                return
+            if is_new or time.monotonic() - since > _STALLED * self.timing.poll:
+                for number in range(missing):
+                    self._enter(is_first=not every and number == 0)
             else:
                 time.sleep(self.timing.poll / 4)
-            before, count = count, len(self.all())
-            changed = changed if count == before else time.monotonic()
+            if len(every) != count:
+                count, since = len(every), time.monotonic()
 
     def _every(self) -> list[FrozenTrial]:
         return self.storage.retried(lambda: self.study.get_trials(deepcopy=False))
 
     def _enter(self, is_first: bool = False) -> None:
-        own = {IDENTITY: self.sweep.identity, ENTERED: self._me}
-        first = {CONTENT: self.sweep.content} if is_first else {}
+        own = {IDENTITY: self.sweep.identity}
+        first: dict[str, Any] = {CONTENT: self.sweep.content} if is_first else {}
         waiting = optuna.trial.create_trial(state=TrialState.WAITING, user_attrs=own | first)
         self.storage.retried(lambda: self.study.add_trial(waiting))
 

@@ -1,11 +1,10 @@
 """Workers of a sweep in which nothing is trained: each step of a trial is a line of a file.
 
-    python stub.py WORKDIR STORAGE GO [SEED]
+    python stub.py WORKDIR STORAGE GO [CHANGES]
 
-imports everything, waits for the file GO, and works.
+imports everything, waits for the file GO, and works; CHANGES are of the sweep, as JSON.
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 from mskjax.commands import run as command
+from mskjax.config import StudyConfig, parse
 from mskjax.sweeps import space
 from mskjax.sweeps.declared import Sweep, SweepConfig
 from mskjax.sweeps.storage import Storage
@@ -35,6 +35,13 @@ SPACE = {
 }
 
 
+class Toy(Sweep):
+    """A sweep of a system that does not exist."""
+
+    def config_of(self, values):
+        return parse(StudyConfig, space.applied(self.base, values))
+
+
 def sweep(**changes):
     """A sweep of a system that does not exist."""
     settings = {"study": "toy", "space": SPACE, "trials": 12, "name": "toy", "startup": 3}
@@ -43,7 +50,7 @@ def sweep(**changes):
     parameters = {
         k: space.parameter(k, spec, space.value_at(BASE, k)) for k, spec in config.space.items()
     }
-    return Sweep(config, BASE, parameters)
+    return Toy(config, BASE, parameters)
 
 
 def trials(workdir, place=None, timing=FAST, **changes):
@@ -80,11 +87,10 @@ def steps(folder):
 
 def main(argv):
     """One worker."""
-    workdir, place, go, *seed = argv
+    workdir, place, go, *changes = argv
     while not Path(go).exists():
         time.sleep(0.01)
-    changes = {"seed": int(seed[0])} if seed else {}
-    work(trials(workdir, place, dataclasses.replace(FAST), **changes), run)
+    work(trials(workdir, place, **json.loads("".join(changes) or "{}")), run)
 
 
 if __name__ == "__main__":

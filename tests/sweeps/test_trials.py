@@ -34,6 +34,22 @@ def test_a_surplus_trial_of_a_race_is_never_taken(tmp_path):
     assert [t.number for t in trials.unfinished()] == [0, 1]
 
 
+def test_what_a_worker_that_was_killed_at_the_start_left_out_is_entered(tmp_path, monkeypatch):
+    entered = []
+
+    def dies(self, is_first=False):
+        if len(entered) == 2:
+            raise SystemExit
+        entered.append(enter(self, is_first))
+
+    with monkeypatch.context() as patch:
+        enter = stub.Trials._enter
+        patch.setattr(stub.Trials, "_enter", dies)
+        with pytest.raises(SystemExit):
+            stub.trials(tmp_path, trials=5)
+    assert len(stub.trials(tmp_path, trials=5).all()) == 5
+
+
 def test_a_trial_is_one_workers(tmp_path, place):
     mine, other = (stub.trials(tmp_path, place, trials=2) for _ in range(2))
     (first, _), seen = mine.unfinished(), other.unfinished()

@@ -1,5 +1,6 @@
 """Workers of one sweep: all trials are done, once, whoever is killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,9 +18,10 @@ from mskjax.sweeps.declared import Refused
 from mskjax.sweeps.worker import Rung, work
 
 
-def start(workdir, place, go, *seed):
+def start(workdir, place, go, **changes):
+    arguments = [str(workdir), place, str(go), json.dumps(changes)]
     return subprocess.Popen(
-        [sys.executable, str(Path(stub.__file__)), str(workdir), place, str(go), *seed],
+        [sys.executable, str(Path(stub.__file__)), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -36,7 +38,7 @@ def begun_by(workdir, pid):
 @pytest.mark.slow
 def test_four_workers_that_start_at_once_finish_every_trial_though_one_is_killed(tmp_path, place):
     workdir, go = tmp_path / "sweep", tmp_path / "go"
-    workers = [start(workdir, place, go) for _ in range(4)]
+    workers = [start(workdir, place, go, trials=10) for _ in range(4)]
     time.sleep(2)
     go.touch()
     victim, end = workers[0], time.monotonic() + 120
@@ -48,10 +50,10 @@ def test_four_workers_that_start_at_once_finish_every_trial_though_one_is_killed
     said = [worker.communicate(timeout=120) for worker in workers]
     assert [worker.returncode for worker in workers] == [-signal.SIGKILL, 0, 0, 0], said
 
-    found = stub.trials(workdir, place)
+    found = stub.trials(workdir, place, trials=10)
     every = found.study.trials
-    assert Counter(t.state for t in every) == {TrialState.COMPLETE: 12}
-    assert [t.number for t in every] == list(range(12))
+    assert Counter(t.state for t in every) == {TrialState.COMPLETE: 10}
+    assert [t.number for t in every] == list(range(10))
     for t in every:
         done = stub.steps(found.folder(t.number))
         assert [step for step, _ in done] == list(range(stub.FOLDS * stub.STEPS)), "twice, or lost"
@@ -60,7 +62,7 @@ def test_four_workers_that_start_at_once_finish_every_trial_though_one_is_killed
         assert t.value == pytest.approx(expected)
     owners = {pid for t in every for _, pid in stub.steps(found.folder(t.number))}
     assert len(owners) > 2, "one worker did it all"
-    assert len({t.params["stages.a.rate"] for t in every}) == 12, "two drew the same"
+    assert len({t.params["stages.a.rate"] for t in every}) == 10, "two drew the same"
     assert f"trial {killed}, resumed" in "".join(out for out, _ in said[1:])
 
 
@@ -85,7 +87,7 @@ def test_sigterm_is_75_and_the_next_worker_goes_on_with_the_trial(tmp_path):
 @pytest.mark.slow
 def test_of_two_sweep_files_on_one_study_one_is_refused(tmp_path, place):
     workdir, go = tmp_path / "sweep", tmp_path / "go"
-    workers = [start(workdir, place, go, seed) for seed in ("1", "2")]
+    workers = [start(workdir, place, go, trials=3, seed=seed) for seed in (1, 2)]
     time.sleep(2)
     go.touch()
     said = [worker.communicate(timeout=120)[1] for worker in workers]
@@ -94,8 +96,8 @@ def test_of_two_sweep_files_on_one_study_one_is_refused(tmp_path, place):
     loser = said[codes.index(2)]
     assert "has a study 'toy' of another sweep (sweep.seed was " in loser
     assert "Traceback" not in loser
-    done = stub.trials(workdir, place, seed=1 + codes.index(0))
-    assert [t.state for t in done.all()] == [TrialState.COMPLETE] * 12
+    done = stub.trials(workdir, place, trials=3, seed=1 + codes.index(0))
+    assert [t.state for t in done.all()] == [TrialState.COMPLETE] * 3
 
 
 def quick(values, folder):

@@ -1,8 +1,8 @@
 """Searches hyper-parameters: ``python -m mskjax.sweep --config=SWEEP --workdir=DIR``.
 
 Any number of workers are the same command, on one machine or, with --storage=postgresql://..., on
-many.  Run again it goes on; finished, it writes table, page and best config again, with the
-optimism once the best config is tested.
+many; on GPUs, give each worker its own (CUDA_VISIBLE_DEVICES).  Run again it goes on; finished, it
+writes table, page and best config again, with the optimism once the best config is tested.
 """
 
 import argparse
@@ -31,12 +31,19 @@ def _sweep(argv: list[str]) -> None:
     from mskjax.sweeps import declared, page, results, worker
     from mskjax.sweeps.objective import Objective
     from mskjax.sweeps.storage import JOURNAL, Storage
-    from mskjax.sweeps.trials import Timing, Trials
+    from mskjax.sweeps.trials import Timing, Trials, forget
 
     sweep, folder = declared.load(flags.config), Path(flags.workdir)
-    storage = Storage(flags.storage or str(folder / JOURNAL))
-    trials = Trials(sweep, storage, folder, Timing())
-    worker.work(trials, Objective(sweep))
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir: {folder} is a file; give a folder.")
+    is_new = not flags.storage and not (folder / JOURNAL).exists()
+    trials = Trials(sweep, Storage(flags.storage or str(folder / JOURNAL)), folder, Timing())
+    try:
+        worker.work(trials, Objective(sweep))
+    except UserError:
+        if is_new:
+            forget(folder)
+        raise
     content = results.write(trials, folder)
     say(f"report: {page.write_page(sweep, content, folder)}")
     tested = content["test"]

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -29,9 +30,9 @@ from optuna.trial import FrozenTrial, TrialState
 from mskjax import locks
 from mskjax import workdir as workdirs
 from mskjax.config import differences
-from mskjax.errors import UserError
+from mskjax.errors import EXIT_PREEMPTED, UserError
 from mskjax.sweeps.declared import Sweep
-from mskjax.sweeps.storage import RETRY_S, Storage
+from mskjax.sweeps.storage import JOURNAL, RETRY_S, Storage
 
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 IDENTITY, CONTENT, OWNER, BEAT = "sweep", "content", "owner", "beat"
@@ -273,11 +274,6 @@ class Held:
         """Whether another worker had begun it."""
         return self._fresh.state == TrialState.RUNNING
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether another worker thought this one dead, and has the trial now."""
-        return self._gone.is_set()
-
     def values(self) -> dict[str, Any]:
         """Dotted field -> value."""
         parameters = self._trials.sweep.parameters
@@ -335,16 +331,48 @@ class Held:
             # A storage that is down for a while is for the worker itself to wait for.
             with contextlib.suppress(Exception):
                 backend.set_trial_user_attr(number, BEAT, count)
-                if backend.get_trial(number).user_attrs.get(OWNER) != self._owner:
+                owner = backend.get_trial(number).user_attrs.get(OWNER)
+                if owner != self._owner and not self._over.is_set():
                     self._gone.set()
+                    leave(self.number)
                     return
 
     def _give_free(self) -> None:
         """Lets workers of other machines go on at once; one try, for time may be short."""
         backend, number = self._trials.storage.backend, self._trial._trial_id
         with contextlib.suppress(Exception):
-            if not self.is_gone:
+            if not self._gone.is_set():
                 backend.set_trial_user_attr(number, OWNER, {})
+
+
+def leave(number: int) -> None:
+    """Ends this process at once: another one has its trial, and perhaps writes into its folder.
+
+    Workers that were cut off from the storage, and are thought dead, come here.
+    """
+    print(
+        f"pre-empted: trial {number} was taken over by another worker, which heard nothing of this"
+        " one; run the same command to go on.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(EXIT_PREEMPTED)
+
+
+def forget(folder: Path) -> None:
+    """Takes a journal of trials away in which nothing was begun, so that a refusal leaves no trace.
+
+    Args:
+      folder: ``--workdir`` of a sweep that a wrong study or cohort has ended.
+    """
+    runs = [*(folder / "trials").glob("*")]
+    if any((run / locks.LOCK).exists() or workdirs.is_begun(run) for run in runs):
+        return
+    for path in (folder / JOURNAL, (folder / JOURNAL).with_suffix(".lock")):
+        path.unlink(missing_ok=True)
+    for empty in (folder / "trials", folder):
+        with contextlib.suppress(OSError):
+            empty.rmdir()
 
 
 def _sampler(sweep: Sweep, number: int) -> optuna.samplers.BaseSampler:

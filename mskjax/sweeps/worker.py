@@ -85,9 +85,6 @@ def _finish(trials: Trials, run: Run, held: Held) -> None:
     folds: dict[str, float | None] = {}
     try:
         for number, rung in enumerate(run(values, folder)):
-            if held.is_gone:
-                say(f"trial {held.number}: another worker has it now")
-                return
             found, value = rung.estimate, rung.estimate["value"]
             folds[str(rung.fold)] = rung.alone
             if value is not None and held.report(number, value) and rung.left:

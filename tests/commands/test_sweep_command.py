@@ -99,6 +99,23 @@ def test_a_wrong_file_is_a_sentence_and_leaves_no_trace(
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.py"]
 
 
+def test_a_cohort_that_cannot_be_had_leaves_no_trace_either(tmp_path, data_dir, typed_here):
+    file = sweep_file(
+        tmp_path,
+        data_dir,
+        study="disc_degeneration:cohort",
+        overrides={"data.manual_dir": str(tmp_path / "raw"), "data.data_dir": str(data_dir)},
+    )
+    code, err = typed_here(f"--config={file}", f"--workdir={tmp_path / 'sweep'}")
+    assert code == 2
+    assert "raw" in complaint(err)
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.py"]
+    (tmp_path / "file").touch()
+    code, err = typed_here(f"--config={file}", f"--workdir={tmp_path / 'file'}")
+    assert code == 2
+    assert "file is a file; give a folder" in complaint(err)
+
+
 def test_a_wrong_storage_is_a_sentence_without_the_password(tmp_path, data_dir, typed_here):
     file = sweep_file(tmp_path, data_dir)
     url = "postgresq://sweeper:S3cret-word@127.0.0.1/x"

@@ -1,6 +1,9 @@
 """Who may work on a trial: claims, lost trials here and on other machines, whose study it is."""
 
 import contextlib
+import shutil
+import subprocess
+import sys
 import time
 
 import optuna
@@ -10,6 +13,7 @@ from sweeps import stub
 
 from mskjax import locks
 from mskjax.errors import Preempted, UserError
+from mskjax.sweeps.trials import forget
 
 
 def from_elsewhere(workdir, place, host="far"):
@@ -111,14 +115,27 @@ def test_on_another_machine_a_heartbeat_says_that_a_trial_lives(tmp_path, place)
     assert here.all()[0].value == 2.0
 
 
-def test_who_was_thought_dead_hears_of_it(tmp_path, place):
+def test_who_was_thought_dead_and_is_not_ends_at_once(tmp_path, place, monkeypatch):
+    left = []
+    monkeypatch.setattr("mskjax.sweeps.trials.leave", left.append)
     far, here = from_elsewhere(tmp_path, place), stub.trials(tmp_path, place, trials=2)
     with far.taken(far.unfinished()[0]) as held:
         here._set(held._trial._trial_id, "owner", here._me)
         end = time.monotonic() + 20
-        while not held.is_gone:
+        while not left:
             assert time.monotonic() < end
             time.sleep(0.05)
+    assert left == [0]
+    assert here.all()[0].user_attrs["owner"] == here._me
+
+
+def test_leaving_is_75_with_a_sentence():
+    code = "from mskjax.sweeps import trials; trials.leave(3)"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 75
+    assert "trial 3 was taken over by another worker" in process.stderr
 
 
 def test_a_trial_that_its_worker_gave_free_is_taken_on_any_machine_at_once(tmp_path, place):
@@ -150,3 +167,18 @@ def test_a_study_of_somebody_else_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="'theirs' that is no sweep of mskjax; set another name"):
         stub.trials(tmp_path, name="theirs", trials=1)
     assert len(theirs.trials) == 1
+
+
+def test_a_journal_is_forgotten_only_while_nothing_was_begun(tmp_path):
+    trials = stub.trials(tmp_path / "sweep", trials=2)
+    with trials.taken(trials.unfinished()[0]):
+        forget(tmp_path / "sweep")  # somebody works there
+        assert (tmp_path / "sweep" / "journal.log").exists()
+    run = trials.folder(0)
+    (run / "fold_0").mkdir(parents=True)
+    (run / "fold_0" / "cases.csv").touch()
+    forget(tmp_path / "sweep")
+    assert (tmp_path / "sweep" / "journal.log").exists()
+    shutil.rmtree(run)
+    forget(tmp_path / "sweep")
+    assert not list(tmp_path.iterdir())

@@ -7,8 +7,9 @@ import importlib.metadata
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -17,7 +18,9 @@ from mskjax import experiment, preemption
 from mskjax.config import MODES, StudyConfig, parse
 from mskjax.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Preempted, UserError
 
-FLAGS = ("config", "workdir", "mode", "help")
+PLAN = "plan"  # the mode that runs nothing; it stands alone
+PLAN_FLAGS = ("memory_gb", "tflops", "studies", "compile")
+FLAGS = ("config", "workdir", "mode", "help", *PLAN_FLAGS)
 OVERRIDE = r"--?(no)?config\."  # how a flag begins that sets a field
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
@@ -56,13 +59,15 @@ class StudyFlags:
 
     Attributes:
       config: of the study, resolved.
-      workdir: its folder.
-      mode: any of `MODES`.
+      workdir: its folder; None where a plan leaves no file.
+      mode: any of `MODES`, or `PLAN` alone.
+      plan: what was given of `PLAN_FLAGS`.
     """
 
     config: StudyConfig
-    workdir: Path
+    workdir: Path | None
     mode: Sequence[str]
+    plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def study_flags(argv: list[str]) -> StudyFlags:
@@ -76,6 +81,10 @@ def study_flags(argv: list[str]) -> StudyFlags:
     flags.DEFINE_string("config", None, "NAME[:VARIANT]", flag_values=values)
     flags.DEFINE_string("workdir", None, "folder of this study", flag_values=values)
     flags.DEFINE_list("mode", list(MODES), f"any of {', '.join(MODES)}", flag_values=values)
+    for name in ("memory_gb", "tflops"):
+        flags.DEFINE_float(name, None, "of a device", lower_bound=0.0, flag_values=values)
+    flags.DEFINE_integer("studies", None, "of the cohort", lower_bound=1, flag_values=values)
+    flags.DEFINE_boolean("compile", None, "and time the step", flag_values=values)
     flags.DEFINE_boolean("help", False, "show this help", short_name="h", flag_values=values)
     values.set_gnu_getopt(True)
     try:
@@ -93,18 +102,30 @@ def study_flags(argv: list[str]) -> StudyFlags:
         if argument.startswith("-") and not re.match(OVERRIDE, argument):
             name = argument.lstrip("-").partition("=")[0]
             raise UserError(f"no flag --{name}; {_suggest(name, FLAGS)}")
-    if values.config is None or values.workdir is None:
+    plans = PLAN in values.mode
+    if values.config is None or (values.workdir is None and not plans):
         raise UserError(
             "--config and --workdir are needed, e.g."
             " --config=disc_degeneration --workdir=runs/first; --help lists what there is."
         )
-    unknown = sorted(set(values.mode) - set(MODES))
-    if unknown or not values.mode:
-        given = ", ".join(unknown) or "nothing"
-        raise UserError(f"--mode has {given}; give any of {', '.join(MODES)}.")
+    given = {name: values[name].value for name in PLAN_FLAGS if values[name].value is not None}
+    _check_mode(values.mode, given)
     config = experiment.load(values.config)
     configure_runtime()
-    return StudyFlags(_resolved(config, rest), Path(values.workdir), values.mode)
+    workdir = None if values.workdir is None else Path(values.workdir)
+    return StudyFlags(_resolved(config, rest), workdir, values.mode, given)
+
+
+def _check_mode(modes: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Raises UserError if modes, or flags of a plan beside them, make no sense."""
+    unknown = sorted(set(modes) - {*MODES, PLAN})
+    if unknown or not modes:
+        named = ", ".join(unknown) or "nothing"
+        raise UserError(f"--mode has {named}; give any of {', '.join(MODES)}, or {PLAN} alone.")
+    if PLAN in modes and len(modes) > 1:
+        raise UserError(f"--mode has {','.join(modes)}; {PLAN} runs nothing, so it stands alone.")
+    if given and PLAN not in modes:
+        raise UserError(f"--{next(iter(given))} is a flag of --mode={PLAN} alone; leave it out.")
 
 
 def _resolved(config: ConfigDict, overrides: list[str]) -> StudyConfig:

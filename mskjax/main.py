@@ -6,15 +6,21 @@ from mskjax import commands
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses the flags and runs the study; returns the exit code."""
+    """Parses the flags and runs or plans the study; returns the exit code."""
     return commands.run(_study, argv)
 
 
 def _study(argv: list[str]) -> None:
     flags = commands.study_flags(argv)
-    from mskjax import study  # after the flags: help and mistakes answer at once
+    # After the flags: help and mistakes answer at once.
+    if flags.workdir is None or commands.PLAN in flags.mode:
+        from mskjax import plan
 
-    study.run(flags.config, flags.workdir, flags.mode)
+        plan.run(flags.config, flags.workdir, **flags.plan)
+    else:
+        from mskjax import study
+
+        study.run(flags.config, flags.workdir, flags.mode)
 
 
 if __name__ == "__main__":

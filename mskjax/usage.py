@@ -16,7 +16,12 @@ FLAGS = {
     "--config": "an experiment of the list above, found by its name from any folder; a file,"
     " PATH.py[:VARIANT]; or RUN/config.json, which repeats a run",
     "--workdir": "folder of this study alone; a study that was begun there goes on",
-    "--mode": f"parts to run, any of {','.join(MODES)}; left out: all",
+    "--mode": f"parts to run, any of {','.join(MODES)}; left out: all.  Or plan: says memory,"
+    " FLOPs and time, without data; nothing is run, and plan.json is written if --workdir is given",
+    "--memory_gb": "plan: memory of a device, 1e9 bytes; left out: what an accelerator here says",
+    "--tflops": "plan: speed of a device, 1e12 FLOP/s; left out: what a compiled step reaches here",
+    "--studies": "plan: how many there are, where the cohort is not packaged",
+    "--compile": "plan: compiles and times the step here; left out: on an accelerator only",
     "--config.FIELD": "changes a field; a tuple is quoted: --config.FIELD='(1,2)'",
     "--help": "shows this; with --config, also the fields of that experiment's stages",
 }

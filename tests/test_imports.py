@@ -26,7 +26,7 @@ LAYERS = (
     "stages reporting",
     "two_stage",
     "systems",
-    "applied",
+    "applied plan",
     "replicas setting",
     "fold_training",
     "study",

@@ -5,8 +5,10 @@ import difflib
 import errno
 import importlib.metadata
 import os
+import platform
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,15 @@ from ml_collections import ConfigDict, config_flags
 
 from mskjax import experiment, preemption
 from mskjax.config import MODES, StudyConfig, parse
-from mskjax.errors import EXIT_DONE, EXIT_PREEMPTED, EXIT_USER, Preempted, UserError
+from mskjax.errors import (
+    EXIT_DEFECT,
+    EXIT_DONE,
+    EXIT_PREEMPTED,
+    EXIT_USER,
+    Preempted,
+    UserError,
+)
+from mskjax.training import processes
 
 PLAN = "plan"  # the mode that runs nothing; it stands alone
 PLAN_FLAGS = ("memory_gb", "tflops", "studies", "compile")
@@ -29,28 +39,48 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 def run(command: Callable[[list[str]], None], argv: list[str] | None) -> int:
     """Runs a command; wrong input ends in one sentence and 2, a saved pre-emption in 75.
 
-    Any other exception is a defect and keeps its traceback (exit code 1).
+    Any other exception is a defect and keeps its traceback (exit code 1).  Of several processes
+    all end with the sentence and the code of the one that ended first.
 
     Args:
       command: gets the arguments without the program's name.
       argv: arguments; None takes the process's.
     """
     try:
-        with preemption.listening():
+        with preemption.listening(), processes.ending(_told):
             command(sys.argv[1:] if argv is None else argv)
-    except Preempted as event:
-        print(f"pre-empted: {event}; run the same command to go on.", file=sys.stderr)
-        return EXIT_PREEMPTED
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER
-    except Exception as error:
-        sentence = _about_storage(error)
-        if sentence is None:
+    except (Preempted, Exception) as error:
+        code, sentence = _told(error)
+        if code == EXIT_DEFECT:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
-        return EXIT_USER
+        print(sentence, file=sys.stderr)
+        return code
     return EXIT_DONE
+
+
+def _told(error: BaseException) -> tuple[int, str]:
+    """Exit code and sentence of what ended a command."""
+    if isinstance(error, Preempted):
+        return EXIT_PREEMPTED, f"pre-empted: {error}; run the same command to go on."
+    sentence = str(error) if isinstance(error, UserError) else _about_storage(error)
+    if sentence is not None:
+        return EXIT_USER, f"error: {sentence}"
+    return EXIT_DEFECT, "".join(traceback.format_exception_only(error)).strip()
+
+
+def together(**identity: Any) -> None:
+    """Makes the process one of several where it was started so; before JAX is used.
+
+    Args:
+      **identity: JSON: what must be the same in all of them, beside the versions.
+
+    Raises:
+      UserError: they were started differently, or one of them is missing.
+    """
+    packages = ("mskjax", "jax", "jaxlib", "orbax-checkpoint", "numpy")
+    versions = {"python": platform.python_version()}
+    versions |= {name: importlib.metadata.version(name) for name in packages}
+    processes.start({**identity, "versions": versions})
 
 
 @dataclasses.dataclass(frozen=True)

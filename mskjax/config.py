@@ -217,16 +217,21 @@ def to_json(config: Any) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + "\n"
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "config") -> list[str]:
-    """Dotted names of the fields in which two JSON configs differ, with both values."""
+def differences(
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    where: str = "config",
+    words: str = "{} was {!r}, now {!r}",
+) -> list[str]:
+    """What two JSON configs differ in: `words` with dotted name and both values of each field."""
     found = []
     for name in sorted({*old, *new}):
         a, b = old.get(name), new.get(name)
         path = f"{where}.{name}"
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, path)
+            found += differences(a, b, path, words)
         elif a != b:
-            found.append(f"{path} was {a!r}, now {b!r}")
+            found.append(words.format(path, a, b))
     return found
 
 

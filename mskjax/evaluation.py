@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from mskjax.data.pipeline import Examples, concatenate, count, evaluation_batches
-from mskjax.training.mesh import put_batch
+from mskjax.training.mesh import own_rows, put_batch
 from mskjax.training.program import Program
 
 
@@ -60,6 +60,5 @@ def _batch_size(program: Program) -> int:
 
 def _put(batch: Examples, program: Program) -> dict[str, jax.Array]:
     """Every process holds the whole evaluation batch and contributes its own rows."""
-    rows = count(batch) // jax.process_count()
-    own = slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+    own = own_rows(count(batch))
     return put_batch({k: v[own] for k, v in batch.items()}, program.mesh)

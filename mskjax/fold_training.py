@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mskjax import applied, systems
+from mskjax import applied, roles, systems
 from mskjax.data.examples import FOLDER, Prepared, rows_of
 from mskjax.errors import Diverged
 from mskjax.evaluation import validate
 from mskjax.setting import Setting
+from mskjax.training import processes
 from mskjax.training.checkpoints import is_trained
 from mskjax.training.loop import check_alike, fit
 from mskjax.training.member import Job
@@ -57,6 +58,7 @@ class Fold:
             system = module.build(config, fitted)
             baselines = system.fit_baselines(studies[i] for i in train)
             applied.write_system(self.folder, system, fitted, baselines)
+        processes.sync("fitted")
         return module.build(config, applied.read_system(self.folder)["fitted"])
 
     @functools.cached_property
@@ -113,7 +115,7 @@ def train(folds: Sequence[Fold]) -> None:
                 _fit([fold], position, own)
         elif left:
             _fit(left, position, left[0].setting.examples(_stage(left[0], position)))
-    for fold in folds:
+    for fold in folds if roles.is_first() else ():
         shutil.rmtree(fold.folder / FOLDER, ignore_errors=True)  # of its own regions alone
 
 
@@ -122,7 +124,8 @@ def _fit(folds: Sequence[Fold], position: int, prepared: Prepared) -> None:
     mesh = data_mesh(setting.config.devices, len(folds))
     jobs = [f.job(Program(_stage(f, position), mesh), prepared) for f in folds]
     with setting.stop.held():  # the loop saves before it ends
-        failures = fit(jobs, validate, setting.stop, share=setting.config.population.share)
+        stop = processes.Together(setting.stop)
+        failures = fit(jobs, validate, stop, share=setting.config.population.share)
     for fold, failure in zip(folds, failures, strict=True):
         fold.failure = failure
 

@@ -1,8 +1,10 @@
 """Runs a study: ``python -m mskjax.main --config=NAME[:VARIANT] --workdir=DIR``."""
 
+import json
 import sys
 
 from mskjax import commands
+from mskjax.config import to_json
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,6 +20,7 @@ def _study(argv: list[str]) -> None:
 
         plan.run(flags.config, flags.workdir, **flags.plan)
     else:
+        commands.together(config=json.loads(to_json(flags.config)), mode=list(flags.mode))
         from mskjax import study
 
         study.run(flags.config, flags.workdir, flags.mode)

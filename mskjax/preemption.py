@@ -30,6 +30,7 @@ class Stop:
     def __init__(self) -> None:
         self._heard, self._over = threading.Event(), threading.Event()
         self._held = 0
+        self.handed = 0  # signals that are no second one: schedulers signal every process
 
     def is_set(self) -> bool:
         """Whether a signal arrived."""
@@ -70,8 +71,9 @@ class Stop:
             others.close()
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
+        before = self.is_set()
         self._heard.set()
-        if not self._held:
+        if not before and not self._held:
             raise Preempted("stopped")
 
     def _watch(self, signals: socket.socket) -> None:
@@ -86,7 +88,7 @@ class Stop:
             if not heard:
                 return
             count += heard[0] == signal.SIGTERM
-            if count > 1:
+            if count > 1 + self.handed:
                 break
             if count and not end:
                 end = time.monotonic() + GRACE_S
@@ -97,6 +99,24 @@ class Stop:
 
 
 _active: list[Stop] = []
+
+
+def is_heard() -> bool:
+    """Whether SIGTERM has arrived in this process."""
+    return any(stop.is_set() for stop in _active)
+
+
+def hand_on() -> None:
+    """Has this process hear the SIGTERM that another one of its run has heard."""
+    if _active and not is_heard():
+        _active[-1].handed += 1
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def ignore() -> None:
+    """From now on SIGTERM raises nothing: the process is ending as it is."""
+    for stop in _active:
+        stop._held += 1
 
 
 @contextlib.contextmanager

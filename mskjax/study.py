@@ -27,6 +27,7 @@ from mskjax.reporting.pooled import compare
 from mskjax.reporting.summary import write_report
 from mskjax.setting import Setting
 from mskjax.tables import Row
+from mskjax.training import processes
 from mskjax.training.checkpoints import is_trained
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import System
@@ -56,6 +57,7 @@ def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> Non
             say(f"finished: {page}")
         return
     workdirs.check(workdir, config)  # once before anything is touched, once when it is ours
+    processes.sync("checked")
     with contextlib.ExitStack() as owned:
         for folder in dict.fromkeys([workdir, *(s.workdir for s in whole.single())]):
             owned.enter_context(workdirs.owned(folder))
@@ -77,6 +79,7 @@ def _run(whole: Replica, modes: Sequence[str]) -> None:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
     kept = workdir / "splits.json"
     divided = make_splits(config, cohort, system, kept if begun else None)
+    processes.sync("divided")  # of what was there before
     begin(config, workdir, cohort, divided, begun)
     for part in (s for s in whole.single() if s is not whole):
         started = workdirs.check(part.workdir, part.config)
@@ -91,7 +94,8 @@ def _run(whole: Replica, modes: Sequence[str]) -> None:
         setting = Setting(config, cohort, system, measured, divided, workdir, stop)
         settings = [setting.replica(s.config, s.workdir, s.name) for s in whole.single()]
         failed = _run_folds(settings, modes)
-    _conclude(whole, len(divided.folds), modes, {fold.setting.workdir for fold in failed})
+    if roles.is_first():
+        _conclude(whole, len(divided.folds), modes, {fold.setting.workdir for fold in failed})
     if failed:
         more = f"  {len(failed)} trainings failed in all." if len(failed) > 1 else ""
         raise Diverged(f"{failed[0].failure}{more}")
@@ -104,14 +108,26 @@ def _is_finished(study: Replica) -> bool:
 
 
 def open_cohort(config: StudyConfig) -> Cohort:
-    """The cohort of a study, packaged if it is missing."""
-    return prepare_cohort(
-        config.data.cohort,
-        config.data.config,
-        config.data.data_dir,
-        config.data.manual_dir,
-        **config.data.options,
+    """The cohort, which the first process packages where it is missing and the others open.
+
+    Raises:
+      UserError: see `prepare_cohort`; or the processes find different cohorts.
+    """
+    if not roles.is_first():
+        processes.sync("packaged")
+    data = config.data
+    cohort = prepare_cohort(
+        data.cohort, data.config, data.data_dir, data.manual_dir, **data.options
     )
+    if roles.is_first():
+        processes.sync("packaged")
+    prints = processes.gather("cohort", cohort.audit["fingerprint"])
+    if other := [i for i, found in enumerate(prints) if found != prints[0]]:
+        raise UserError(
+            f"process {other[0]} finds another cohort in {data.data_dir} than process 0; give all"
+            " a config.data.data_dir and a config.data.manual_dir of a file system that they share."
+        )
+    return cohort
 
 
 def begin(
@@ -143,6 +159,7 @@ def _run_folds(settings: Sequence[Setting], modes: Sequence[str]) -> list[Fold]:
     evaluate = [f for f in every if "evaluate" in modes and not _is_read(f)]
     for fold in (f for f in evaluate if f not in train):
         applied.check_trained(fold.folder, fold.setting.system)
+    processes.sync("listed")  # of what was there before
     _check_examples(train)
     together = settings[0].config.population.folds == "all"
     groups = [every] if together else _by_fold(every)
@@ -252,6 +269,7 @@ def read_fold(
     path = folder / CASES[part]
     partial = path.with_suffix(".part.jsonl")
     index, read = setting.cohort.index, {row["study"] for row in tables.appended(partial)}
+    processes.sync("begun")
     numbers = setting.numbers_of(number, part)
     left = [i for i in numbers if index[i][1] not in read]
     who = {"fold": number, "seed": setting.train_seed}
@@ -264,7 +282,9 @@ def read_fold(
         for _ in some:
             progress.advance()
     progress.close()
-    cases.write(path, tables.appended(partial))
+    if roles.is_first():
+        cases.write(path, tables.appended(partial))
+    processes.sync("evaluated")
     if roles.is_first():
         partial.unlink(missing_ok=True)
 

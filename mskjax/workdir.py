@@ -6,13 +6,17 @@ leaves it as it was.
 
 import contextlib
 import json
+import os
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from mskjax import locks, roles
 from mskjax.config import StudyConfig, differences, parse, to_json
 from mskjax.errors import UserError
+from mskjax.training import processes
 from mskjax.writers import write_text
 
 CONFIG = "config.json"
@@ -27,11 +31,12 @@ _MOVABLE = (
 )
 _RESULTS = ("fold_*/*/cost.json", "fold_*/cases.csv", "cases.csv", "report/report.json")
 _NAMED = 5  # changed fields in a message
+_SEEN_S = 30.0  # until another machine sees a new file
 
 
 @contextlib.contextmanager
 def owned(workdir: Path) -> Iterator[None]:
-    """Owns a workdir until the block ends, however it ends.
+    """Owns a workdir until the block ends, however it ends; the first process does for all.
 
     If the block raises UserError and nothing was trained in the folder, everything that was made
     since is removed again, and what was rewritten gets its content back.
@@ -40,8 +45,13 @@ def owned(workdir: Path) -> Iterator[None]:
       workdir: made if it is missing, and removed again where it stays empty.
 
     Raises:
-      UserError: another process owns it (`locks.acquire`), or it cannot be made.
+      UserError: another process owns it (`locks.acquire`), or it cannot be made, or not all
+        processes of this run see the same one.
     """
+    if not roles.is_first():
+        _find(workdir, processes.gather("workdir", None)[0])
+        yield
+        return
     missing: list[Path] = []
     try:
         missing = [p for p in (workdir, *workdir.parents) if not p.exists()]
@@ -54,6 +64,7 @@ def owned(workdir: Path) -> Iterator[None]:
     try:
         before = {p: _content(p, workdir) for p in workdir.rglob("*")}
         try:
+            processes.gather("workdir", (workdir / locks.LOCK).read_text())
             yield
         except UserError:
             if not is_begun(workdir):
@@ -62,6 +73,21 @@ def owned(workdir: Path) -> Iterator[None]:
     finally:
         lock.release()
         _remove_empty(missing)
+
+
+def _find(workdir: Path, lock: str) -> None:
+    """Waits for what the first process has just written to be seen here."""
+    end = time.monotonic() + _SEEN_S
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            os.listdir(workdir)  # which has a network file system look anew
+            if (workdir / locks.LOCK).read_text() == lock:
+                return
+        time.sleep(0.1)
+    raise UserError(
+        f"--workdir: {workdir} of process {roles.index()} on {socket.gethostname()} is not the"
+        " folder that process 0 works in; give one of a file system that all processes share."
+    )
 
 
 def is_begun(workdir: Path) -> bool:

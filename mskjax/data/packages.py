@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mskjax import roles
 from mskjax.errors import UserError
 from tfds_builders.common import CohortBuilder
 from tfds_builders.packing import AUDIT, PARTIAL, RAW
@@ -139,7 +140,16 @@ def _only(builder: CohortBuilder, fitting: Sequence[Package], every: Sequence[Pa
 
 
 def _make(builder: CohortBuilder, every: Sequence[Package], raw: RawFiles) -> Path:
-    """Packages beside what is there."""
+    """Packages beside what is there.
+
+    Raises:
+      UserError: among others, the first of several processes has packaged, and not here.
+    """
+    if not roles.is_first():
+        raise UserError(
+            f"{builder.data_dir_root} does not hold what the first process has packaged; give a"
+            " data_dir of a file system that all processes share."
+        )
     if any(p.folder == Path(builder.data_path) for p in every):
         key = hashlib.sha256(f"{_options(builder)}{raw.digest}".encode()).hexdigest()[:8]
         builder = builder.elsewhere(key=key)
@@ -164,7 +174,7 @@ def _stamps_of_unfinished(builder: CohortBuilder) -> dict[str, Stamp]:
 
 def _remember(package: Package, raw: RawFiles) -> None:
     """Keeps the new stamps of files that were touched, so that they are not read again."""
-    if package.raw == raw:
+    if package.raw == raw or not roles.is_first():
         return
     temporary = package.folder / f"{RAW}.{os.getpid()}"
     try:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from mskjax.data.pipeline import Examples, megabytes
 from mskjax.progress import say
-from mskjax.training.mesh import put_whole
+from mskjax.training.mesh import put_replicated
 
 Batch = dict[str, jax.Array]
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Feed:
         limit = _limit(mesh) if limit_mb is None else limit_mb
         self._examples = examples
         self.is_resident = megabytes(examples) <= limit
-        self.data: Batch = put_whole(examples, mesh) if self.is_resident else {}
+        self.data: Batch = put_replicated(examples, mesh) if self.is_resident else {}
 
     def batch(self, numbers: np.ndarray, sharding: NamedSharding) -> Batch:
         """A batch as a compiled step takes it beside `data`, see `gathered`.

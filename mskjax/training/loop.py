@@ -6,12 +6,12 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from mskjax.errors import Diverged, Preempted, UserError
 from mskjax.progress import Progress, say
+from mskjax.training import processes
 from mskjax.training.feed import Feed, one_ahead
 from mskjax.training.member import Job, Member, Validate
 from mskjax.training.mesh import DATA, check_batch_size
@@ -21,17 +21,10 @@ from mskjax.training.state import TrainState
 from mskjax.training.trainer import Trainer
 
 
-class Signal(Protocol):
-    """Says when the process must end soon: `preemption.Stop`, or an event."""
-
-    def is_set(self) -> bool:
-        """Whether it must."""
-
-
 def fit(
     jobs: Sequence[Job],
     validate: Validate,
-    stop: Signal,
+    stop: processes.Signal,
     limit_mb: float | None = None,
     share: str = CHOSEN,
 ) -> list[Diverged | None]:
@@ -73,6 +66,7 @@ def fit(
             _steps(trainer, members, states, stop, Progress(title, *_length(members)))
     for m in members:
         m.conclude()
+    processes.sync("trained")
     return [m.failure for m in members]
 
 
@@ -110,7 +104,7 @@ def _steps(
     trainer: Trainer,
     members: Sequence[Member],
     states: Sequence[TrainState],
-    stop: Signal,
+    stop: processes.Signal,
     progress: Progress,
 ) -> None:
     """Steps all members until the last has ended."""

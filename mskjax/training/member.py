@@ -24,7 +24,7 @@ from mskjax.errors import Diverged, UserError
 from mskjax.models.summary import parameter_count, parameter_table
 from mskjax.training.checkpoints import ARCHITECTURE, COST, Checkpoints, restore_average
 from mskjax.training.hyper import effective, learning_rate
-from mskjax.training.mesh import put_batch, put_whole
+from mskjax.training.mesh import own_rows, put_batch, put_replicated
 from mskjax.training.program import Program
 from mskjax.training.state import TrainState
 from mskjax.writers import Writer, write_json
@@ -97,8 +97,8 @@ class Member:
         stage = job.program.stage
         self.job, self._validate_by, self._opened = job, validate, opened
         self._config, self.length, self.step = stage.train, stage.train.steps, 0
-        self.balance = put_whole(stage.balance(job.targets()), job.program.mesh)
-        self.key = jax.random.key(job.seed)
+        self.balance = put_replicated(stage.balance(job.targets()), job.program.mesh)
+        self.key = put_replicated(jax.random.key(job.seed), job.program.mesh)
         self.checkpoints = opened.enter_context(
             contextlib.closing(Checkpoints(job.folder / "checkpoints"))
         )
@@ -128,9 +128,9 @@ class Member:
         first = next(
             evaluation_batches(take(job.examples, job.chosen[:1]), self._config.batch_size)
         )
-        state = program.init(
-            put_batch(first, program.mesh), jax.random.fold_in(self.key, 2**31 - 2)
-        )
+        own = own_rows(self._config.batch_size)
+        first = put_batch({k: v[own] for k, v in first.items()}, program.mesh)
+        state = program.init(first, jax.random.fold_in(self.key, 2**31 - 2))
         if self.checkpoints.step("latest") is not None:
             state, self._record = self.checkpoints.restore("latest", state)
             _mend_best(self.checkpoints, state, self._record, job.folder)
@@ -269,16 +269,17 @@ def _write_cost(
 
     Of trainings that shared the devices each has its part of the time.
     """
-    device = program.mesh.devices.flat[0]
+    device = program.mesh.local_devices[0]  # what others use of their memory is theirs to know
     stats = device.memory_stats() or {}
     peak = stats.get("peak_bytes_in_use", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    several = f" in {count} processes" if (count := jax.process_count()) > 1 else ""
     cost = {
         "wall_s": record["wall_s"],
         "steps": steps,
         "steps_per_s": steps / max(record["wall_s"], 1e-9),
         "trained_together": together,
         "compile_s": program.compile_s,
-        "device": f"{program.mesh.size} x {device.device_kind}",
+        "device": f"{program.mesh.size} x {device.device_kind}{several}",
         "peak_memory_bytes": int(peak),
     }
     program.compile_s = 0.0  # the next fold reuses the program

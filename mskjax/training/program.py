@@ -16,7 +16,7 @@ from mskjax.metrics.states import MaskedMean
 from mskjax.training import population
 from mskjax.training.feed import Batch, gathered
 from mskjax.training.hyper import Hyper
-from mskjax.training.mesh import DATA, MEMBER, put_whole, replicated, sharded
+from mskjax.training.mesh import DATA, MEMBER, put_replicated, replicated, sharded
 from mskjax.training.stage import Stage
 from mskjax.training.state import TrainState, initial_state, train_step
 
@@ -38,7 +38,7 @@ class Program:
 
     def __init__(self, stage: Stage, mesh: Mesh):
         self.stage, self.mesh, self.compile_s = stage, mesh, 0.0
-        self.hyper = put_whole(Hyper.of(stage.train, stage.hyper()), mesh)
+        self.hyper = put_replicated(Hyper.of(stage.train, stage.hyper()), mesh)
         self._compiled = _compiled(stage.traced(), mesh)
 
     def init(self, batch: Batch, key: jax.Array) -> TrainState:
@@ -47,7 +47,7 @@ class Program:
 
     def start_from(self, state: TrainState, variables: Any) -> TrainState:
         """The state before the first step with other weights of the same shapes."""
-        variables = put_whole(variables, self.mesh)
+        variables = put_replicated(variables, self.mesh)
         return state.replace(variables=variables, average=jax.tree.map(jnp.copy, variables))
 
     def training_step(self, arguments: tuple[Any, ...], share: str | None = None) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from mskjax.training import population
 from mskjax.training.feed import Batch, Feed
 from mskjax.training.hyper import Hyper
-from mskjax.training.mesh import put_whole, replicated
+from mskjax.training.mesh import put_replicated, replicated
 from mskjax.training.population import CHOSEN
 from mskjax.training.program import Program
 from mskjax.training.state import TrainState
@@ -45,11 +45,11 @@ class Trainer:
         self._steps: dict[int, Any] = {}
         hypers = [Hyper.of(p.stage.train, p.stage.hyper()) for p in programs]
         if count == 1:
-            self._rest = (put_whole(hypers[0], self._mesh), balances[0]), keys[0]
+            self._rest = (put_replicated(hypers[0], self._mesh), balances[0]), keys[0]
         else:
             own = self._program.sharding_of_members()
             stack = jax.jit(lambda *trees: population.stacked(trees), out_shardings=own)
-            hypers = put_whole(hypers, self._mesh)
+            hypers = put_replicated(hypers, self._mesh)
             self._rest = stack(*zip(hypers, balances, strict=True)), stack(*keys)
             self._stack = stack
             whole = replicated(self._mesh)

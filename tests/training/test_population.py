@@ -14,7 +14,7 @@ from mskjax.training.checkpoints import is_trained, selected_step
 from mskjax.training.feed import Feed
 from mskjax.training.loop import fit
 from mskjax.training.member import Job
-from mskjax.training.mesh import data_mesh, put_whole
+from mskjax.training.mesh import data_mesh, put_replicated
 from mskjax.training.program import Program
 from mskjax.training.trainer import Trainer
 from mskjax.writers import read_rows
@@ -140,7 +140,7 @@ def test_members_do_not_communicate(share):
     feed = Feed(toy_examples(), mesh)
     trainer = Trainer(programs, feed, [()] * 4, [jax.random.key(k) for k in range(4)], share)
     batch = {k: v[:8] for k, v in toy_examples().items()} | {"index": np.arange(8, dtype=np.int32)}
-    state = programs[0].init(put_whole(batch, mesh), jax.random.key(0))
+    state = programs[0].init(put_replicated(batch, mesh), jax.random.key(0))
     states = trainer.put([state] * 4)
     trainer.step(states, trainer.batches(np.zeros((1, 4, 8), np.int64)))
     (text,) = [step.as_text() for step in trainer._steps.values()]

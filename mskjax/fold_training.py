@@ -58,7 +58,7 @@ class Fold:
             system = module.build(config, fitted)
             baselines = system.fit_baselines(studies[i] for i in train)
             applied.write_system(self.folder, system, fitted, baselines)
-        processes.sync("fitted")
+        processes.sync("fitted")  # whether or not it was here that it was missing
         return module.build(config, applied.read_system(self.folder)["fitted"])
 
     @functools.cached_property

@@ -32,6 +32,13 @@ READS_A_FILE = """
         except Exception:
             print("a fault of the file", flush=True)
 """
+HOLDS = """
+    with preemption.listening() as stop, stop.held():
+        preemption.hand_on()
+        preemption.hand_on()
+        time.sleep(3)
+        print("saved", flush=True)
+"""
 # A library that returns to the interpreter once it is done; much longer than any test.
 COMPUTES = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
 
@@ -78,6 +85,12 @@ def test_a_second_signal_ends_at_once():
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         ended(process, within=10)
+
+
+def test_a_signal_that_another_process_handed_on_is_no_second_one():
+    with started(HOLDS) as process:  # schedulers signal every process of a run, each at its time
+        process.send_signal(signal.SIGTERM)
+        assert "saved" in ended(process, within=10)
 
 
 def test_who_holds_it_looks_and_goes_on():

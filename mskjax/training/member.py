@@ -125,12 +125,11 @@ class Member:
     def start(self) -> TrainState:
         """The state to go on from."""
         job, program = self.job, self.job.program
-        first = next(
-            evaluation_batches(take(job.examples, job.chosen[:1]), self._config.batch_size)
-        )
+        examples = take(job.examples, job.chosen[:1])
+        one = next(evaluation_batches(examples, self._config.batch_size))
         own = own_rows(self._config.batch_size)
-        first = put_batch({k: v[own] for k, v in first.items()}, program.mesh)
-        state = program.init(first, jax.random.fold_in(self.key, 2**31 - 2))
+        batch = put_batch({k: v[own] for k, v in one.items()}, program.mesh)
+        state = program.init(batch, jax.random.fold_in(self.key, 2**31 - 2))
         if self.checkpoints.step("latest") is not None:
             state, self._record = self.checkpoints.restore("latest", state)
             _mend_best(self.checkpoints, state, self._record, job.folder)

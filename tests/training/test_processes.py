@@ -1,0 +1,125 @@
+"""Real processes on the loopback: the bits of one process, and all end as one of them ends."""
+
+import signal
+
+import jax
+import numpy as np
+import pytest
+from training.cluster import KILLED, Processes, workers
+from training.toy import stored_state, toy, train
+
+from mskjax.training import processes
+from mskjax.training.checkpoints import restore_variables
+from mskjax.training.mesh import data_mesh
+from mskjax.training.program import Program
+from mskjax.writers import read_rows
+
+RECIPE = {"steps": 60, "validate_every": 20, "checkpoint_every": 10, "log_every": 5}
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def assert_same_run(a, b):
+    for kind in ("latest", "best"):
+        ours, theirs = (jax.tree.leaves(stored_state(f, kind)) for f in (a, b))
+        for x, y in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert read_rows(a / "metrics.jsonl") == read_rows(b / "metrics.jsonl")
+
+
+def run(folder, count=2, devices=2, **what):
+    with Processes(workers(folder, RECIPE, count, **what), devices) as started:
+        codes, said = started.ended()
+    assert codes == [0] * count, said
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Two processes of two devices that nothing disturbs."""
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+def test_two_processes_of_two_devices_train_to_the_bits_of_one_of_four(whole, tmp_path):
+    assert_same_run(run(tmp_path, count=1, devices=4), whole)
+    assert '"4 x cpu in 2 processes"' in (whole / "cost.json").read_text()
+
+
+def test_their_checkpoint_is_restored_on_one_device(whole, tmp_path):
+    program = Program(toy(**RECIPE), data_mesh(1))
+    for a, b in zip(
+        jax.tree.leaves(restore_variables(whole)),
+        jax.tree.leaves(train(program, whole).variables),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("heard", [0, 1])
+def test_a_signal_to_one_saves_all_at_one_step(whole, tmp_path, heard):
+    with Processes(workers(tmp_path, RECIPE, pause=0.1), 2) as started:
+        started.wait_for((tmp_path / "checkpoints" / "latest" / "10").exists)
+        started.signal(heard, signal.SIGTERM)
+        codes, said = started.ended(20)
+    assert codes == [75, 75], said
+    assert all("toy: saved at step" in text for text in said), said
+    assert not any("Traceback" in text for text in said), said
+    assert_same_run(run(tmp_path), whole)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_kill_of_one_ends_the_other_and_all_go_on(whole, tmp_path, killed):
+    with Processes(workers(tmp_path, RECIPE, pause=0.1), 2) as started:
+        started.wait_for((tmp_path / "checkpoints" / "latest" / "10").exists)
+        started.signal(killed, signal.SIGKILL)
+        codes, said = started.ended()
+    assert codes[killed] == KILLED
+    assert codes[1 - killed] == 75, said
+    assert f"process {killed} of 2 on" in said[1 - killed]
+    assert "has vanished; run the same command" in said[1 - killed]
+    assert "Traceback" not in said[1 - killed]
+    assert_same_run(run(tmp_path), whole)
+
+
+def test_an_exception_in_one_ends_all_with_its_sentence(tmp_path):
+    with Processes(workers(tmp_path, RECIPE, fail_at=5), 2) as started:
+        codes, said = started.ended()
+    assert codes == [1, 1], said
+    assert "ValueError: injected (1 of 2 processes)" in said[0]
+    assert "Traceback" not in said[0]
+    assert "Traceback" in said[1]
+
+
+def test_processes_of_different_configs_are_refused_with_the_field(tmp_path):
+    with Processes(workers(tmp_path, RECIPE, own=["resamples=20"]), 2) as started:
+        codes, said = started.ended()
+    assert codes == [2, 2], said
+    for text in said:
+        assert "process 1 on" in text
+        assert "resamples is 20 there and 50 here" in text
+        assert "Traceback" not in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_does_not_come_is_named(tmp_path):
+    settings = "processes.start.__defaults__ = (2.0,)"
+    commands = workers(tmp_path, RECIPE, settings=settings)
+    variables = {"MSKJAX_PROCESSES": "3"}
+    with Processes(commands, 1, **variables) as started:
+        codes, said = started.ended()
+    assert codes == [2, 2], said
+    assert "1 of 3 processes did not come to 127.0.0.1" in said[0]
+    assert "within 2.0 s: number 2" in said[0]
+
+
+def test_alone_nothing_is_asked():
+    assert processes.gather("place", 3) == [3]
+    assert processes.agree(True)
+    assert not processes.agree(False)
+
+    class Heard:
+        def is_set(self):
+            return True
+
+    assert processes.Together(Heard()).is_set()
+    with pytest.raises(KeyError), processes.ending(lambda error: (1, "")):
+        raise KeyError

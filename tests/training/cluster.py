@@ -30,8 +30,10 @@ def work(argv):
     from mskjax.training.program import Program
     from training.toy import toy, train
 
+    from mskjax.training.trainer import Trainer
+
     program = Program(toy(**{recipe}), data_mesh())
-    step, done = program.train, 0
+    step, done = Trainer.step, 0
 
     def slowly(*arguments):
         nonlocal done
@@ -41,7 +43,7 @@ def work(argv):
         time.sleep(float(what.get("pause", 0)))
         return step(*arguments)
 
-    program.train = slowly
+    Trainer.step = slowly
     with preemption.listening() as stop, stop.held():
         train(program, folder, processes.Together(stop))
 

@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from commands.command_line import study
+from commands.command_line import run, study
 
 from mskjax import applied
 from mskjax.training.checkpoints import restore_variables
@@ -17,12 +17,14 @@ pytestmark = pytest.mark.long
 FEW = {f"stages__{s}__train__{k}": v for s in ("regions", "grades")
        for k, v in {"steps": 6, "warmup_steps": 1, "learning_rate": 1e-3}.items()}  # fmt: skip
 
+SEEDS = ("--config.population.seeds=2",)
+
 
 @pytest.fixture(scope="module")
-def seeds(data_dir, main_here, tmp_path_factory):
+def seeds(data_dir, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("population") / "run"
-    flags = ["--config.population.seeds=2", "--config.population.folds=all"]
-    assert main_here(*study(workdir, data_dir, *flags, **FEW)) == 0
+    process = run("mskjax.main", *study(workdir, data_dir, *SEEDS, **FEW))
+    assert process.returncode == 0, process.stderr
     return workdir
 
 
@@ -30,15 +32,17 @@ def weights(folder):
     return jax.tree.leaves(restore_variables(folder))
 
 
+def assert_close(ours, theirs):
+    for part in ("fold_0/regions", "fold_1/regions", "fold_0/grades", "fold_1/grades"):
+        for a, b in zip(weights(ours / part), weights(theirs / part), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4)
+
+
 def test_each_seed_is_a_run_of_its_own(seeds, data_dir, main_here, tmp_path, capsys):
     alone = tmp_path / "alone"
     again = [f"--config={seeds}/seed_1/config.json", f"--workdir={alone}"]
     assert main_here(*again) == 0
-    for part in ("fold_0/regions", "fold_1/regions", "fold_0/grades", "fold_1/grades"):
-        for ours, theirs in zip(
-            weights(seeds / "seed_1" / part), weights(alone / part), strict=True
-        ):
-            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert_close(seeds / "seed_1", alone)
     capsys.readouterr()
     together = [f"--config={seeds}/seed_1/config.json", f"--workdir={seeds}/seed_1"]
     assert main_here(*together) == 0
@@ -74,21 +78,28 @@ def test_a_run_of_several_seeds_is_applied_with_all_of_them(seeds):
 
 
 def test_a_finished_population_says_so(seeds, data_dir, main_here, capsys):
-    flags = ["--config.population.seeds=2", "--config.population.folds=all"]
-    assert main_here(*study(seeds, data_dir, *flags, **FEW)) == 0
+    assert main_here(*study(seeds, data_dir, *SEEDS, **FEW)) == 0
     assert str(seeds / "report" / "report.html") in capsys.readouterr().out
 
 
 def test_a_seed_that_was_lost_is_trained_again_alone(seeds, data_dir, main_here, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(seeds, workdir)
-    shutil.rmtree(workdir / "seed_1" / "fold_0")
-    flags = ["--config.population.seeds=2", "--config.population.folds=all"]
+    shutil.rmtree(workdir / "seed_1")
+    untouched = (workdir / "seed_0/fold_0/regions/architecture.json").stat().st_mtime_ns
+    assert main_here(*study(workdir, data_dir, *SEEDS, **FEW)) == 0
+    assert_close(workdir / "seed_1", seeds / "seed_1")
+    assert (workdir / "seed_0/fold_0/regions/architecture.json").stat().st_mtime_ns == untouched
+
+
+def test_folds_that_train_together_are_those_of_one_after_another(
+    seeds, data_dir, main_here, tmp_path, capsys
+):
+    workdir = tmp_path / "run"
+    flags = ["--config.population.folds=all", "--mode=train"]
     assert main_here(*study(workdir, data_dir, *flags, **FEW)) == 0
-    for part in ("fold_0/regions", "fold_0/grades"):
-        found, before = (weights(d / "seed_1" / part) for d in (workdir, seeds))
-        for a, b in zip(found, before, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-4)
+    assert "2 trainings as one program" in capsys.readouterr().out
+    assert_close(workdir, seeds / "seed_0")
 
 
 def test_members_train_together_and_one_that_fails_spoils_no_other(
@@ -100,7 +111,7 @@ def test_members_train_together_and_one_that_fails_spoils_no_other(
         "def get_config(variant='phantom'):\n"
         "    config = disc_degeneration.get_config(variant)\n"
         "    rate = lambda r: {'stages': {'regions': {'train': {'learning_rate': r}}}}\n"
-        "    config.population.members = {'slow': rate(1e-4), 'mad': rate(1e30)}\n"
+        "    config.population = {'members': {'slow': rate(1e-4), 'mad': rate(1e30)}}\n"
         "    return config\n"
     )
     workdir = tmp_path / "run"

@@ -319,6 +319,16 @@ def test_another_process_may_find_that_a_study_is_wrong(tmp_path, monkeypatch, a
     assert not list(tmp_path.iterdir())
 
 
+def test_workers_start_without_what_only_training_needs():
+    code = (
+        "import sys; import tfds_builders.shard_worker, tfds_builders.crew, tfds_builders.packing;"
+        " import tfds_builders.modic_changes.modic_changes;"
+        " print({'jax', 'flax', 'orbax', 'grain', 'tensorflow', 'matplotlib'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == "set()\n", found.stderr
+
+
 def test_a_wrong_number_of_workers_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("MSKJAX_WORKERS", "0")
     with pytest.raises(UserError, match="MSKJAX_WORKERS is '0'; it must be a whole number from 1"):

@@ -73,6 +73,7 @@ def _view(sweep: Sweep, content: Mapping[str, Any]) -> dict[str, Any]:
         "fewest": results.FEWEST,
         "spent": sum(t.spent_s or 0.0 for t in trials),
         "own": {k: space.value_at(sweep.base, k) for k in sweep.parameters},
+        "ends": [k for k, p in sweep.parameters.items() if p.is_near_end(best.values[k])],
         "space": {k: _said(p) for k, p in sweep.parameters.items()},
         "drawn": {k: base64.b64encode(v).decode() for k, v in drawn.items()},
     }

@@ -3,12 +3,14 @@
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mskjax.errors import UserError
 
 _RANGE, _CHOICE = {"low", "high", "log", "step"}, {"choices"}
+_END = 0.05  # of a range, on its own scale
 _SCALARS = (bool, int, float, str, type(None))
 
 
@@ -54,6 +56,12 @@ class Range:
         steps = 0.0 if self.step is None else (value - self.low) / self.step
         return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-9
 
+    def is_near_end(self, value: float) -> bool:
+        """Whether a value lies in the outer twentieth of the range, so that a wider one may pay."""
+        low, high = (math.log(v) if self.log else v for v in (self.low, self.high))
+        place = ((math.log(value) if self.log else value) - low) / (high - low)
+        return not _END < place < 1 - _END
+
     def stored(self, value: Any) -> Any:
         """As the storage holds it."""
         return value
@@ -88,6 +96,10 @@ class Choice:
     def holds(self, value: Any) -> bool:
         """Whether a trial could have this value."""
         return self.stored(value) in map(self.stored, self.choices)
+
+    def is_near_end(self, value: Any) -> bool:
+        """Never: choices have no order."""
+        return False
 
     def stored(self, value: Any) -> Any:
         """As the storage holds it: Optuna's categories are scalars."""

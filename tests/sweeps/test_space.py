@@ -49,6 +49,16 @@ def test_a_range_says_whether_it_holds_a_value(value, inside):
 
 
 @pytest.mark.parametrize(
+    ("value", "near"), [(1e-4, True), (1.1e-4, True), (2e-4, False), (1e-3, False), (9.9e-3, True)]
+)
+def test_a_value_near_an_end_is_told_on_the_ranges_own_scale(value, near):
+    assert space.Range(1e-4, 1e-2, log=True).is_near_end(value) == near
+    assert space.Range(0.0, 1.0).is_near_end(0.02)
+    assert not space.Range(0.0, 1.0).is_near_end(0.2)
+    assert not space.Choice((1, 2)).is_near_end(2)
+
+
+@pytest.mark.parametrize(
     ("spec", "message"),
     [
         (3, "space.f is 3; give low and high"),

@@ -63,7 +63,7 @@ def test_no_test_patient_is_opened_and_the_folder_is_an_ordinary_run(config, tmp
     assert {r["kind"] for r in rows} >= {"grade"}
     assert cases.read(run / "fold_0" / "validation_cases.csv") == rows
     assert not (run / "fold_0" / "cases.csv").exists()
-    assert workdir.config_of(run) == config
+    assert workdir.check(run, config), "not what main would go on from"
     assert validation.sealed(divided[0], [0]) == set(first.test)
     # Done already: nothing is trained or read again.
     monkeypatch.setattr(studies, "train_fold", None)

@@ -1,5 +1,6 @@
 """`sweep` as a user types it: trials, page, best config, its test, and the optimism."""
 
+import ast
 import json
 
 import pytest
@@ -15,7 +16,7 @@ FAST = SMALL | {
 
 def sweep_file(folder, data_dir, **changes):
     """A sweep of seconds: two trials of one fold of six generated patients."""
-    overrides = {k: eval(v) if isinstance(v, str) and v[0] == "(" else v for k, v in FAST.items()}
+    overrides = {k: ast.literal_eval(v) if str(v)[0] == "(" else v for k, v in FAST.items()}
     overrides["data.data_dir"] = str(data_dir)
     values = {
         "study": "disc_degeneration",

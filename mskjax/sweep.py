@@ -41,8 +41,7 @@ def _sweep(argv: list[str]) -> None:
     try:
         worker.work(trials, Objective(sweep))
     except UserError:
-        if is_new:
-            forget(folder)
+        forget(folder, is_new)
         raise
     content = results.write(trials, folder)
     say(f"report: {page.write_page(sweep, content, folder)}")

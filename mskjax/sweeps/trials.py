@@ -73,10 +73,11 @@ class Trials:
     def __init__(self, sweep: Sweep, storage: Storage, workdir: Path, timing: Timing):
         self.sweep, self.storage, self.timing = sweep, storage, timing
         self._folder = workdir / "trials"
-        self._me = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
         self._seen: dict[int, tuple[Any, float]] = {}  # id -> (sign of life, since when)
         self.study, is_new = storage.retried(self._opened)
         self._seed(is_new)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._me = {"id": uuid.uuid4().hex, "pid": os.getpid(), "place": _place(self._folder)}
 
     def folder(self, number: int) -> Path:
         """Folder of a trial, an ordinary run."""
@@ -123,7 +124,7 @@ class Trials:
         return True
 
     def _was_here(self, trial: FrozenTrial) -> bool:
-        return (trial.user_attrs.get(OWNER) or {}).get("host") == self._me["host"]
+        return (trial.user_attrs.get(OWNER) or {}).get("place") == self._me["place"]
 
     def _is_lost(self, trial: FrozenTrial) -> bool:
         """Whether a running trial may have no worker any more; on this machine the lock decides."""
@@ -345,6 +346,16 @@ class Held:
                 backend.set_trial_user_attr(number, OWNER, {})
 
 
+def _place(folder: Path) -> str:
+    """What two workers share if the lock of a folder tells each whether the other lives.
+
+    Machines may bear one name, and containers of one machine may have files of their own.
+    """
+    boot, where = Path("/proc/sys/kernel/random/boot_id"), folder.stat()
+    kernel = boot.read_text().strip() if boot.exists() else ""
+    return f"{socket.gethostname()} {kernel} {where.st_dev}:{where.st_ino}"
+
+
 def leave(number: int) -> None:
     """Ends this process at once: another one has its trial, and perhaps writes into its folder.
 
@@ -359,17 +370,18 @@ def leave(number: int) -> None:
     os._exit(EXIT_PREEMPTED)
 
 
-def forget(folder: Path) -> None:
-    """Takes a journal of trials away in which nothing was begun, so that a refusal leaves no trace.
+def forget(folder: Path, is_new: bool) -> None:
+    """Takes away what a sweep has left that a wrong study or cohort has ended at its start.
 
     Args:
-      folder: ``--workdir`` of a sweep that a wrong study or cohort has ended.
+      folder: ``--workdir`` of the sweep.
+      is_new: whether this command made the journal there; it goes if no trial was begun.
     """
     runs = [*(folder / "trials").glob("*")]
-    if any((run / locks.LOCK).exists() or workdirs.is_begun(run) for run in runs):
-        return
-    for path in (folder / JOURNAL, (folder / JOURNAL).with_suffix(".lock")):
-        path.unlink(missing_ok=True)
+    begun = any((run / locks.LOCK).exists() or workdirs.is_begun(run) for run in runs)
+    if is_new and not begun:
+        for path in (folder / JOURNAL, (folder / JOURNAL).with_suffix(".lock")):
+            path.unlink(missing_ok=True)
     for empty in (folder / "trials", folder):
         with contextlib.suppress(OSError):
             empty.rmdir()

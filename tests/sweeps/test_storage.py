@@ -76,8 +76,8 @@ def test_a_server_that_restarts_is_waited_for(server, capsys):
     assert "trying again" in capsys.readouterr().out
 
 
-def test_a_server_that_stays_away_ends_in_a_sentence(server):
-    trials = stub.trials("unused", server.empty(), trials=1)
+def test_a_server_that_stays_away_ends_in_a_sentence(server, tmp_path):
+    trials = stub.trials(tmp_path, server.empty(), trials=1)
     trials.storage._retry_s = 0.5
     server.stop()
     try:

@@ -16,10 +16,10 @@ from mskjax.errors import Preempted, UserError
 from mskjax.sweeps.trials import forget
 
 
-def from_elsewhere(workdir, place, host="far"):
+def from_elsewhere(workdir, place):
     """The view of a worker on another machine that shares the folder."""
     trials = stub.trials(workdir, place, trials=2)
-    trials._me["host"] = host
+    trials._me["place"] = "far"
     return trials
 
 
@@ -129,6 +129,14 @@ def test_who_was_thought_dead_and_is_not_ends_at_once(tmp_path, place, monkeypat
     assert here.all()[0].user_attrs["owner"] == here._me
 
 
+def test_machines_of_one_name_with_files_of_their_own_are_two(tmp_path):
+    here = stub.trials(tmp_path / "a", tmp_path / "journal.log", trials=2)
+    other = stub.trials(tmp_path / "b", tmp_path / "journal.log", trials=2)
+    with here.taken(here.unfinished()[0]) as held, other.taken(other.unfinished()[0]) as second:
+        assert held.number == 0
+        assert second is None, "its folder is free, which says nothing"
+
+
 def test_leaving_is_75_with_a_sentence():
     code = "from mskjax.sweeps import trials; trials.leave(3)"
     process = subprocess.run(
@@ -172,13 +180,15 @@ def test_a_study_of_somebody_else_is_left_alone(tmp_path):
 def test_a_journal_is_forgotten_only_while_nothing_was_begun(tmp_path):
     trials = stub.trials(tmp_path / "sweep", trials=2)
     with trials.taken(trials.unfinished()[0]):
-        forget(tmp_path / "sweep")  # somebody works there
+        forget(tmp_path / "sweep", True)  # somebody works there
         assert (tmp_path / "sweep" / "journal.log").exists()
     run = trials.folder(0)
     (run / "fold_0").mkdir(parents=True)
     (run / "fold_0" / "cases.csv").touch()
-    forget(tmp_path / "sweep")
+    forget(tmp_path / "sweep", True)
     assert (tmp_path / "sweep" / "journal.log").exists()
     shutil.rmtree(run)
-    forget(tmp_path / "sweep")
+    forget(tmp_path / "sweep", False)  # an earlier command made it
+    assert (tmp_path / "sweep" / "journal.log").exists()
+    forget(tmp_path / "sweep", True)
     assert not list(tmp_path.iterdir())

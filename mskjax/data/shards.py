@@ -128,25 +128,20 @@ def _made(
     progress: Progress,
     crew: contextlib.ExitStack,
 ) -> Stored:
-    alone, waiting, told = True, False, set[int]()
+    alone, waiting, pending = True, False, list(shards)
     while (stored := load(folder)) is None:
         began = time.monotonic()
-        if mine := cut_one(folder, shards, cut, progress.advance):
-            told.add(mine.first)
-            left = sum(not shard.is_cut for shard in shards)
-            if alone and left * (time.monotonic() - began) > WORTH_HELP_S:
+        if _cut_one(folder, pending, cut, progress.advance):
+            if alone and len(pending) * (time.monotonic() - began) > WORTH_HELP_S:
                 alone = False
                 _call_help(folder, stage, shards, cut, crew)
-        elif not _join(folder, stage, shards, notes):
+        elif _join(folder, stage, shards, notes):
+            pending = list(shards)  # some may not have been whole
+        else:
             if not waiting:
                 say(f"preparing {stage}: other processes cut what is left; waiting for them")
             waiting = True
             time.sleep(_POLL_S)
-        for shard in shards:
-            if shard.first not in told and shard.is_cut:  # before, or by others
-                told.add(shard.first)
-                for _ in range(shard.first, shard.end):
-                    progress.advance()
     return stored
 
 
@@ -164,24 +159,36 @@ def _call_help(
             say(f"preparing {stage}: with {count} further processes")
 
 
-def cut_one(
-    folder: Path, shards: Sequence["_Shard"], cut: Cut, advance: Callable[[], None]
-) -> "_Shard | None":
-    """Cuts the first shard that nobody has cut or is cutting; None where there is none."""
-    for shard in shards:
+def _cut_one(folder: Path, pending: list["_Shard"], cut: Cut, advance: Callable[[], None]) -> bool:
+    """Cuts the first shard that nobody has cut or is cutting; False where there is none.
+
+    Args:
+      folder: of the examples.
+      pending: shards that may not be cut yet; those that are leave it.
+      cut: see `make`.
+      advance: is called for each study that is cut, by whomever.
+    """
+    for shard in tuple(pending):
+        mine = False
+        if not shard.is_cut:
+            with _claimed(shard.lock) as ours:
+                # Somebody may have been quicker, to the very end.
+                if ours and not shard.is_cut and not (folder / CONTENT).exists():
+                    shard.cut(cut, advance)
+                    mine = True
         if shard.is_cut:
-            continue
-        with _claimed(shard.lock) as ours:
-            # Somebody may have been quicker, to the very end.
-            if ours and not shard.is_cut and not (folder / CONTENT).exists():
-                shard.cut(cut, advance)
-                return shard
-    return None
+            pending.remove(shard)
+            if mine:
+                return True
+            for _ in range(shard.first, shard.end):
+                advance()
+    return False
 
 
 def help_to_cut(folder: Path, shards: Sequence["_Shard"], cut: Cut) -> None:
     """Cuts shards until there is none that nobody has cut or is cutting."""
-    while cut_one(folder, shards, cut, lambda: None):
+    pending = list(shards)
+    while _cut_one(folder, pending, cut, lambda: None):
         pass
 
 
@@ -297,13 +304,15 @@ def _join(folder: Path, stage: str, shards: Sequence[_Shard], notes: Mapping[str
         for shard, content in zip(shards, contents, strict=True):
             rows = sum(content["counts"])
             for name, array in arrays.items():
+                if array is None:
+                    _start_over(folder, shards)
+                    return True
                 if not _copy(shard.raw(name), *array, start, rows):
                     shutil.rmtree(shard.folder)  # not whole: it is cut anew
                     return True
             start += rows
-        for name, (path, _, _) in arrays.items():
-            if path.parent != folder:
-                path.replace(folder / f"{name}.npy")
+        for making in (folder / PARTS).glob("*.npy"):
+            making.replace(folder / making.name)
         names = [*arrays]
         if cases := [case for c in contents for case in c["cases"] or ()]:
             np.save(folder / f"{CASE}.npy", np.array(cases))
@@ -317,16 +326,32 @@ def _join(folder: Path, stage: str, shards: Sequence[_Shard], notes: Mapping[str
 
 def _allocated(
     folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype
-) -> tuple[Path, int, int]:
-    """An array's file, where its rows begin and how many bytes a row has; made if missing."""
+) -> tuple[Path, int, int] | None:
+    """An array's file, where its rows begin and how many bytes a row has; made if missing.
+
+    None where rows were copied to a file that is gone or not whole.
+    """
     final, making = folder / f"{name}.npy", folder / PARTS / f"{name}.npy"
     path = final if final.exists() else making
     if not path.exists():
+        if any((folder / PARTS).glob(f"*/{name}.copied")):
+            return None
         temporary = making.with_suffix(".tmp")
         np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
         temporary.replace(path)
-    offset = int(np.load(path, mmap_mode="r").offset)
-    return path, offset, math.prod(shape[1:]) * dtype.itemsize
+    try:
+        array = np.load(path, mmap_mode="r")
+    except ValueError:
+        return None
+    row = math.prod(shape[1:]) * dtype.itemsize
+    return (path, int(array.offset), row) if array.shape == shape else None
+
+
+def _start_over(folder: Path, shards: Sequence[_Shard]) -> None:
+    for path in (*folder.glob("*.npy"), *(folder / PARTS).glob("*.npy")):
+        path.unlink()
+    for shard in shards:
+        shutil.rmtree(shard.folder)
 
 
 def _copy(raw: Path, target: Path, offset: int, row: int, start: int, rows: int) -> bool:

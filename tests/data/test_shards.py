@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.cutting import STUDIES, Logged, examples_of
+from data.cutting import STUDIES, Logged, examples_of, lines
 
 from mskjax.data import shards
 from mskjax.errors import UserError
@@ -39,15 +39,10 @@ def assert_whole(stored, folder):
     }  # fmt: skip
 
 
-def started(folder, log, seconds, worth=1e9, size=16):
-    command = [sys.executable, str(PROGRAM), *map(str, (folder, log, seconds, worth, size))]
+def started(folder, log, seconds, alone=STUDIES):
+    command = [sys.executable, str(PROGRAM), *map(str, (folder, log, seconds, alone))]
     path = os.pathsep.join([str(PROGRAM.parents[1]), *sys.path])
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, "MSKJAX_WORKERS": "3"})
-
-
-def lines(log):
-    text = log.read_text() if log.exists() else ""
-    return [[int(word) for word in line.split()] for line in text.splitlines()]
 
 
 def numbers(log):
@@ -134,8 +129,7 @@ def test_where_it_takes_long_further_processes_help(tmp_path, monkeypatch, capsy
     monkeypatch.setenv("MSKJAX_WORKERS", "2")
     monkeypatch.setattr(shards, "WORTH_HELP_S", 0.0)
     monkeypatch.setattr(shards, "STUDIES_PER_SHARD", 4)
-    # Long enough that the other process has started before this one is through.
-    stored = shards.make(folder, "toy", Logged(log, 0.2), STUDIES, {})
+    stored = shards.make(folder, "toy", Logged(log, alone=4), STUDIES, {})
     assert_whole(stored, folder)
     assert Counter(numbers(log)) == Counter(range(STUDIES))
     assert len({who for _, who in lines(log)}) == 2
@@ -144,7 +138,7 @@ def test_where_it_takes_long_further_processes_help(tmp_path, monkeypatch, capsy
 
 def test_helpers_end_with_a_process_that_is_killed(tmp_path):
     folder, log = tmp_path / "e", tmp_path / "log"
-    process = started(folder, log, 0.2, worth=0.0, size=4)
+    process = started(folder, log, 0.2, alone=4)
     end = time.monotonic() + 60
     while len({who for _, who in lines(log)}) < 2:
         assert time.monotonic() < end
@@ -211,6 +205,25 @@ def test_a_shard_that_is_not_whole_is_cut_anew(tmp_path, monkeypatch):
     os.truncate(folder / "parts" / "000016" / "image.raw", 7)
     assert_whole(shards.make(folder, "toy", Logged(log), STUDIES, {}), folder)
     assert numbers(log) == [*range(STUDIES), *range(16, 32)]
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+def test_what_was_joined_so_far_and_is_not_whole_is_cut_anew(tmp_path, monkeypatch, damage):
+    folder, log = tmp_path / "e", tmp_path / "log"
+
+    def ends(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", ends)  # of the case ids, when all rows are copied
+        with pytest.raises(KeyboardInterrupt):
+            shards.make(folder, "toy", Logged(log), STUDIES, {})
+    if damage == "gone":
+        (folder / "image.npy").unlink()
+    else:
+        os.truncate(folder / "image.npy", 200)
+    assert_whole(shards.make(folder, "toy", Logged(log), STUDIES, {}), folder)
+    assert numbers(log) == 2 * list(range(STUDIES))
 
 
 def test_a_full_disk_is_said_and_what_is_cut_stays(tmp_path):

@@ -135,12 +135,13 @@ def enlarged(cohort: Cohort, studies: int) -> Cohort:
     )
 
 
-def measure(folder: Path, studies: int) -> dict[str, Cost]:
+def measure(folder: Path, studies: int, **changes: Any) -> dict[str, Cost]:
     """The cost of each part of a run of a cohort of some size.
 
     Args:
       folder: gets ``data``, and ``run_<studies>``, which must not be there.
       studies: of the cohort.
+      **changes: of `FIELDS`; ``__`` stands for a dot.
     """
     cohort = enlarged(opened(folder / "data"), studies)
     half = len(cohort.patients) // 2
@@ -150,6 +151,7 @@ def measure(folder: Path, studies: int) -> dict[str, Cost]:
     division = folder / f"division_{studies}.json"
     division.write_text(json.dumps({"folds": [fold]}))
     fields = FIELDS | {"data.options.patients": PACKAGED, "data.splits": division}
+    fields |= {name.replace("__", "."): value for name, value in changes.items()}
     arguments = [
         f"--config={COHORT}",
         f"--workdir={folder / f'run_{studies}'}",

@@ -222,9 +222,11 @@ class _Shard:
 
     def cut(self, cut: Cut, advance: Callable[[], None]) -> None:
         """Cuts the studies; whoever calls it holds the lock."""
-        for old in self.parts.glob(f"{self.first:06}.*.tmp"):  # of a process that was killed
-            shutil.rmtree(old, ignore_errors=True)
-        own = self.parts / f"{self.first:06}.{socket.gethostname()}-{os.getpid()}.tmp"
+        host = socket.gethostname()
+        for old in self.parts.glob(f"{self.first:06}.{host}-*.tmp"):
+            if _has_ended(int(old.stem.rpartition("-")[2])):
+                shutil.rmtree(old, ignore_errors=True)
+        own = self.parts / f"{self.first:06}.{host}-{os.getpid()}.tmp"
         own.mkdir()
         try:
             with contextlib.ExitStack() as files:
@@ -285,7 +287,10 @@ def _join(folder: Path, stage: str, shards: Sequence[_Shard], notes: Mapping[str
     A shard's rows are removed once they are copied: what a process that was killed here has left is
     gone on with, and the disk holds the examples once.
     """
-    with _claimed(folder / PARTS / _JOIN) as ours:
+    with (
+        _claimed(folder / PARTS / _JOIN) as ours,
+        contextlib.suppress(FileNotFoundError),  # where there are no locks: another was quicker
+    ):
         if not ours or (folder / CONTENT).exists() or not all(s.is_cut for s in shards):
             return False
         contents = [shard.content() for shard in shards]
@@ -311,17 +316,25 @@ def _join(folder: Path, stage: str, shards: Sequence[_Shard], notes: Mapping[str
                     shutil.rmtree(shard.folder)  # not whole: it is cut anew
                     return True
             start += rows
-        for making in (folder / PARTS).glob("*.npy"):
-            making.replace(folder / making.name)
-        names = [*arrays]
-        if cases := [case for c in contents for case in c["cases"] or ()]:
-            np.save(folder / f"{CASE}.npy", np.array(cases))
-            names.append(CASE)
-        sizes = {name: (folder / f"{name}.npy").stat().st_size for name in names}
-        temporary = folder / PARTS / CONTENT
-        temporary.write_text(json.dumps({"bytes": sizes, "counts": counts, "cut_with": notes}))
-        temporary.replace(folder / CONTENT)
-    return True
+        cases = [case for c in contents for case in c["cases"] or ()]
+        _finish(folder, [*arrays], cases, {"counts": counts, "cut_with": notes})
+        return True
+    return False
+
+
+def _finish(
+    folder: Path, names: list[str], cases: Sequence[str], content: Mapping[str, Any]
+) -> None:
+    """Gives the arrays, whose rows are all there, their place; the content is written last."""
+    for making in (folder / PARTS).glob("*.npy"):
+        making.replace(folder / making.name)
+    if cases:
+        np.save(folder / f"{CASE}.npy", np.array(cases))
+        names = [*names, CASE]
+    sizes = {name: (folder / f"{name}.npy").stat().st_size for name in names}
+    temporary = folder / PARTS / CONTENT
+    temporary.write_text(json.dumps({"bytes": sizes, **content}))
+    temporary.replace(folder / CONTENT)
 
 
 def _allocated(
@@ -401,6 +414,16 @@ def _claimed(path: Path) -> Iterator[bool]:
         except OSError:  # not known to this file system, see the module
             pass
         yield True
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it runs, as another user
+        return False
+    return False
 
 
 def _size_of(folder: Path) -> int:

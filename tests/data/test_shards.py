@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.cutting import STUDIES, Logged, examples_of, lines
+from data.cutting import STUDIES, Logged, examples_of, lines, unknown
 
 from mskjax.data import shards
 from mskjax.errors import UserError
@@ -74,7 +75,13 @@ def test_a_killed_process_costs_the_shard_that_it_was_cutting(tmp_path):
     assert shards.load(folder) is None
     before = set(numbers(log))
     log.unlink()
-    assert_whole(shards.make(folder, "toy", Logged(log), STUDIES, {}), folder)
+    assert len(list(folder.glob("parts/*.tmp"))) == 1
+
+    def cut(number):
+        assert len(list(folder.glob("parts/*.tmp"))) == 1  # ours: what was left is gone
+        return Logged(log)(number)
+
+    assert_whole(shards.make(folder, "toy", cut, STUDIES, {}), folder)
     assert 20 <= len(before) < 32
     assert numbers(log) == list(range(shards.STUDIES_PER_SHARD, STUDIES))
 
@@ -168,12 +175,18 @@ def test_an_error_of_a_helper_is_met_by_its_starter(tmp_path, monkeypatch):
 
 
 def test_where_the_file_system_knows_no_locks(tmp_path, monkeypatch):
-    def unknown(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
     monkeypatch.setattr(fcntl, "flock", unknown)
     log = tmp_path / "log"
     assert_whole(shards.make(tmp_path / "e", "toy", Logged(log), STUDIES, {}), tmp_path / "e")
+
+
+def test_two_processes_without_locks_are_only_slower(tmp_path, monkeypatch):
+    monkeypatch.setenv("WITHOUT_LOCKS", "1")
+    folder, log = tmp_path / "e", tmp_path / "log"
+    processes = [started(folder, log, 0.01) for _ in range(2)]
+    assert [p.wait(timeout=120) for p in processes] == [0, 0]
+    shutil.rmtree(folder / "parts", ignore_errors=True)  # the other may have looked in again
+    assert_whole(shards.load(folder), folder)
 
 
 @pytest.mark.parametrize("name", ["image.npy", "label.npy", "case.npy", "examples.json"])

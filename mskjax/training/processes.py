@@ -17,6 +17,7 @@ import functools
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -86,7 +87,7 @@ def start(identity: Mapping[str, Any], timeout_s: float = START_S) -> None:
             cluster_detection_method="deactivate",
             heartbeat_timeout_seconds=10 * int(LOST_S),  # ours is heard before
         )
-    _peers = _Peers(hosts)
+    _peers = _Peers(cluster.address, hosts)
 
 
 def sync(name: str) -> None:
@@ -167,15 +168,16 @@ def ending(tell: Tell) -> Iterator[None]:
 class _Peers:
     """This process among the others."""
 
-    def __init__(self, hosts: list[str]):
+    def __init__(self, address: str, hosts: list[str]):
         from jax._src import distributed  # the store has no public name
 
         self._client: Any = distributed.global_state.client
-        self._hosts = hosts
+        self._address, self._hosts = address, hosts
         self._met = 0
         self._main = threading.main_thread().ident
         self._leaving, self._over = threading.Event(), threading.Event()
-        self._suspecting = False
+        self._suspecting = self._is_mute = False
+        self._ends = threading.Lock()
         self._end: dict[str, Any] | None = None  # of whoever ended first
         now = time.monotonic()
         self._beats = {i: (0, now) for i in range(len(hosts)) if i != roles.index()}
@@ -230,22 +232,27 @@ class _Peers:
 
     def _exit(self, end: Mapping[str, Any]) -> NoReturn:
         """Says why and ends, the first process last: the others hear of it through that one."""
+        self._ends.acquire()  # whoever comes second waits here for the end
         which = end["process"]
-        there = "" if which in (None, roles.index()) else f" ({which} of {roles.count()} processes)"
-        print(f"{end['sentence']}{there}", file=sys.stderr)
+        there = "" if which in (None, roles.index()) else f" (process {which} of {roles.count()})"
+        if end["code"] != EXIT_DEFECT or which != roles.index():  # which has its traceback
+            print(f"{end['sentence']}{there}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
         with contextlib.suppress(RuntimeError):
-            self._client.key_value_set(f"{_GONE}{roles.index()}", "")
-            until = time.monotonic() + preemption.GRACE_S
-            while roles.is_first() and time.monotonic() < until:
-                gone = {
-                    int(key.rpartition("/")[2]) for key, _ in self._client.key_value_dir_get(_GONE)
-                }
-                if all(i in gone for i in self._beats if not self._is_lost(i)):
-                    break
-                time.sleep(0.05)
+            if not self._is_mute:
+                self._leave()
         os._exit(end["code"])
+
+    def _leave(self) -> None:
+        """Says that this process is about to end; the first one waits for all others to say so."""
+        self._client.key_value_set(f"{_GONE}{roles.index()}", "")
+        until = time.monotonic() + preemption.GRACE_S
+        while roles.is_first() and time.monotonic() < until:
+            gone = dict(self._client.key_value_dir_get(_GONE))
+            if all(f"{_GONE}{i}" in gone or self._is_lost(i) for i in self._beats):
+                break
+            time.sleep(0.05)
 
     def _find_out(self) -> None:
         """After a collective has failed: returns when it is known whether another one has ended."""
@@ -285,8 +292,6 @@ class _Peers:
         lost = [i for i in self._beats if self._is_lost(i) and f"{_GONE}{i}" not in found]
         if lost and self._end is None:
             self._publish(**self._about_lost(lost[0]))
-        if _parked.is_set():  # and the store answers: that was another fault of a library
-            os.abort()
 
     def _is_lost(self, index: int) -> bool:
         limit = SUSPECT_S if self._suspecting else LOST_S
@@ -296,6 +301,24 @@ class _Peers:
         who = f"process {index} of {roles.count()} on {self._hosts[index]}"
         sentence = f"pre-empted: {who} has vanished; run the same command in all of them to go on."
         return {"code": EXIT_PREEMPTED, "sentence": sentence, "process": None}
+
+    def lose_first(self) -> None:
+        """Ends this process because the store has gone, and with it the first one.
+
+        To be called in the client's own thread, without which no word comes from the store.
+        """
+        host, _, port = self._address.rpartition(":")
+        for _ in range(50):  # a process that is killed lets go of its port a little later
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), LEAVE_S).close()
+            except OSError:
+                break
+            time.sleep(0.1)
+        else:
+            os.abort()  # it is there: that was another fault of a library
+        self._is_mute = True
+        self._end = self._end or self._about_lost(0)
+        self._make_main_end()
 
     def _make_main_end(self) -> None:
         """Raises in the main thread; ends the process if that does not come to `end`."""
@@ -308,10 +331,11 @@ class _Peers:
         # Who has heard SIGTERM is saving, and has its own watch.
         if not self._leaving.wait(preemption.GRACE_S if heard else LEAVE_S):
             self._exit(end)
+        time.sleep(preemption.GRACE_S + LEAVE_S)  # more than `_leave` takes
+        os._exit(end["code"])
 
 
 _peers: _Peers | None = None
-_parked = threading.Event()
 
 
 def _is_of_runtime(error: BaseException | None) -> bool:
@@ -328,16 +352,16 @@ def _survivable() -> Iterator[None]:
     """The client that `jax.distributed` makes in this block does not abort with the first process.
 
     It would, with pages of stack, as soon as that one has gone.  Given a callback it calls that
-    instead; or rather it fails to, in jaxlib 0.10, and C++ ends its thread: there it is parked.
+    instead; or rather it fails to, in jaxlib 0.10, and C++ ends the process: there it is stopped.
     """
     from jax._src.lib import _jax
 
     original = _jax.get_distributed_runtime_client
     _jax.get_distributed_runtime_client = functools.partial(
-        original, missed_heartbeat_callback=lambda *status: None, rpc_timeout=int(LOST_S)
+        original, missed_heartbeat_callback=lambda *status: _lost(), rpc_timeout=int(LOST_S)
     )
     with contextlib.suppress(OSError, AttributeError):  # of another C++ library
-        ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(_park)
+        ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE(_lost)
     try:
         yield
     finally:
@@ -345,7 +369,10 @@ def _survivable() -> Iterator[None]:
 
 
 @ctypes.CFUNCTYPE(None)
-def _park() -> None:
-    _parked.set()
+def _lost() -> None:
+    """Never returns: C++ would end the process at once."""
+    if _peers is None:
+        os.abort()
+    _peers.lose_first()
     while True:
-        time.sleep(3600)
+        time.sleep(LOST_S)

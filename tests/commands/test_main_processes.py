@@ -23,8 +23,8 @@ def spoken(text):
     return [line for line in text.splitlines() if not line.startswith("[Gloo]")]
 
 
-def test_processes_of_different_configs_are_refused_and_leave_no_trace(tmp_path, finished):
-    arguments = study(tmp_path / "run", finished.data_dir, devices=2)
+def test_processes_of_different_configs_are_refused_and_leave_no_trace(tmp_path, data_dir):
+    arguments = study(tmp_path / "run", data_dir, devices=2)
     own = ["--config.stages.regions.train.steps=61"]
     with in_processes(2, 1, arguments, own) as started:
         codes, said = started.ended()
@@ -34,8 +34,8 @@ def test_processes_of_different_configs_are_refused_and_leave_no_trace(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_devices_must_be_all_that_the_processes_have(tmp_path, finished):
-    arguments = study(tmp_path / "run", finished.data_dir, devices=1)
+def test_devices_must_be_all_that_the_processes_have(tmp_path, data_dir):
+    arguments = study(tmp_path / "run", data_dir, devices=1)
     with in_processes(2, 1, arguments) as started:
         codes, said = started.ended()
     assert codes == [2, 2], said
@@ -44,8 +44,8 @@ def test_devices_must_be_all_that_the_processes_have(tmp_path, finished):
 
 
 @pytest.mark.long
-def test_a_workdir_that_not_all_see_is_refused(tmp_path, finished):
-    arguments = study(tmp_path / "run", finished.data_dir, devices=2)
+def test_a_workdir_that_not_all_see_is_refused(tmp_path, data_dir):
+    arguments = study(tmp_path / "run", data_dir, devices=2)
     with in_processes(2, 1, arguments, [f"--workdir={tmp_path / 'other'}"]) as started:
         codes, said = started.ended()
     assert codes == [2, 2], said

@@ -18,9 +18,8 @@ import sys
 sys.path.insert(0, {tests!r})
 import os, time
 from pathlib import Path
-from mskjax import commands, preemption, roles
+from mskjax import commands, preemption
 from mskjax.training import processes
-{settings}
 
 def work(argv):
     folder = Path(argv[0])
@@ -38,8 +37,6 @@ def work(argv):
     def slowly(*arguments):
         nonlocal done
         done += 1
-        if done == int(what.get("fail_at", 0)) and roles.index() == 1:
-            raise ValueError("injected")
         time.sleep(float(what.get("pause", 0)))
         return step(*arguments)
 
@@ -51,8 +48,25 @@ sys.exit(commands.run(work, None))
 """
 
 
-def script(recipe, settings=""):
-    return WORKER.format(tests=str(TESTS), recipe=recipe, settings=settings)
+# Does `theirs` where it is the process of that number, `ours` where it is another, once all are in.
+MEETING = """
+import hashlib, sys, time
+from mskjax import commands, roles
+from mskjax.errors import UserError
+from mskjax.training import processes
+{settings}
+
+def work(argv):
+    commands.together(resamples=int(argv[0]))
+    processes.sync("in")
+    print("in", flush=True)
+    if roles.index() == {other}:
+        {theirs}
+    else:
+        {ours}
+
+sys.exit(commands.run(work, None))
+"""
 
 
 def free_port():
@@ -102,6 +116,11 @@ class Processes:
     def signal(self, index, number):
         self.started[index].send_signal(number)
 
+    def wait_until_in(self):
+        """Until each has said that all have met."""
+        for process in self.started:
+            assert process.stdout.readline() == "in\n", process.communicate()
+
     def wait_for(self, condition, seconds=LIMIT_S):
         end = time.monotonic() + seconds
         while not condition():
@@ -118,11 +137,17 @@ class Processes:
         return [p.returncode for p in self.started], [err for _, err in both]
 
 
-def workers(folder, recipe, count=2, settings="", own=(), **what):
-    """Commands of processes that train the toy; `own` has more arguments of the last one."""
-    base = [sys.executable, "-c", script(recipe, settings), str(folder)]
-    base += [f"{k}={v}" for k, v in what.items()]
-    return [[*base, *(own if i == count - 1 else ())] for i in range(count)]
+def workers(folder, recipe, count=2, **what):
+    """Commands of processes that train the toy."""
+    script = WORKER.format(tests=str(TESTS), recipe=recipe)
+    options = [f"{k}={v}" for k, v in what.items()]
+    return [[sys.executable, "-c", script, str(folder), *options]] * count
+
+
+def meeting(theirs="pass", ours="pass", other=1, settings="", resamples=(50, 50)):
+    """Commands of processes that meet and do little else."""
+    script = MEETING.format(theirs=theirs, ours=ours, other=other, settings=settings)
+    return [[sys.executable, "-c", script, str(n)] for n in resamples]
 
 
 KILLED = -signal.SIGKILL

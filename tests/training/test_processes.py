@@ -5,7 +5,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from training.cluster import KILLED, Processes, workers
+from training.cluster import KILLED, LIMIT_S, Processes, meeting, workers
 from training.toy import stored_state, toy, train
 
 from mskjax.training import processes
@@ -54,7 +54,7 @@ def test_their_checkpoint_is_restored_on_one_device(whole, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("heard", [0, 1])
+@pytest.mark.parametrize("heard", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_signal_to_one_saves_all_at_one_step(whole, tmp_path, heard):
     with Processes(workers(tmp_path, RECIPE, pause=0.1), 2) as started:
         started.wait_for((tmp_path / "checkpoints" / "latest" / "10").exists)
@@ -66,6 +66,7 @@ def test_a_signal_to_one_saves_all_at_one_step(whole, tmp_path, heard):
     assert_same_run(run(tmp_path), whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_kill_of_one_ends_the_other_and_all_go_on(whole, tmp_path, killed):
     with Processes(workers(tmp_path, RECIPE, pause=0.1), 2) as started:
@@ -80,31 +81,78 @@ def test_a_kill_of_one_ends_the_other_and_all_go_on(whole, tmp_path, killed):
     assert_same_run(run(tmp_path), whole)
 
 
-def test_an_exception_in_one_ends_all_with_its_sentence(tmp_path):
-    with Processes(workers(tmp_path, RECIPE, fail_at=5), 2) as started:
+WAITS = "processes.sync('there')"
+# A library that returns to the interpreter once it is done; much longer than any test.
+COMPUTES = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
+
+
+@pytest.mark.parametrize("other", [0, 1])
+@pytest.mark.parametrize("ours", [WAITS, COMPUTES])
+def test_an_exception_in_one_ends_all_with_its_sentence(ours, other):
+    with Processes(meeting("raise ValueError('injected')", ours, other), 1) as started:
+        codes, said = started.ended(LIMIT_S)
+    assert codes == [1, 1], said
+    assert said[1 - other].strip() == f"ValueError: injected (process {other} of 2)"
+    assert "Traceback" in said[other]
+
+
+def test_wrong_input_of_one_ends_all():
+    with Processes(meeting("raise UserError('no such file.')", WAITS), 1) as started:
+        codes, said = started.ended()
+    assert codes == [2, 2], said
+    assert said == ["error: no such file. (process 1 of 2)\n", "error: no such file.\n"]
+
+
+def test_a_signal_to_one_that_does_not_train_ends_all():
+    with Processes(meeting("time.sleep(60)", WAITS), 1) as started:
+        started.wait_until_in()
+        started.signal(1, signal.SIGTERM)
+        codes, said = started.ended(20)
+    assert codes == [75, 75], said
+    assert all("pre-empted: stopped; run the same command" in text for text in said), said
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_who_vanishes_ends_the_other(killed):
+    settings = "processes.LOST_S = 4.0"
+    with Processes(meeting(WAITS, "time.sleep(60)", killed, settings), 1) as started:
+        started.wait_until_in()
+        started.signal(killed, signal.SIGKILL)
+        codes, said = started.ended(30)
+    assert codes[killed] == KILLED
+    assert codes[1 - killed] == 75, said
+    assert f"process {killed} of 2 on" in said[1 - killed]
+    assert "has vanished; run the same command" in said[1 - killed]
+
+
+def test_processes_at_different_places_are_a_defect():
+    with Processes(meeting("processes.sync('here')", WAITS), 1) as started:
         codes, said = started.ended()
     assert codes == [1, 1], said
-    assert "ValueError: injected (1 of 2 processes)" in said[0]
-    assert "Traceback" not in said[0]
-    assert "Traceback" in said[1]
+    assert all("processes are at different places" in text for text in said)
 
 
-def test_processes_of_different_configs_are_refused_with_the_field(tmp_path):
-    with Processes(workers(tmp_path, RECIPE, own=["resamples=20"]), 2) as started:
+def test_what_is_said_is_heard_in_order_and_a_flag_of_one_is_true_for_all():
+    asks = "print(processes.gather('number', roles.index()), processes.agree(roles.index() == 1))"
+    with Processes(meeting(asks, asks), 1) as started:
+        codes, said = started.ended()
+    assert codes == [0, 0], said
+    assert started.out == ["in\n[0, 1] True\n"] * 2
+
+
+def test_processes_of_different_configs_are_refused_with_the_field():
+    with Processes(meeting(resamples=(50, 20)), 1) as started:
         codes, said = started.ended()
     assert codes == [2, 2], said
     for text in said:
         assert "process 1 on" in text
         assert "resamples is 20 there and 50 here" in text
         assert "Traceback" not in text
-    assert not list(tmp_path.iterdir())
 
 
-def test_a_process_that_does_not_come_is_named(tmp_path):
+def test_a_process_that_does_not_come_is_named():
     settings = "processes.start.__defaults__ = (2.0,)"
-    commands = workers(tmp_path, RECIPE, settings=settings)
-    variables = {"MSKJAX_PROCESSES": "3"}
-    with Processes(commands, 1, **variables) as started:
+    with Processes(meeting(settings=settings), 1, MSKJAX_PROCESSES="3") as started:
         codes, said = started.ended()
     assert codes == [2, 2], said
     assert "1 of 3 processes did not come to 127.0.0.1" in said[0]

@@ -1,16 +1,18 @@
 """Real processes on the loopback: the bits of one process, and all end as one of them ends."""
 
+import contextlib
+import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
 from training.cluster import KILLED, LIMIT_S, Processes, meeting, workers
-from training.toy import stored_state, toy, train
+from training.toy import stored_state, toy, toy_examples, train
 
 from mskjax.training import processes
-from mskjax.training.checkpoints import restore_variables
-from mskjax.training.mesh import data_mesh
+from mskjax.training.checkpoints import Checkpoints
+from mskjax.training.mesh import data_mesh, put_batch
 from mskjax.training.program import Program
 from mskjax.writers import read_rows
 
@@ -44,14 +46,22 @@ def test_two_processes_of_two_devices_train_to_the_bits_of_one_of_four(whole, tm
     assert '"4 x cpu in 2 processes"' in (whole / "cost.json").read_text()
 
 
-def test_their_checkpoint_is_restored_on_one_device(whole, tmp_path):
-    program = Program(toy(**RECIPE), data_mesh(1))
-    for a, b in zip(
-        jax.tree.leaves(restore_variables(whole)),
-        jax.tree.leaves(train(program, whole).variables),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+def test_their_checkpoint_is_restored_on_one_device_and_goes_on_there(whole, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    (folder / "cost.json").unlink()  # it is not trained to its end then
+    program = Program(toy(**RECIPE | {"steps": 70}), data_mesh(1))
+    batch = put_batch({**toy_examples(8), "index": np.arange(8, dtype=np.int32)}, program.mesh)
+    with contextlib.closing(Checkpoints(folder / "checkpoints")) as checkpoints:
+        state, _ = checkpoints.restore("latest", program.init(batch, jax.random.key(0)))
+    assert {len(x.devices()) for x in jax.tree.leaves(state)} == {1}
+    assert int(state.step) == 60
+    stored = stored_state(whole)
+    jax.tree.map(np.testing.assert_array_equal, state.variables, stored["variables"])
+    jax.tree.map(np.testing.assert_array_equal, state.average, stored["average"])
+    train(program, folder)
+    rows = [r for r in read_rows(folder / "metrics.jsonl") if "train_loss" in r]
+    assert [r["step"] for r in rows] == list(range(5, 71, 5))
+    assert rows[:12] == [r for r in read_rows(whole / "metrics.jsonl") if "train_loss" in r]
 
 
 @pytest.mark.parametrize("heard", [pytest.param(0, marks=pytest.mark.long), 1])

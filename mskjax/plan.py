@@ -26,13 +26,13 @@ from mskjax.errors import UserError
 from mskjax.models.summary import parameter_count
 from mskjax.progress import duration, say
 from mskjax.training.costs import Step, compile_and_time, nbytes
+from mskjax.training.feed import SHARE_OF_DEVICE
 from mskjax.training.stage import Stage, Study
 from mskjax.two_stage.system import System
 from mskjax.writers import write_json
 
 PLAN = "plan.json"
 SAMPLE = 4  # studies that examples are cut from, to learn their shapes
-RESIDENT_SHARE = 0.25  # of a device's memory; larger sets of examples are streamed
 NOT_COUNTED = (
     "compilation, packaging, cutting examples, validation, checkpoints and evaluation;"
     " in a memory that was not compiled, the compiler's work space"
@@ -257,7 +257,7 @@ def cost(
     state, params = part.state, part.state.variables["params"]
     gradient = nbytes(params)
     room = _example_bytes(examples, sample)
-    resident = room <= RESIDENT_SHARE * memory if room is not None and memory else None
+    resident = room <= SHARE_OF_DEVICE * memory if room is not None and memory else None
     kept = part.activation_bytes()
     batch = nbytes(part.batch) + nbytes(part.view)
     needed = nbytes(state) + gradient + batch + kept

@@ -22,7 +22,7 @@ Batch = dict[str, jax.Array]
 T = TypeVar("T")
 
 # Of an accelerator's memory; the rest is for state, activations and prediction.
-_SHARE_OF_DEVICE = 0.25
+SHARE_OF_DEVICE = 0.25
 # Without an accelerator there is nothing to be sent, and a copy in memory is all that is won.
 _HOST_MB = 64.0
 
@@ -112,4 +112,4 @@ def _limit(mesh: Mesh) -> float:
         return _HOST_MB / mesh.size  # one host has the copies of all its devices
     stats = device.memory_stats() or {}
     whole = stats.get("bytes_limit", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return _SHARE_OF_DEVICE * whole / 1e6
+    return SHARE_OF_DEVICE * whole / 1e6

@@ -8,6 +8,7 @@ accelerator is present or ``--compile`` asks for it.
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import tempfile
@@ -190,14 +191,15 @@ def sample_of(config: StudyConfig, studies: int | None = None) -> Sample:
     if data.config in builders and builders[data.config].obtain:
         try:
             cohort = prepare_cohort(data.cohort, data.config, data.data_dir, **data.options)
-        except UserError:
-            pass  # not packaged
+        except UserError as error:
+            say(f"note: {error}")  # not packaged, as a rule
         else:
             found = cohort.studies
-            some = [found[i] for i in range(min(len(found), SAMPLE))]
             measured = module.build(config).measure(found)
+            some = [found[i] for i in range(min(len(found), SAMPLE))]
+            system = _fitted(config, measured, some)
             origin = f"the packaged cohort in {data.data_dir}, {len(found)} studies"
-            return Sample(_fitted(config, measured, some), some, len(found), origin)
+            return Sample(system, _labelled(system, found) or some, len(found), origin)
         options: dict[str, Any] = {}
     else:
         options = dict(data.options)
@@ -222,6 +224,13 @@ def _fitted(config: StudyConfig, measured: Mapping[str, Any], some: Sequence[Stu
     module = systems.load(config.system)
     system = module.build(config, measured)
     return module.build(config, {**measured, **system.fit(some, range(len(some)))})
+
+
+def _labelled(system: System, studies: Sequence[Study]) -> list[Study]:
+    """The first studies that every stage can be trained on."""
+    every = (studies[i] for i in range(len(studies)))
+    whole = (s for s in every if all(x.training_examples(s) is not None for x in system.stages))
+    return list(itertools.islice(whole, SAMPLE))
 
 
 def cost(

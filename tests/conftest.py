@@ -1,8 +1,9 @@
 """Settings of jax for all tests: what our code promotes or broadcasts, it says.
 
-Eight CPU devices and the shared compilation cache are asked for before jax is imported.  Ranks are
-never promoted, in the commands that tests start either.  Types are never promoted implicitly in
-this process; the commands of a process of their own have no such setting, because of `LENIENT`.
+Eight CPU devices, quick compilation and the shared cache of programs are asked for before jax is
+imported.  Ranks are never promoted, in the commands that tests start either.  Types are never
+promoted implicitly in this process; the commands of a process of their own have no such setting,
+because of `LENIENT`.
 Warnings are errors (pyproject.toml).
 """
 
@@ -14,7 +15,12 @@ from pathlib import Path
 
 flags = os.environ.get("XLA_FLAGS", "")
 if "xla_force_host_platform_device_count" not in flags:
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8".strip()
+    flags += " --xla_force_host_platform_device_count=8"
+if "xla_backend_optimization_level" not in flags:
+    # Of 3, the default, a random draw takes 1.5 s to compile, of 2 a tenth; most tests compile more
+    # than they compute.
+    flags += " --xla_backend_optimization_level=2"
+os.environ["XLA_FLAGS"] = flags.strip()
 cache = Path(tempfile.gettempdir()) / f"mskjax-test-cache-{os.getuid()}"
 cache.mkdir(mode=0o700, exist_ok=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))

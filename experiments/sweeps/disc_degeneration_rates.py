@@ -4,6 +4,10 @@
 
 Fold 0 of three: its 12 test patients are sealed, so that the best config is tested on patients whom
 the search has never seen.  About 50 s a trial on two free CPU cores.
+
+Measured once, kappa of Pfirrmann grades: .918 in the best trial and .868 with the study's own
+values (56 discs of 10 validation patients); the best config on the sealed patients .878 (95 %
+interval .760 to .948, 65 discs of 12 patients), an optimism of .040.
 """
 
 

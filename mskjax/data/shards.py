@@ -174,7 +174,12 @@ def _cut_one(folder: Path, pending: list["_Shard"], cut: Cut, advance: Callable[
             with _claimed(shard.lock) as ours:
                 # Somebody may have been quicker, to the very end.
                 if ours and not shard.is_cut and not (folder / CONTENT).exists():
-                    shard.cut(cut, advance)
+                    try:
+                        shard.cut(cut, advance)
+                    except FileNotFoundError:  # without locks: all is done and tidied up
+                        if not (folder / CONTENT).exists():
+                            raise
+                        return False
                     mine = True
         if shard.is_cut:
             pending.remove(shard)
@@ -235,8 +240,11 @@ class _Shard:
                     written.add(cut(number))
                     advance()
             (own / CONTENT).write_text(written.content())
-            with contextlib.suppress(FileExistsError):
+            try:
                 own.rename(self.folder)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another was quicker
+                    raise
         finally:
             shutil.rmtree(own, ignore_errors=True)
 

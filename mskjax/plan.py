@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from mskjax import systems
+from mskjax import replicas, systems
 from mskjax.config import StudyConfig
 from mskjax.data import pipeline
 from mskjax.data.cohorts import builder_class, prepare_cohort
@@ -142,7 +142,8 @@ def run(
     )
     costs = _each(sample, count)
     folds = _folds(config)
-    seconds = [c.step_s and c.step_s * c.steps * folds for c in costs]
+    singles = len(list(replicas.of(config, Path()).single()))
+    seconds = [c.step_s and c.step_s * c.steps * folds * singles for c in costs]
     content = {
         "system": config.system,
         "variant": config.variant,
@@ -150,6 +151,7 @@ def run(
         "memory_bytes_of_device": memory,
         "shapes_from": sample.origin,
         "folds": folds,
+        "replicas": singles,
         "training_s": None if None in seconds else sum(s for s in seconds if s),
         "not_counted": NOT_COUNTED,
         "stages": {c.stage: dataclasses.asdict(c) for c in costs},
@@ -195,7 +197,7 @@ def sample_of(config: StudyConfig, studies: int | None = None) -> Sample:
             say(f"note: {error}")  # not packaged, as a rule
         else:
             found = cohort.studies
-            measured = module.build(config).measure(found)
+            measured = module.build(config).measure(cohort.outlines)
             some = [found[i] for i in range(min(len(found), SAMPLE))]
             system = _fitted(config, measured, some)
             origin = f"the packaged cohort in {data.data_dir}, {len(found)} studies"
@@ -316,7 +318,9 @@ def tables(content: Mapping[str, Any]) -> list[str]:
         title = names[0] if len(names) == 1 else f"each of {', '.join(names)}"
         parts.append("\n".join([f"stage {title}", *(f"  {n:{width}}  {t}" for n, t in rows)]))
     if content["training_s"] is not None:
-        parts.append(f"training, all stages and folds: {duration(content['training_s'])}")
+        each = f", {content['replicas']} seeds or members" if content["replicas"] > 1 else ""
+        what = f"all stages and folds{each}"
+        parts.append(f"training, {what}: {duration(content['training_s'])}")
     parts.append(f"not counted: {content['not_counted']}")
     return parts
 

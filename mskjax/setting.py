@@ -94,6 +94,7 @@ class Setting:
             dataclasses.asdict(cutting),
             (*type(stage).__mro__, *type(self.system).__mro__),
             shuffled=self.config.seed if shuffled else None,
+            studies=[study for _, study in self.cohort.index],  # may be a part of the cohort
         )
         patients = [patient for patient, _ in self.cohort.index]
         return prepare(stage.name, key, Cutting(cutting, studies), patients, folders)

@@ -80,10 +80,7 @@ def _run(whole: Replica, modes: Sequence[str]) -> None:
     kept = workdir / "splits.json"
     divided = make_splits(config, cohort, system, kept if begun else None)
     processes.sync("divided")  # of what was there before
-    begin(config, workdir, cohort, divided, begun)
-    for part in (s for s in whole.single() if s is not whole):
-        started = workdirs.check(part.workdir, part.config)
-        begin(part.config, part.workdir, cohort, divided, started)
+    begin(whole, cohort, divided, begun)
     say(
         f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
         f" {len(divided.folds)} fold(s), patients on both sides: {divided.patient_overlap}"
@@ -130,15 +127,15 @@ def open_cohort(config: StudyConfig) -> Cohort:
     return cohort
 
 
-def begin(
-    config: StudyConfig, workdir: Path, cohort: Cohort, divided: splits.Splits, begun: bool
-) -> None:
-    """Writes what a run says of itself before it trains."""
-    workdirs.claim(workdir, config)
-    write_json(workdir / "environment.json", environment())
-    write_json(workdir / "cohort.json", cohort.audit)
-    if not begun or not (workdir / "splits.json").exists():
-        splits.save(workdir / "splits.json", divided)
+def begin(whole: Replica, cohort: Cohort, divided: splits.Splits, begun: bool) -> None:
+    """Writes what a study, and those that it consists of, say of themselves before they train."""
+    for part in (whole, *(s for s in whole.single() if s is not whole)):
+        started = begun if part is whole else workdirs.check(part.workdir, part.config)
+        workdirs.claim(part.workdir, part.config)
+        write_json(part.workdir / "environment.json", environment())
+        write_json(part.workdir / "cohort.json", cohort.audit)
+        if not started or not (part.workdir / "splits.json").exists():
+            splits.save(part.workdir / "splits.json", divided)
 
 
 def _run_folds(settings: Sequence[Setting], modes: Sequence[str]) -> list[Fold]:

@@ -8,7 +8,7 @@ would be, on the regions that the fold's own first stage predicts.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mskjax import applied, cases, preemption, study, systems
+from mskjax import applied, cases, preemption, replicas, study, systems
 from mskjax import workdir as workdirs
 from mskjax.config import StudyConfig
 from mskjax.data import splits
@@ -35,12 +35,18 @@ def validated(
 
     Yields:
       The number of a fold, the rows of its validation patients
-      (``fold_<k>/validation_cases.csv``) when they are there, and how many folds are left.
+      (``fold_<k>/validation_cases.csv``) when they are there, those of all seeds, and how many
+      folds are left.
 
     Raises:
       UserError: see `run`; or a fold has no validation patients.
       Preempted: SIGTERM arrived.
     """
+    whole = replicas.of(config, workdir)
+    if config.population.members:
+        raise UserError(
+            "config.population.members: one config is chosen at a time; leave it empty."
+        )
     module = systems.load(config.system)
     module.check(config)
     begun, cohort = workdirs.check(workdir, config), study.open_cohort(config)
@@ -48,23 +54,42 @@ def validated(
     divided = study.make_splits(config, cohort, module.build(config), kept if begun else None)
     numbers = check_validation(divided, numbers)
     cohort = _without_sealed(cohort, divided, numbers)
-    measured = module.build(config).measure(cohort.studies)
+    measured = module.build(config).measure(cohort.outlines)
     system = module.build(config, measured)
     if config.data.shuffle_labels:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
-    study.begin(config, workdir, cohort, divided, begun)
+    study.begin(whole, cohort, divided, begun)
     with preemption.listening() as stop:
         setting = Setting(config, cohort, system, measured, divided, workdir, stop)
-        for left, k in zip(reversed(range(len(numbers))), numbers, strict=True):
-            path = setting.folder(k) / study.CASES["validation"]
-            if not path.exists():
-                if not applied.is_trained_fold(setting.folder(k), system):
-                    fold = Fold(setting, k)
-                    train([fold])
-                    if fold.failure:
-                        raise fold.failure
-                study.read_fold(setting, k, "validation")
-            yield k, cases.read(path), left
+        settings = [setting.replica(s.config, s.workdir, s.name) for s in whole.single()]
+        every = [[Fold(s, k) for s in settings] for k in numbers]
+        if config.population.folds == "all":
+            _train([fold for group in every for fold in group])
+        for left, group in zip(reversed(range(len(numbers))), every, strict=True):
+            _train(group)
+            yield group[0].number, [row for fold in group for row in _rows(fold)], left
+
+
+def _train(folds: Sequence[Fold]) -> None:
+    """Trains what is not trained, as one program.
+
+    Raises:
+      Diverged: a training failed.
+    """
+    left = [f for f in folds if not applied.is_trained_fold(f.folder, f.setting.system)]
+    if left:
+        train(left)
+    for fold in left:
+        if fold.failure:
+            raise fold.failure
+
+
+def _rows(fold: Fold) -> list[Row]:
+    """Rows of the validation patients, read if they are not there."""
+    path = fold.folder / study.CASES["validation"]
+    if not path.exists():
+        study.read_fold(fold.setting, fold.number, "validation")
+    return cases.read(path)
 
 
 def check_validation(divided: splits.Splits, numbers: Sequence[int]) -> list[int]:

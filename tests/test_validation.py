@@ -1,5 +1,6 @@
 """Folds that are trained and validated to choose between configs, and test no patient."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,8 +8,10 @@ from commands.command_line import SMALL, study
 
 from mskjax import cases, commands, validation, workdir
 from mskjax import study as studies
+from mskjax.config import PopulationConfig
 from mskjax.data import cohorts, splits
 from mskjax.errors import UserError
+from mskjax.sweeps import objective
 
 FIELDS = {"data.validation_fraction": 0.4, "stages.regions.train.steps": 4}
 assert set(FIELDS) - {"data.validation_fraction"} <= set(SMALL)
@@ -112,3 +115,32 @@ def test_a_part_of_a_cohort_opens_nothing_else():
     assert [part.studies[i] for i in range(len(part.studies))] == ["a", "c"]
     assert [*part.studies] == ["a", "c"]
     assert part.patients == ("p",)
+
+
+def test_a_recipe_among_others_is_refused(config, tmp_path):
+    members = {"a": {}, "b": {}}
+    several = dataclasses.replace(config, population=PopulationConfig(members=members))
+    with pytest.raises(UserError, match="members must be empty: one config is chosen at a time"):
+        next(validation.validated(several, tmp_path / "run"))
+
+
+@pytest.mark.long
+def test_seeds_of_a_trial_train_together_and_all_their_rows_count(config, tmp_path):
+    several = dataclasses.replace(config, population=PopulationConfig(seeds=2))
+    run = tmp_path / "run"
+    with workdir.owned(run):
+        ((_, rows, _),) = validation.validated(several, run, [0])
+    assert {row["seed"] for row in rows} == {"0", "1"}
+    alone = [[r["case"] for r in rows if r["seed"] == s and r.get("case")] for s in ("0", "1")]
+    assert alone[0] == alone[1]
+    assert (run / "seed_1/fold_0/validation_cases.csv").exists()
+    assert not list(run.glob("**/fold_*/cases.csv"))
+    name = "quadratic_weighted_kappa_pfirrmann"
+    figure = objective.estimate(several, rows, name, 50)
+    each = [
+        objective.estimate(config, [r for r in rows if r["seed"] == s], name, 50)["value"]
+        for s in ("0", "1")
+    ]
+    assert figure["seeds"] == each
+    assert figure["value"] == pytest.approx(sum(each) / 2)
+    assert "draws" not in figure

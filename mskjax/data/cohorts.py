@@ -81,7 +81,12 @@ class Cohort:
     def part(self, numbers: Sequence[int]) -> "Cohort":
         """The studies of these numbers alone; the others are not opened."""
         index = tuple(self.index[i] for i in numbers)
-        return dataclasses.replace(self, studies=_Some(self.studies, numbers), index=index)
+        return dataclasses.replace(
+            self,
+            studies=_Some(self.studies, numbers),
+            outlines=_Some(self.outlines, numbers),
+            index=index,
+        )
 
 
 class _Some(Sequence):

@@ -15,21 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-VARIABLE = "MSKJAX_WORKERS"
-
-
-def count() -> int:
-    """How many processes cut: ``MSKJAX_WORKERS``, or one a core."""
-    text = os.environ.get(VARIABLE, "")
-    if text.isdecimal():
-        return int(text)
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+from tfds_builders.crew import workers
 
 
 @contextlib.contextmanager
 def helping(work: Callable[[], Any]) -> Iterator[int]:
-    """Runs `work` in `count` - 1 further processes beside what the block does.
+    """Runs `work` in `crew.workers` - 1 further processes beside what the block does.
 
     Args:
       work: can be pickled; otherwise nobody helps.
@@ -42,7 +33,7 @@ def helping(work: Callable[[], Any]) -> Iterator[int]:
     except (pickle.PicklingError, AttributeError, TypeError):  # of a system of a user's own
         yield 0
         return
-    processes = [_started(content) for _ in range(count() - 1)]
+    processes = [_started(content) for _ in range(workers() - 1)]
     try:
         yield len(processes)
     finally:

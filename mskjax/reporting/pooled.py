@@ -27,7 +27,7 @@ OF_THE_FIRST = (
 )
 
 
-def pooled(reports: Sequence[Json], seed: int) -> Json:
+def pooled(reports: Sequence[Mapping[str, Any]], seed: int) -> Json:
     """The figures of several seeds as one.
 
     Args:

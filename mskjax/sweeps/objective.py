@@ -8,6 +8,8 @@ from typing import Any
 from mskjax import systems, validation
 from mskjax.config import StudyConfig
 from mskjax.errors import UserError
+from mskjax.metrics.intervals import keeping_draws
+from mskjax.reporting import pooled
 from mskjax.sweeps.declared import Sweep
 from mskjax.sweeps.worker import Rung
 from mskjax.tables import Row
@@ -41,9 +43,19 @@ def estimate(
 ) -> Mapping[str, Any]:
     """An end-to-end figure of rows of cases.csv, as it stands in report.json.
 
+    Of rows of several seeds it is pooled (`reporting.pooled`).
+
     Raises:
       UserError: the system has no such figure.
     """
+    seeds = sorted({row["seed"] for row in rows})
+    if len(seeds) > 1:
+        with keeping_draws():
+            each = [
+                estimate(config, [r for r in rows if r["seed"] == seed], name, resamples)
+                for seed in seeds
+            ]
+        return pooled.without_draws(pooled.pooled(each, config.seed))
     system = systems.load(config.system).build(config)
     figures = system.summarise(rows, resamples, config.seed)["end_to_end"]
     if name not in figures:

@@ -86,7 +86,11 @@ class Checkpoints:
         Args:
           kind: ``latest`` or ``best``.
           like: arrays, or ShapeDtypeStructs with shardings, of the wanted state.
+
+        Raises:
+          UserError: the checkpoint is of another network.
         """
+        _check_fits(self._folder.resolve() / kind / str(self.step(kind)) / "state", like)
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
@@ -115,6 +119,28 @@ class Checkpoints:
         self.wait()
         for manager in self._managers.values():
             manager.close()
+
+
+def _check_fits(path: Path, like: TrainState) -> None:
+    """Whether a stored state has the arrays of the wanted one; Orbax would print both trees.
+
+    Raises:
+      UserError: naming the first array that differs.
+    """
+    stored, wanted = ocp.PyTreeCheckpointHandler().metadata(path).tree, {}
+    for names, value in jax.tree_util.tree_leaves_with_path(like):
+        wanted[jax.tree_util.keystr(names, simple=True, separator=".")] = tuple(value.shape)
+    found = {
+        jax.tree_util.keystr(names, simple=True, separator="."): tuple(value.shape)
+        for names, value in jax.tree_util.tree_leaves_with_path(stored)
+    }
+    for name in sorted({*wanted, *found}):
+        if wanted.get(name) != found.get(name):
+            raise UserError(
+                f"{path} is of another network: {name} is {found.get(name, 'missing')} there and"
+                f" {wanted.get(name, 'missing')} here;"
+                f" remove {path.parents[3]} to train it anew, or give another --workdir."
+            )
 
 
 def is_trained(folder: Path) -> bool:

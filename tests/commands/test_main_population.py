@@ -4,9 +4,10 @@ import json
 import shutil
 
 import jax
+import jsonschema
 import numpy as np
 import pytest
-from commands.command_line import run, study
+from commands.command_line import ROOT, run, study
 
 from mskjax import applied
 from mskjax.training.checkpoints import restore_variables
@@ -58,6 +59,7 @@ def test_seeds_differ_in_training_and_share_the_division(seeds):
 
 def test_the_report_pools_seeds_within_patients(seeds):
     whole = json.loads((seeds / "report/report.json").read_text())
+    jsonschema.validate(whole, json.loads((ROOT / "tests/commands/report.schema.json").read_text()))
     each = [json.loads((seeds / f"seed_{s}/report/report.json").read_text()) for s in (0, 1)]
     assert whole["protocol"]["seeds"] == [0, 1]
     name = whole["primary"]

@@ -1,5 +1,6 @@
 """What is on disk: the selected weights, and no state of it from which a run goes wrong."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -8,10 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from training.toy import StopAt, one_step, stored_state, toy, toy_examples, train
+from training.toy import StopAt, Toy, one_step, stored_state, toy, toy_examples, train
 
 from mskjax.errors import Preempted, UserError
 from mskjax.training.checkpoints import Checkpoints, is_trained, restore_variables
@@ -177,3 +179,36 @@ def test_a_kill_before_the_best_step_is_on_disk_selects_the_same_weights(whole, 
     result = run(tmp_path)
     assert result.step == 8
     assert_same_bits(result.variables, whole[1].variables)
+
+
+class Wider(nn.Module):
+    @nn.compact
+    def __call__(self, image, train):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(image)
+        return nn.Dense(3)(x)
+
+
+class Unnormed(nn.Module):
+    @nn.compact
+    def __call__(self, image, train):
+        return nn.Dense(2, name="Dense_0")(image)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Wider, r"Dense_0.bias is \(2,\) there and \(3,\) here; remove"),
+        (Unnormed, r"BatchNorm_0.mean is \(6,\) there and missing here; remove"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused_in_a_sentence(tmp_path, network, message):
+    @dataclasses.dataclass(frozen=True)
+    class Other(Toy):
+        def model(self):
+            return network()
+
+    with pytest.raises(Preempted):
+        train(Program(toy(), data_mesh(1)), tmp_path, StopAt(5))
+    other = Other("toy", toy().options)
+    with pytest.raises(UserError, match=message):
+        train(Program(other, data_mesh(1)), tmp_path)

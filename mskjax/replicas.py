@@ -26,7 +26,7 @@ class Replica:
       config: of a single study where it has no parts.
       workdir: its folder.
       name: of its folders, below that of the whole study.
-      parts: named recipes, or seeds; empty where it is single.
+      parts: named recipes, or the same from several seeds; empty where it is single.
     """
 
     config: StudyConfig
@@ -34,17 +34,15 @@ class Replica:
     name: str = ""
     parts: tuple["Replica", ...] = ()
 
-    @property
-    def pools(self) -> bool:
-        """Whether its parts are one study from several seeds, to be reported as one."""
-        return bool(self.parts) and not self.config.population.members
+    def every(self) -> Iterator["Replica"]:
+        """It and all that it consists of."""
+        yield self
+        for part in self.parts:
+            yield from part.every()
 
     def single(self) -> Iterator["Replica"]:
         """All that is trained."""
-        if not self.parts:
-            yield self
-        for part in self.parts:
-            yield from part.single()
+        return (replica for replica in self.every() if not replica.parts)
 
 
 def of(config: StudyConfig, workdir: Path, name: str = "") -> Replica:

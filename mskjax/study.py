@@ -59,8 +59,8 @@ def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> Non
     workdirs.check(workdir, config)  # once before anything is touched, once when it is ours
     processes.sync("checked")
     with contextlib.ExitStack() as owned:
-        for folder in dict.fromkeys([workdir, *(s.workdir for s in whole.single())]):
-            owned.enter_context(workdirs.owned(folder))
+        for replica in whole.every():
+            owned.enter_context(workdirs.owned(replica.workdir))
         _run(whole, modes)
 
 
@@ -129,7 +129,7 @@ def open_cohort(config: StudyConfig) -> Cohort:
 
 def begin(whole: Replica, cohort: Cohort, divided: splits.Splits, begun: bool) -> None:
     """Writes what a study, and those that it consists of, say of themselves before they train."""
-    for part in (whole, *(s for s in whole.single() if s is not whole)):
+    for part in whole.every():
         started = begun if part is whole else workdirs.check(part.workdir, part.config)
         workdirs.claim(part.workdir, part.config)
         write_json(part.workdir / "environment.json", environment())
@@ -201,15 +201,18 @@ def _conclude(study: Replica, folds: int, modes: Sequence[str], failed: Containe
     """Tables and reports of a study and of those it consists of, but for what failed."""
     for part in study.parts:
         _conclude(part, folds, modes, failed)
-    singles = list(study.single())
-    if any(s.workdir in failed for s in singles):
+    if study.config.population.members:
+        whole = [p for p in study.parts if not any(s.workdir in failed for s in p.single())]
+        if "report" in modes:
+            compare(study.workdir, {p.workdir.name: p.workdir for p in whole})
         return
-    if "evaluate" in modes and (not study.parts or study.pools):
-        rows = [row for s in singles for row in gather_rows(s.workdir, folds)]
+    singles = [single.workdir for single in study.single()]
+    if any(folder in failed for folder in singles):
+        return
+    if "evaluate" in modes:
+        rows = [row for folder in singles for row in gather_rows(folder, folds)]
         cases.write(study.workdir / "cases.csv", rows)
-    if "report" in modes and study.config.population.members:
-        compare(study.workdir, {p.workdir.name: p.workdir for p in study.parts})
-    elif "report" in modes:
+    if "report" in modes:
         page = write_report(study.workdir, systems.load(study.config.system).build(study.config))
         say(f"report: {page}")
 

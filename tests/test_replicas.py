@@ -30,12 +30,10 @@ def test_a_plain_study_is_single(tmp_path):
     whole = replicas.of(config(), tmp_path)
     assert list(whole.single()) == [whole]
     assert whole.workdir == tmp_path
-    assert not whole.pools
 
 
 def test_seeds_are_studies_that_differ_in_their_training_alone(tmp_path):
     whole = replicas.of(config(seeds=3, folds="all"), tmp_path)
-    assert whole.pools
     assert folders(whole, tmp_path) == ["seed_4", "seed_5", "seed_6"]
     for seed, single in enumerate(whole.single(), start=4):
         expected = dataclasses.replace(config(folds="all"), train_seed=seed)
@@ -44,7 +42,6 @@ def test_seeds_are_studies_that_differ_in_their_training_alone(tmp_path):
 
 def test_members_change_their_stages_and_nothing_else(tmp_path):
     whole = replicas.of(config(members={"plain": {}, "fast": FAST}), tmp_path)
-    assert not whole.pools
     assert folders(whole, tmp_path) == ["member_plain", "member_fast"]
     plain, fast = whole.single()
     assert plain.config.stages == STAGES
@@ -58,7 +55,8 @@ def test_members_change_their_stages_and_nothing_else(tmp_path):
 def test_members_of_several_seeds_are_pooled_each(tmp_path):
     whole = replicas.of(config(members={"fast": FAST}, seeds=2), tmp_path)
     assert folders(whole, tmp_path) == ["member_fast/seed_4", "member_fast/seed_5"]
-    assert [part.pools for part in whole.parts] == [True]
+    names = [replica.workdir.relative_to(tmp_path).as_posix() for replica in whole.every()]
+    assert names == [".", "member_fast", "member_fast/seed_4", "member_fast/seed_5"]
     assert [single.name for single in whole.single()] == [
         "member_fast seed_4",
         "member_fast seed_5",

@@ -44,9 +44,7 @@ def validated(
     """
     whole = replicas.of(config, workdir)
     if config.population.members:
-        raise UserError(
-            "config.population.members: one config is chosen at a time; leave it empty."
-        )
+        raise UserError("config.population.members must be empty: one config is chosen at a time.")
     module = systems.load(config.system)
     module.check(config)
     begun, cohort = workdirs.check(workdir, config), study.open_cohort(config)

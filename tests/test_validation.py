@@ -69,7 +69,7 @@ def test_no_test_patient_is_opened_and_the_folder_is_an_ordinary_run(config, tmp
     assert workdir.check(run, config), "not what main would go on from"
     assert validation.sealed(divided[0], [0]) == set(first.test)
     # Done already: nothing is trained or read again.
-    monkeypatch.setattr(studies, "train_fold", None)
+    monkeypatch.setattr(validation, "train", None)
     monkeypatch.setattr(studies, "read_fold", None)
     with workdir.owned(run):
         assert next(validation.validated(config, run, [0]))[1] == rows
@@ -104,16 +104,18 @@ def test_a_division_by_case_is_refused():
         validation.check_validation(division(by_case, kind="by_case"), [])
 
 
-def test_a_part_of_a_cohort_opens_nothing_else():
+def test_a_part_of_a_cohort_opens_nothing_else(tmp_path):
     class Some(list):
         def __getitem__(self, i):
             assert i != 1
             return super().__getitem__(i)
 
-    whole = cohorts.Cohort({}, Some("abc"), (("p", "a"), ("q", "b"), ("p", "c")))
+    index = (("p", "a"), ("q", "b"), ("p", "c"))
+    whole = cohorts.Cohort({}, Some("abc"), Some("ABC"), index, tmp_path)
     part = whole.part([0, 2])
     assert [part.studies[i] for i in range(len(part.studies))] == ["a", "c"]
     assert [*part.studies] == ["a", "c"]
+    assert [*part.outlines] == ["A", "C"]
     assert part.patients == ("p",)
 
 

@@ -111,8 +111,8 @@ def test_a_finished_training_is_evaluated_without_any_training_work(run, finishe
     for name in ("cases.csv", "fold_0/cases.csv", "fold_1/cases.csv"):
         (own / name).unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mskjax.study.prepare", None)  # cuts examples
-        patch.setattr("mskjax.study.fit", None)
+        patch.setattr("mskjax.setting.prepare", None)  # cuts examples
+        patch.setattr("mskjax.fold_training.fit", None)
         patch.setattr("mskjax.two_stage.system.System.measure", None)
         assert main_here(*study(own, finished.data_dir, "--mode=evaluate")) == 0
     assert (own / "cases.csv").read_bytes() == (run / "cases.csv").read_bytes()

@@ -69,7 +69,7 @@ def test_a_patient_tested_by_two_supplied_folds_is_refused(finished, main_here, 
 
 
 def test_patients_left_out_are_said_and_saved(finished, main_here, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("mskjax.study._run_folds", lambda *_: None)  # the division alone
+    monkeypatch.setattr("mskjax.study._run_folds", lambda *_: [])  # the division alone
     made = [{"train": ["phantom0000", "phantom0001"], "test": ["phantom0002"]}]
     made += [{"train": ["phantom0002", "phantom0003", "phantom0004"], "test": ["phantom0001"]}]
     (tmp_path / "mine.json").write_text(json.dumps({"folds": made}))

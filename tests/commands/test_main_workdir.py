@@ -93,7 +93,7 @@ def test_refused_commands_leave_no_trace_and_the_corrected_one_works(
     assert attempt(raw, devices=3) == 2
     assert "which 3 devices do not divide" in complaint(capsys.readouterr().err)
     assert not (tmp_path / "runs").exists()
-    monkeypatch.setattr(journey, "_run_folds", lambda *_: None)  # they work: other tests train
+    monkeypatch.setattr(journey, "_run_folds", lambda *_: [])  # they work: other tests train
     assert attempt(raw) == 0
     config = json.loads((workdir / "config.json").read_text())
     assert (config["data"]["folds"], config["devices"]) == (2, 1)
@@ -128,7 +128,7 @@ def test_a_stage_without_training_examples_is_refused_before_anything_is_trained
     divided["folds"].append({"train": ["pc", "pd"], "test": ["pa"]})  # none of them is graded
     splits = tmp_path / "mine.json"
     splits.write_text(json.dumps(divided))
-    monkeypatch.setattr(journey, "fit", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr("mskjax.fold_training.fit", lambda *_: pytest.fail("training began"))
     changes = BRIEF | {"data__splits": splits}
     arguments = real_study("cohort", tmp_path / "run", tmp_path / "data", raw, **changes)
     assert main_here(*arguments) == 2

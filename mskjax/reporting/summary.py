@@ -182,7 +182,7 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
     shuffled, repetitions = config.data.shuffle_labels, report["protocol"]["repetitions"]
     audit = _json(workdir / "cohort.json")
     report |= {
-        "headline": _headline(system.primary, report, audit, shuffled, repetitions),
+        "headline": _headline(system.primary, report, audit, shuffled, repetitions, len(each)),
         "protocol": {**report["protocol"], "seeds": [own["seed"] for own in each]},
         "seeds": each,
         "cost": _cost_of(reports),
@@ -248,7 +248,12 @@ def _held_out(rows: Sequence[Row], system: System, config: StudyConfig) -> dict[
 
 
 def _headline(
-    name: str, figures: dict[str, Any], audit: dict[str, Any], shuffled: bool, repetitions: int
+    name: str,
+    figures: dict[str, Any],
+    audit: dict[str, Any],
+    shuffled: bool,
+    repetitions: int,
+    seeds: int = 1,
 ) -> str:
     """The leading end-to-end figure in a sentence, with interval, n and what it is measured on."""
     mark = "CONTROL RUN (shuffled labels): " if shuffled else ""
@@ -258,6 +263,7 @@ def _headline(
     low, high = first["ci95"]
     what = "generated phantoms" if audit["kind"] == "phantom" else "real patients"
     which = f"; repetition 0, the first of {repetitions}" if repetitions > 1 else ""
+    which += f"; mean over {seeds} seeds" if seeds > 1 else ""
     return (
         f"{mark}{wording.metric(name)}, end to end: {first['value']:.3f} (95 % interval {low:.3f}"
         f" to {high:.3f}; {first['n']} cases of {first['patients']} {what}{which})."

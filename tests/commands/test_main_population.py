@@ -69,6 +69,8 @@ def test_the_report_pools_seeds_within_patients(seeds):
     assert figure["value"] == pytest.approx(np.mean(values))
     assert figure["n"] == each[0]["end_to_end"][name]["n"]
     page = (seeds / "report/report.html").read_text()
+    assert "generated phantoms; mean over 2 seeds)." in whole["headline"]
+    assert "Values are means over 2 seeds" in page
     assert "its interval holds patients and seeds" in page
     rows = (seeds / "cases.csv").read_text().splitlines()
     assert len(rows) - 1 == 2 * (len((seeds / "seed_0/cases.csv").read_text().splitlines()) - 1)

@@ -20,6 +20,7 @@ THROUGH = {
     "imaging/volume": "imaging/test_geometry",
     "metrics/grading_statistic": "metrics/test_grading_figures",
     "models/torch_files": "models/test_weight_files",
+    "reporting/artefacts": "reporting/test_summary",
     "reporting/environment": "commands/test_main_run",  # of the machine that the run was on
     "training/member": "training/test_loop",
     "training/mesh": "commands/test_main_devices",  # the same figures on 1 and 8 devices

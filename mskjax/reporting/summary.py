@@ -15,12 +15,11 @@ from mskjax.config import StudyConfig
 from mskjax.data.splits import Splits, images_of, load
 from mskjax.errors import UserError
 from mskjax.metrics.intervals import keeping_draws
-from mskjax.reporting import pooled, wording
+from mskjax.reporting import artefacts, pooled, wording
 from mskjax.reporting.checklist import checklist
 from mskjax.reporting.page import write_page
 from mskjax.tables import Row
 from mskjax.workdir import config_of
-from mskjax.writers import read_rows as read_curve
 from mskjax.writers import write_text
 
 PICTURES = 24  # in the gallery; the worst first
@@ -80,7 +79,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
     for name in ("cohort.json", "environment.json", "splits.json", "cases.csv"):
         if not (workdir / name).exists():
             raise UserError(f"{workdir / name} is missing; finish the run first.")
-    audit = _json(workdir / "cohort.json")
+    audit = artefacts.content(workdir / "cohort.json")
     stages = [stage.name for stage in system.stages]
     every_row = cases.read(workdir / "cases.csv")
     kept = sorted({patient for patient, _ in audit["index"]})
@@ -136,8 +135,8 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         "held_out": _held_out(apart, system, config),
         "published": [p.as_json() for p in system.published],
         "external": {},
-        "cost": _cost(workdir, stages, folds),
-        "environment": _json(workdir / "environment.json"),
+        "cost": artefacts.cost(workdir, stages, folds),
+        "environment": artefacts.content(workdir / "environment.json"),
         "command": _command(config),
         "splits": {
             "folds": [
@@ -157,9 +156,9 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         },
         "class_counts": _class_counts(audit, rows),
         "flow": _flow(audit, rows),
-        "architecture": _architecture(workdir, stages),
-        "recipe": _json(workdir / "config.json"),
-        "curves": _curves(workdir, stages, folds),
+        "architecture": artefacts.architecture(workdir, stages),
+        "recipe": artefacts.content(workdir / "config.json"),
+        "curves": artefacts.curves(workdir, stages, folds),
         "pictures": _pictures(workdir, system, rows),
         "rules": list(system.rules),
         "limits": _limits(system, audit, divided, config.data.shuffle_labels),
@@ -180,14 +179,14 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
         for own in reports
     ]
     shuffled, repetitions = config.data.shuffle_labels, report["protocol"]["repetitions"]
-    audit = _json(workdir / "cohort.json")
+    audit = artefacts.content(workdir / "cohort.json")
     report |= {
         "headline": _headline(system.primary, report, audit, shuffled, repetitions, len(each)),
         "protocol": {**report["protocol"], "seeds": [own["seed"] for own in each]},
         "seeds": each,
-        "cost": _cost_of(reports),
+        "cost": artefacts.cost_of_seeds(reports),
         "command": _command(config),
-        "recipe": _json(workdir / "config.json"),
+        "recipe": artefacts.content(workdir / "config.json"),
         "limits": [pooled.OF_THE_FIRST, *report["limits"]],
         "pictures": [
             {**entry, "path": f"{seeds[0].name}/{entry['path']}"} for entry in report["pictures"]
@@ -196,24 +195,6 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
     report = pooled.without_draws(report)
     report["checklist"] = checklist(report)
     return report
-
-
-def _cost_of(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Cost of all seeds together."""
-    costs = [own["cost"] for own in reports]
-    wall = sum(c["wall_s"] for c in costs)
-    steps = sum(c["steps_per_s"] * c["wall_s"] for c in costs)
-    return {
-        **costs[0],
-        "wall_s": wall,
-        "steps_per_s": steps / max(wall, 1e-9),
-        "compile_s": sum(c["compile_s"] for c in costs),
-        "peak_memory_bytes": max(c["peak_memory_bytes"] for c in costs),
-        "stages": {
-            stage: {"wall_s": sum(c["stages"][stage]["wall_s"] for c in costs)}
-            for stage in costs[0]["stages"]
-        },
-    }
 
 
 def _of_folds(rows: Sequence[Row], folds: Sequence[int]) -> list[Row]:
@@ -299,26 +280,6 @@ def _limits(system: System, audit: dict[str, Any], divided: Splits, shuffled: bo
     return limits
 
 
-def _cost(workdir: Path, stages: Sequence[str], folds: Sequence[int]) -> dict[str, Any]:
-    parts = [_json(workdir / f"fold_{k}" / stage / "cost.json") for k in folds for stage in stages]
-    wall = sum(p["wall_s"] for p in parts)
-    return {
-        "wall_s": wall,
-        "steps_per_s": sum(p["steps"] for p in parts) / max(wall, 1e-9),
-        "device": parts[0]["device"],
-        "compile_s": sum(p["compile_s"] for p in parts),
-        "peak_memory_bytes": max(p["peak_memory_bytes"] for p in parts),
-        "stages": {
-            stage: {
-                "wall_s": sum(
-                    _json(workdir / f"fold_{k}" / stage / "cost.json")["wall_s"] for k in folds
-                ),
-            }
-            for stage in stages
-        },
-    }
-
-
 def _command(config: StudyConfig) -> str:
     variant = f":{config.variant}" if config.variant != "phantom" else ""
     manual = " --config.data.manual_dir=RAW" if config.data.manual_dir else ""
@@ -385,27 +346,6 @@ def _flow(audit: dict[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
     return steps
 
 
-def _architecture(workdir: Path, stages: Sequence[str]) -> list[dict[str, Any]]:
-    return [
-        {"stage": stage, **_json(workdir / "fold_0" / stage / "architecture.json")}
-        for stage in stages
-    ]
-
-
-def _curves(
-    workdir: Path, stages: Sequence[str], folds: Sequence[int]
-) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """Rows of metrics.jsonl by stage and fold; train and validation rows of a step are joined."""
-    curves: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for stage in stages:
-        for fold in folds:
-            by_step: dict[float, dict[str, float]] = defaultdict(dict)
-            for row in read_curve(workdir / f"fold_{fold}" / stage / "metrics.jsonl"):
-                by_step[row["step"]] |= row
-            curves.setdefault(stage, {})[str(fold)] = list(by_step.values())
-    return curves
-
-
 def _pictures(workdir: Path, system: System, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Studies with most wrong cases first; a study with any wrong case is a failure."""
     studies: dict[str, list[Row]] = defaultdict(list)
@@ -432,10 +372,3 @@ def _pictures(workdir: Path, system: System, rows: Sequence[Row]) -> list[dict[s
             }
         )
     return pictures
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; finish the run first.") from None

@@ -1,0 +1,85 @@
+"""What training left in the folder of a run, as a report prints it: cost, curves, architecture."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mskjax.errors import UserError
+from mskjax.writers import read_rows as read_curve
+
+
+def cost_of_seeds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Cost of all seeds together."""
+    costs = [own["cost"] for own in reports]
+    wall = sum(c["wall_s"] for c in costs)
+    steps = sum(c["steps_per_s"] * c["wall_s"] for c in costs)
+    return {
+        **costs[0],
+        "wall_s": wall,
+        "steps_per_s": steps / max(wall, 1e-9),
+        "compile_s": sum(c["compile_s"] for c in costs),
+        "peak_memory_bytes": max(c["peak_memory_bytes"] for c in costs),
+        "stages": {
+            stage: {"wall_s": sum(c["stages"][stage]["wall_s"] for c in costs)}
+            for stage in costs[0]["stages"]
+        },
+    }
+
+
+def cost(workdir: Path, stages: Sequence[str], folds: Sequence[int]) -> dict[str, Any]:
+    """Cost of all stages of all folds, from their cost.json."""
+    parts = [
+        content(workdir / f"fold_{k}" / stage / "cost.json") for k in folds for stage in stages
+    ]
+    wall = sum(p["wall_s"] for p in parts)
+    return {
+        "wall_s": wall,
+        "steps_per_s": sum(p["steps"] for p in parts) / max(wall, 1e-9),
+        "device": parts[0]["device"],
+        "compile_s": sum(p["compile_s"] for p in parts),
+        "peak_memory_bytes": max(p["peak_memory_bytes"] for p in parts),
+        "stages": {
+            stage: {
+                "wall_s": sum(
+                    content(workdir / f"fold_{k}" / stage / "cost.json")["wall_s"] for k in folds
+                ),
+            }
+            for stage in stages
+        },
+    }
+
+
+def architecture(workdir: Path, stages: Sequence[str]) -> list[dict[str, Any]]:
+    """architecture.json of each stage, which is the same in all folds."""
+    return [
+        {"stage": stage, **content(workdir / "fold_0" / stage / "architecture.json")}
+        for stage in stages
+    ]
+
+
+def curves(
+    workdir: Path, stages: Sequence[str], folds: Sequence[int]
+) -> dict[str, dict[str, list[dict[str, float]]]]:
+    """Rows of metrics.jsonl by stage and fold; train and validation rows of a step are joined."""
+    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for stage in stages:
+        for fold in folds:
+            by_step: dict[float, dict[str, float]] = defaultdict(dict)
+            for row in read_curve(workdir / f"fold_{fold}" / stage / "metrics.jsonl"):
+                by_step[row["step"]] |= row
+            found.setdefault(stage, {})[str(fold)] = list(by_step.values())
+    return found
+
+
+def content(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+      UserError: it is missing.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; finish the run first.") from None

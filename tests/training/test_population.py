@@ -1,11 +1,13 @@
+import dataclasses
 import json
 import re
 import threading
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from training.toy import StopAt, stored_state, toy, toy_examples, train
+from training.toy import StopAt, Toy, stored_state, toy, toy_examples, train
 
 from mskjax.errors import Preempted, UserError
 from mskjax.evaluation import validate
@@ -132,21 +134,36 @@ def test_a_mesh_that_does_not_divide_the_batch_is_refused(tmp_path):
         run(made)
 
 
+class Unnormed(nn.Module):
+    """Batch norm brings reductions of its own; this brings none."""
+
+    @nn.compact
+    def __call__(self, image, train):
+        return nn.Dense(2)(nn.relu(nn.Dense(4)(image)))
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyUnnormed(Toy):
+    def model(self):
+        return Unnormed()
+
+
 @pytest.mark.parametrize("share", population.SHARES)
-def test_members_do_not_communicate(share):
+@pytest.mark.parametrize("normed", [True, False])
+def test_members_do_not_communicate(share, normed):
     """In the compiled step, groups of devices that exchange data never span two members."""
-    mesh = data_mesh(8, 4)
-    programs = [Program(toy(), mesh)] * 4
+    mesh, stage = data_mesh(8, 4), toy() if normed else ToyUnnormed("toy", toy().options)
+    programs = [Program(stage, mesh)] * 4
     feed = Feed(toy_examples(), mesh)
     trainer = Trainer(programs, feed, [()] * 4, [jax.random.key(k) for k in range(4)], share)
     batch = {k: v[:8] for k, v in toy_examples().items()} | {"index": np.arange(8, dtype=np.int32)}
-    state = programs[0].init(put_replicated(batch, mesh), jax.random.key(0))
-    states = trainer.put([state] * 4)
-    trainer.step(states, trainer.batches(np.zeros((1, 4, 8), np.int64)))
+    states = [programs[0].init(put_replicated(batch, mesh), jax.random.key(0)) for _ in range(4)]
+    trainer.step(trainer.put(states), trainer.batches(np.zeros((1, 4, 8), np.int64)))
     (text,) = [step.as_text() for step in trainer._steps.values()]
     reduces = [line for line in text.splitlines() if re.search(r"= .*all-reduce(-start)?\(", line)]
     others = re.findall(r"= \S+ (all-gather|all-to-all|collective-permute)", text)
-    assert reduces
+    # Of the gradients, and with it the loss; batch norm has its own beside it.
+    assert len(reduces) > 1 if normed else len(reduces) == 1
     assert not others
     for line in reduces:
         iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[(\d+)\]", line)

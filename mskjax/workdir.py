@@ -5,6 +5,7 @@ leaves it as it was.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mskjax import locks, roles
-from mskjax.config import StudyConfig, differences, parse, to_json
+from mskjax.config import PopulationConfig, StudyConfig, differences, parse, to_json
 from mskjax.errors import UserError
 from mskjax.training import processes
 from mskjax.writers import write_text
@@ -182,6 +183,11 @@ def _changed(path: Path, config: StudyConfig) -> list[str]:
         raise UserError(
             f"{path} is not the config of a study ({error!r}); give an empty --workdir."
         ) from None
+    # A field of the study that a version before this did not have stands for its default.
+    new = dataclasses.fields(StudyConfig)
+    plain = {f.name: f.default for f in new if f.default is not dataclasses.MISSING}
+    plain["population"] = dataclasses.asdict(PopulationConfig())
+    old = {**plain, **old}
     return differences(without_movable(old), without_movable(json.loads(to_json(config))))
 
 

@@ -157,6 +157,18 @@ def test_folders_of_something_else_are_refused(tmp_path, config):
     assert tree(tmp_path) == before
 
 
+def test_a_run_of_a_version_with_fewer_fields_goes_on(folder, config):
+    workdirs.claim(folder, config)
+    write(folder / "fold_0/grades/cost.json", "{}")
+    old = json.loads((folder / "config.json").read_text())
+    del old["population"], old["train_seed"]
+    write(folder / "config.json", json.dumps(old))
+    assert workdirs.check(folder, config)
+    assert workdirs.config_of(folder).population == config.population
+    with pytest.raises(UserError, match="config.train_seed was None, now 3"):
+        workdirs.check(folder, dataclasses.replace(config, train_seed=3))
+
+
 def test_a_study_is_finished_for_its_own_config_alone(folder, config):
     assert not workdirs.is_finished(folder, config)
     workdirs.claim(folder, config)

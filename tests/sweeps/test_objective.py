@@ -35,7 +35,7 @@ def test_folds_are_pooled_case_by_case_not_averaged(system, monkeypatch, tmp_pat
     def validated(config, folder, numbers):
         assert (config, folder, numbers) == (CONFIG, tmp_path, (0, 2))
         for left, (fold, right) in zip((1, 0), folds.items(), strict=True):
-            yield fold, [{"right": r} for r in right], left
+            yield fold, [{"right": r, "seed": "0"} for r in right], left
 
     monkeypatch.setattr(objective.validation, "validated", validated)
     sweep = SimpleNamespace(
@@ -51,7 +51,7 @@ def test_folds_are_pooled_case_by_case_not_averaged(system, monkeypatch, tmp_pat
 
 
 def test_a_figure_that_the_system_lacks_is_named_with_the_nearest(system):
-    rows = [{"right": 1}]
+    rows = [{"right": 1, "seed": "0"}]
     assert estimate(CONFIG, rows, "accuracy_toy", 10)["value"] == 1
     with pytest.raises(UserError, match="no end-to-end figure 'acuracy_toy'; did you mean 'accur"):
         estimate(CONFIG, rows, "acuracy_toy", 10)

@@ -28,6 +28,7 @@ from mskjax.models.summary import parameter_count
 from mskjax.progress import duration, say
 from mskjax.training.costs import Step, compile_and_time, nbytes
 from mskjax.training.feed import SHARE_OF_DEVICE
+from mskjax.training.mesh import check_batch_size
 from mskjax.training.stage import Stage, Study
 from mskjax.two_stage.system import System
 from mskjax.writers import write_json
@@ -258,11 +259,7 @@ def cost(
       UserError: the devices do not divide a batch, or no study of the sample has an example.
     """
     size = stage.train.batch_size
-    if size % devices:
-        raise UserError(
-            f"config.stages.{stage.name}.train.batch_size is {size}, which {devices} devices do not"
-            " divide; choose a multiple of the number of devices or set config.devices."
-        )
+    check_batch_size(size, devices, f"config.stages.{stage.name}.train.batch_size")
     examples = _examples(stage, sample.studies)
     step, part = Step.of(stage, examples, size), Step.of(stage, examples, size // devices)
     state, params = part.state, part.state.variables["params"]

@@ -129,10 +129,11 @@ def open_cohort(config: StudyConfig) -> Cohort:
 
 def begin(whole: Replica, cohort: Cohort, divided: splits.Splits, begun: bool) -> None:
     """Writes what a study, and those that it consists of, say of themselves before they train."""
+    machine = environment()
     for part in whole.every():
         started = begun if part is whole else workdirs.check(part.workdir, part.config)
         workdirs.claim(part.workdir, part.config)
-        write_json(part.workdir / "environment.json", environment())
+        write_json(part.workdir / "environment.json", machine)
         write_json(part.workdir / "cohort.json", cohort.audit)
         if not started or not (part.workdir / "splits.json").exists():
             splits.save(part.workdir / "splits.json", divided)

@@ -9,8 +9,7 @@ import numpy as np
 
 from mskjax.training import population
 from mskjax.training.feed import Batch, Feed
-from mskjax.training.hyper import Hyper
-from mskjax.training.mesh import put_replicated, replicated
+from mskjax.training.mesh import replicated
 from mskjax.training.population import CHOSEN
 from mskjax.training.program import Program
 from mskjax.training.state import TrainState
@@ -23,7 +22,7 @@ class Trainer:
     """The step of K trainings of like stages on the same examples.
 
     Args:
-      programs: of each training; all alike (`Program.alike`).
+      programs: of each training; all alike (`loop.check_alike`).
       feed: of the examples they share.
       balances: of `Stage.balance`, of each.
       keys: typed key of each.
@@ -43,13 +42,12 @@ class Trainer:
         platform = self._mesh.devices.flat[0].platform
         self._share = None if count == 1 else population.chosen(share, platform)
         self._steps: dict[int, Any] = {}
-        hypers = [Hyper.of(p.stage.train, p.stage.hyper()) for p in programs]
         if count == 1:
-            self._rest = (put_replicated(hypers[0], self._mesh), balances[0]), keys[0]
+            self._rest = (self._program.hyper, balances[0]), keys[0]
         else:
             own = self._program.sharding_of_members()
             stack = jax.jit(lambda *trees: population.stacked(trees), out_shardings=own)
-            hypers = put_replicated(hypers, self._mesh)
+            hypers = [program.hyper for program in programs]
             self._rest = stack(*zip(hypers, balances, strict=True)), stack(*keys)
             self._stack = stack
             whole = replicated(self._mesh)

@@ -1,7 +1,7 @@
 """Trivial models that a network has to beat."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,15 @@ class Ridge:
     def of(cls, values: Mapping[str, Any] | None) -> "Ridge | None":
         """What `as_json` gave; None where nothing could be fitted."""
         return None if values is None else cls(**{k: np.array(v) for k, v in values.items()})
+
+    @classmethod
+    def mean_of(cls, models: Sequence["Ridge"]) -> "Ridge":
+        """The model whose scores are the means of these models' scores."""
+        slopes = [m.weights[1:] / m.scale for m in models]
+        offsets = [m.weights[0] - s @ m.mean for m, s in zip(models, slopes, strict=True)]
+        size = len(slopes[0])
+        weights = np.concatenate([[np.mean(offsets)], np.mean(slopes, 0)])
+        return cls(np.zeros(size), np.ones(size), weights)
 
     def predict(self, features: np.ndarray) -> float:
         """Target of one example, (F,) features."""

@@ -12,7 +12,17 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
-from mskjax import applied, cases, fold_training, preemption, replicas, roles, systems, tables
+from mskjax import (
+    applied,
+    cases,
+    fold_training,
+    predictions,
+    preemption,
+    replicas,
+    roles,
+    systems,
+    tables,
+)
 from mskjax import workdir as workdirs
 from mskjax.applied import STUDIES_AT_ONCE, Applied
 from mskjax.config import MODES, StudyConfig
@@ -242,16 +252,17 @@ def rows_of_fold(
 
 
 def _evaluate_fold(setting: Setting, number: int) -> None:
-    """Writes pictures and cases.csv of the held-out studies of a trained fold."""
+    """Writes pictures, label maps and cases.csv of the held-out studies of a trained fold."""
     phantom = setting.cohort.audit["kind"] == "phantom"
-    pictures = setting.folder(number) / "pictures"
+    folder = setting.folder(number)
 
-    def draw(fold: Applied, study: Study, reading: Any) -> None:
+    def leave(fold: Applied, study: Study, reading: Any) -> None:
         if roles.is_first():
             picture = fold.system.picture(study, reading, study, phantom)
-            write_bytes(pictures / f"{study['study_id']}.png", picture)
+            write_bytes(folder / "pictures" / f"{study['study_id']}.png", picture)
+            predictions.leave(folder / predictions.FOLDER, fold.system, study, reading)
 
-    read_fold(setting, number, "test", draw)
+    read_fold(setting, number, "test", leave)
 
 
 def read_fold(

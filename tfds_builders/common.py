@@ -85,6 +85,9 @@ def _shared_features() -> dict[str, Any]:
         # Unencoded, float64 would be stored in the float32 list of a `tf.train.Example`.  As bytes
         # it comes back bit for bit, and like an encoded volume it is read-only.
         "affine": tfds.features.Tensor(shape=(4, 4), dtype=np.float64, encoding="bytes"),
+        # The grid of the file, on which predictions are left: the study's axes are turned.
+        "stored_affine": tfds.features.Tensor(shape=(4, 4), dtype=np.float64, encoding="bytes"),
+        "stored_shape": tfds.features.Tensor(shape=(3,), dtype=np.int32),
         "sex": text,
         "age": real,
         "manufacturer": text,
@@ -120,7 +123,7 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
       UserError: an option is unknown or of a wrong type.
     """
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.3.0")
     channels: tuple[str, ...]
 
     def __init__(
@@ -159,8 +162,8 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
     def features(self) -> Mapping[str, Any]:
         """Features of an example beside those that every cohort has.
 
-        Those are ``patient_id``, ``study_id``, ``affine`` (index to RAS mm, float64) and the fields
-        of `tables.Metadata`.
+        Those are ``patient_id``, ``study_id``, what `images.grid_part` says of the grid, and the
+        fields of `tables.Metadata`.
         """
 
     @abc.abstractmethod

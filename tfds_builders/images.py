@@ -13,7 +13,7 @@ import numpy as np
 
 from mskjax.errors import UserError
 from mskjax.imaging.files import read_volume
-from mskjax.imaging.volume import Volume
+from mskjax.imaging.volume import Grid, Volume
 from tfds_builders.raw import Example
 
 
@@ -35,10 +35,17 @@ class Images:
 
 
 def grid_part(image: Volume) -> Example:
-    """``affine``, (4, 4) float64, index to RAS mm; ``pixel_size_known``, whether mm are true."""
+    """What a study says of its grid.
+
+    ``affine``, (4, 4) float64, index to RAS mm; ``pixel_size_known``, whether mm are true; and
+    ``stored_affine``, ``stored_shape`` of the file that the image was read from.
+    """
+    stored = image.meta.get("grid", Grid(image.data.shape, image.affine))
     return {
         "affine": image.affine,
         "pixel_size_known": bool(image.meta.get("pixel_size_known", True)),
+        "stored_affine": stored.affine,
+        "stored_shape": np.array(stored.shape, np.int32),
     }
 
 

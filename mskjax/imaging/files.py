@@ -16,7 +16,7 @@ from mskjax.imaging.limits import damaged, reading
 from mskjax.imaging.metaimage import read_metaimage, write_metaimage
 from mskjax.imaging.nifti import read_nifti, write_nifti
 from mskjax.imaging.png import read_png, write_png
-from mskjax.imaging.volume import Volume
+from mskjax.imaging.volume import Grid, Volume
 
 
 def read_volume(
@@ -37,7 +37,8 @@ def read_volume(
     Returns:
       The volume as stored: axes are not reordered.  Scale factors are applied; without any the
       stored integer dtype is kept.  A PNG is one sagittal slice, (1, H, W) with axes L, I, P.
-      ``meta["files"]`` names the files that were read.
+      ``meta["files"]`` names the files that were read, ``meta["grid"]`` is the grid as stored; both
+      stay with the volume however it is turned.
 
     Raises:
       UserError: the file is missing, damaged, of another kind, too large, not three-dimensional,
@@ -50,6 +51,7 @@ def read_volume(
         volume = _read(path, spacing, stored)
         volume.meta.setdefault("files", (str(path),))
         _check(volume, path)
+        volume.meta["grid"] = Grid(volume.data.shape, volume.affine)
         return volume
 
 

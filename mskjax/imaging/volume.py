@@ -1,9 +1,21 @@
 """A scalar volume and where its voxels lie in the patient."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Grid(NamedTuple):
+    """Where the voxels of a volume lie.
+
+    Attributes:
+      shape: (3,) of the array.
+      affine: (4, 4) float64, index to RAS mm.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

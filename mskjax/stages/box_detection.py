@@ -1,7 +1,7 @@
 """A detector of boxes in slices: Faster R-CNN on one or more volumes of a study."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +15,7 @@ from mskjax.errors import UserError
 from mskjax.imaging import augment
 from mskjax.imaging.levels import tilts
 from mskjax.models.blocks import Dtype, Norm, check_norm
+from mskjax.models.boxes import iou_matrix
 from mskjax.models.faster_rcnn import FasterRCNN, detection_loss
 from mskjax.stages.slice_segmentation import (
     canvas,
@@ -26,6 +27,7 @@ from mskjax.stages.slice_segmentation import (
 from mskjax.training.stage import Stage, Study
 
 OTHER, LOWEST = 1, 2  # classes of a disc
+FUSED_IOU = 0.55  # above which boxes of several detectors are of one thing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +218,21 @@ class BoxDetection(Stage):
         lowest = outputs["probabilities"][number][kept, LOWEST - 1] / np.maximum(scores, 1e-6)
         return Found(number, boxes, scores, lowest)
 
+    def combine(self, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Boxes of all trainings that are of one thing become one, see `fused`."""
+        if len(outputs) == 1:
+            return outputs[0]
+        slices = [
+            fused([{name: v[i][own["valid"][i]] for name, v in own.items()} for own in outputs])
+            for i in range(len(outputs[0]["valid"]))
+        ]
+        most = max(len(own["scores"]) for own in slices)
+
+        def padded(values: np.ndarray) -> np.ndarray:
+            return np.pad(values, [(0, most - len(values)), *[(0, 0)] * (values.ndim - 1)])
+
+        return {name: np.stack([padded(own[name]) for own in slices]) for name in slices[0]}
+
     def augment(
         self, keys: jax.Array, batch: dict[str, jax.Array], hyper: Any
     ) -> dict[str, jax.Array]:
@@ -253,3 +270,48 @@ def on_grid(boxes: np.ndarray, affine: np.ndarray, target: np.ndarray) -> np.nda
     corners = np.asarray(boxes, np.float64).reshape(-1, 2, 2) - 0.5
     scale, shift = np.diag(step)[1:3], step[1:3, 3]
     return (corners * scale + shift + 0.5).reshape(-1, 4).astype(np.float32)
+
+
+def fused(detections: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Weighted boxes fusion of the detections of several detectors in one slice.
+
+    After Solovyev, Wang & Gabruseva, Image Vis Comput 2021;107:104117: from the surest on, a box
+    joins the first cluster whose fused box it overlaps by more than `FUSED_IOU`, where that has no
+    box of its detector yet.  A fused box is the mean of its boxes weighted by their scores;
+    its score and its class probabilities are means over all detectors, 0 for those without it.
+
+    Args:
+      detections: of each detector: ``boxes`` (D, 4), ``scores`` (D,), ``probabilities`` (D, C) and
+        ``valid``, all True.
+
+    Returns:
+      The same of the fused boxes, the surest first.
+    """
+    every = [
+        (float(own["scores"][i]), number, own["boxes"][i], own["probabilities"][i])
+        for number, own in enumerate(detections)
+        for i in range(len(own["scores"]))
+    ]
+    clusters: list[list[Any]] = []
+    boxes: list[np.ndarray] = []
+    for one in sorted(every, key=lambda d: -d[0]):
+        for cluster, box in enumerate(boxes):
+            taken = {other[1] for other in clusters[cluster]}
+            if one[1] not in taken and iou_matrix(one[2][None], box[None])[0, 0] > FUSED_IOU:
+                clusters[cluster].append(one)
+                weights = [other[0] for other in clusters[cluster]]
+                boxes[cluster] = np.average([o[2] for o in clusters[cluster]], 0, weights)
+                break
+        else:
+            clusters.append([one])
+            boxes.append(one[2])
+    count, classes = len(detections), detections[0]["probabilities"].shape[-1]
+    scores = np.array([sum(o[0] for o in c) / count for c in clusters], np.float32)
+    order = np.argsort(-scores, kind="stable")
+    sums = [np.sum([o[3] for o in c], 0) / count for c in clusters]
+    return {
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4)[order],
+        "scores": scores[order],
+        "probabilities": np.array(sums, np.float32).reshape(-1, classes)[order],
+        "valid": np.ones(len(order), bool),
+    }

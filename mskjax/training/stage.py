@@ -124,6 +124,22 @@ class Stage(abc.ABC):
     def activate(self, outputs: Any) -> dict[str, jax.Array]:
         """What leaves the device: probabilities per example."""
 
+    def combine(self, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """What several trainings of the stage say together; host only.
+
+        Args:
+          outputs: of each, for the same examples, as `activate` and `explain` name them.
+
+        Returns:
+          Their means: what networks of one kind say are probabilities.
+        """
+        if len(outputs) == 1:
+            return outputs[0]
+        return {
+            name: np.stack([own[name] for own in outputs]).mean(0, dtype=np.float32).astype(v.dtype)
+            for name, v in outputs[0].items()
+        }
+
     def monitor(self, outputs: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """(B,) values per example that the learning curves show beside the loss; may be empty."""
         return {}

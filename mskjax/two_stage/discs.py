@@ -23,6 +23,10 @@ SIGNS = (
 )
 
 
+# Labels of a map of discs.
+LEVELS = {level: f"disc, level {level}" for level in range(1, 24)}
+
+
 class GradedDiscs(RegionsThenGrades):
     """Base of such systems: many regions a study, each with a ``level``, 1 the lowest.
 

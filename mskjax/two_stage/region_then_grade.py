@@ -11,13 +11,13 @@ from mskjax.metrics import estimates
 from mskjax.reporting import pictures
 from mskjax.reporting.pictures import Label
 from mskjax.stages.grading import Grader
-from mskjax.stages.region_grading import RegionGrading, largest_region
+from mskjax.stages.region_grading import Place, RegionGrading, largest_region
 from mskjax.stages.slice_segmentation import SliceSegmentation
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
 from mskjax.two_stage.structures import structure_rows
-from mskjax.two_stage.system import Predict, pixel_of, predict_parts, sized
+from mskjax.two_stage.system import Predict, Spot, pixel_of, predict_parts, sized, spot_of
 
 
 class RegionThenGrade(RegionsThenGrades):
@@ -65,6 +65,10 @@ class RegionThenGrade(RegionsThenGrades):
         """The square around the region."""
         assert isinstance(grader, RegionGrading)
         return grader.cut(study, located.regions[0] if located.regions else None)
+
+    def spot(self, region: Place) -> Spot:
+        """The box around the region in the slice that shows most of it."""
+        return spot_of(region)
 
     def grades(self, study: Study) -> Mapping[str, Mapping[str, int]]:
         """One case, the study, where it is graded."""

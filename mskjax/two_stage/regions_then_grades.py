@@ -7,7 +7,7 @@ graded case, and what is graded.  Everything else is here, once.
 import abc
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,7 +21,16 @@ from mskjax.stages.grading import Grader
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.grading_task import GradingTask
-from mskjax.two_stage.system import Predict, System, predict_parts
+from mskjax.two_stage.system import (
+    Joint,
+    Member,
+    Predict,
+    Spot,
+    System,
+    combined,
+    predict_parts,
+    remembered,
+)
 
 Grades = Mapping[str, int]  # column of the study -> grade of one case, -1 where missing
 
@@ -106,6 +115,10 @@ class RegionsThenGrades(System):
         """What a grader sees of the regions, one or more examples a region."""
 
     @abc.abstractmethod
+    def spot(self, region: Any) -> Spot:
+        """Where a region lies."""
+
+    @abc.abstractmethod
     def grades(self, study: Study) -> Mapping[str, Grades]:
         """Case id -> grades of the study's graded cases."""
 
@@ -163,10 +176,19 @@ class RegionsThenGrades(System):
 
     def read(self, studies: Sequence[Study], predict: Predict, regions: str) -> list[Reading]:
         """See `System.read`."""
+        return self.graded(studies, self._located(studies, predict, regions), predict)
+
+    def _located(
+        self, studies: Sequence[Study], predict: Predict, regions: str
+    ) -> Sequence[Located]:
         if regions == "reference":
-            located = [self.reference(s) for s in studies]
-        else:
-            located = self.locate(studies, predict)
+            return [self.reference(s) for s in studies]
+        return self.locate(studies, predict)
+
+    def graded(
+        self, studies: Sequence[Study], located: Sequence[Located], predict: Predict
+    ) -> list[Reading]:
+        """Grades the regions of each study."""
         probabilities: list[dict[str, Any]] = [{} for _ in studies]
         pictured: list[tuple[Any, Any]] = [(None, None)] * len(studies)
         for method, grader in self.graders.items():
@@ -181,6 +203,46 @@ class RegionsThenGrades(System):
             Reading(where, p, *picture)
             for where, p, picture in zip(located, probabilities, pictured, strict=True)
         ]
+
+    def read_jointly(
+        self, studies: Sequence[Study], members: Sequence[Member], regions: str = "predicted"
+    ) -> list[Joint]:
+        """See `System.read_jointly`; each training cuts the regions as it was fitted to."""
+        own: list[Any] = [m.system for m in members]  # of this class, as this one
+        predicts = [remembered(m.predict) for m in members]
+        together = combined(self.stages, [*map(Member, own, predicts)])
+        located = self._located(studies, together, regions)
+        readings = [s.graded(studies, located, p) for s, p in zip(own, predicts, strict=True)]
+        alone = [s._located(studies, p, regions) for s, p in zip(own, predicts, strict=True)]
+        joint = []
+        for i, study in enumerate(studies):
+            each = [reading[i] for reading in readings]
+            rows = [s.columns(study, r) for s, r in zip(own, each, strict=True)]
+            masks = [
+                s.masks(study, Reading(where[i], {}))[""]
+                for s, where in zip(own, alone, strict=True)
+            ]
+            joint.append(Joint(_mean(each), rows, masks))
+        return joint
+
+    @property
+    def label_names(self) -> dict[str, dict[int, str]]:
+        """Those of the structures; of systems that find boxes, the region."""
+        return {"": dict(enumerate(self.structures or ("region",), 1))}
+
+    def masks(self, study: Study, reading: Reading) -> dict[str, np.ndarray]:
+        """The mask of the first stage; where it finds boxes, the boxes on their slices."""
+        if reading.located.mask.size:
+            return {"": reading.located.mask}
+        painted = np.zeros(study[self.grid].shape, np.uint8)
+        for spot in self.spots(study, reading):
+            inside = tuple(slice(*(round(float(v)) for v in b)) for b in spot.bounds)
+            painted[inside] = spot.label
+        return {"": painted}
+
+    def spots(self, study: Study, reading: Reading) -> list[Spot]:
+        """See `System.spots`."""
+        return [self.spot(region) for region in reading.located.regions]
 
     def columns(self, study: Study, reading: Reading) -> list[Row]:
         """See `System.columns`; a row for each region."""
@@ -215,6 +277,21 @@ class RegionsThenGrades(System):
                 "majority": int(np.bincount(classes[known]).argmax()) if known.any() else None,
                 "ridge": Ridge.fit(np.array(features)[known], classes[known]).as_json()
                 if known.any()
+                else None,
+            }
+        return found
+
+    def mean_baselines(self, fitted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The class that is the commonest for most folds, and the mean of the ridge scores."""
+        found: dict[str, Any] = {}
+        for task in fitted[0]:
+            majorities = [own[task]["majority"] for own in fitted]
+            known = [m for m in majorities if m is not None]
+            ridges = [Ridge.of(own[task]["ridge"]) for own in fitted]
+            found[task] = {
+                "majority": int(np.bincount(known).argmax()) if known else None,
+                "ridge": Ridge.mean_of([r for r in ridges if r is not None]).as_json()
+                if any(ridges)
                 else None,
             }
         return found
@@ -289,3 +366,22 @@ class RegionsThenGrades(System):
         for number, grader in enumerate(self.graders.values()):
             stages[grader.name] = {} if number else report["oracle_region"]
         return {"stages": stages, **report}
+
+
+def _mean(readings: Sequence[Reading]) -> Reading:
+    """What several trainings say of the same regions, as one."""
+    first = readings[0]
+    probabilities = {
+        method: {
+            head: np.stack([r.probabilities[method][head] for r in readings]).mean(
+                0, dtype=np.float32
+            )
+            for head in heads
+        }
+        for method, heads in first.probabilities.items()
+    }
+    attention, shown = first.attention, [cast(np.ndarray, r.shown) for r in readings]
+    # Where trainings look at different slices, what is shown is the first one's.
+    if attention is not None and all(np.array_equal(own, shown[0]) for own in shown):
+        attention = np.stack([cast(np.ndarray, r.attention) for r in readings]).mean(0)
+    return dataclasses.replace(first, probabilities=probabilities, attention=attention)

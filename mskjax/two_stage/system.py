@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,48 @@ class Published:
         return {**dataclasses.asdict(self), "comparable": False}
 
 
+class Spot(NamedTuple):
+    """Where a region that was found lies, on the grid of its study.
+
+    Attributes:
+      bounds: (3, 2) first and end of slices, rows and columns, half-open.
+      label: of the region in the first of `System.masks`.
+      level: of a disc, 1 the lowest; None where regions have none.
+      score: confidence of a detector; None where there is none.
+    """
+
+    bounds: np.ndarray
+    label: int
+    level: int | None = None
+    score: float | None = None
+
+
+class Member(NamedTuple):
+    """One of several trainings of a system.
+
+    Attributes:
+      system: as it was fitted there.
+      predict: runs one of its networks.
+    """
+
+    system: "System"
+    predict: Predict
+
+
+class Joint(NamedTuple):
+    """What several trainings say of one study together, and each of them alone.
+
+    Attributes:
+      reading: of all together.
+      rows: of each, its `System.columns` on the regions that all found together.
+      masks: of each, the first of `System.masks` as its own first stage gives it.
+    """
+
+    reading: Any
+    rows: Sequence[list[Row]]
+    masks: Sequence[np.ndarray]
+
+
 class System(abc.ABC):
     """A two-stage system: stages, hand-over, scoring.
 
@@ -54,6 +96,7 @@ class System(abc.ABC):
       strata: names of the classes of `stratum`, from 0 on.
       primary: the end-to-end figure that leads the report.
       structures: names of the labels 1, 2, ... of the masks; empty where there are none.
+      grid: the volume of a study that gives the grid.
       gradings: what is graded, in the order of the report.
       recuts: whether the stages after the first are cut anew for each fold, see `recut`.
     """
@@ -65,6 +108,7 @@ class System(abc.ABC):
     strata: tuple[str, ...] = ()
     primary: str
     structures: tuple[str, ...] = ()
+    grid: str = "image"
     gradings: tuple[Grading, ...] = ()
     recuts: bool = False
     published: tuple[Published, ...]
@@ -139,6 +183,48 @@ class System(abc.ABC):
         """
         return studies
 
+    @property
+    def label_names(self) -> dict[str, dict[int, str]]:
+        """Names of the labels of each of `masks`."""
+        return {"": dict(enumerate(self.structures, 1))}
+
+    @abc.abstractmethod
+    def masks(self, study: Study, reading: Any) -> dict[str, np.ndarray]:
+        """Label maps of what is found in a study.
+
+        Returns:
+          Name, empty for the first, to (S, H, W) uint8 on the study's grid; 0 is background.
+        """
+
+    def spots(self, study: Study, reading: Any) -> list[Spot]:
+        """Where the regions lie, in the order of the rows of `columns`."""
+        return []
+
+    def read_jointly(
+        self, studies: Sequence[Study], members: Sequence[Member], regions: str = "predicted"
+    ) -> list[Joint]:
+        """Applies several trainings of the system, an ensemble, to studies.
+
+        Outputs of their networks are combined (`Stage.combine`) before anything is decided, so
+        regions that all found together are graded by all.
+
+        Args:
+          studies: as for `read`.
+          members: at least one; of equal options.
+          regions: as for `read`.
+        """
+        members = [Member(m.system, remembered(m.predict)) for m in members]
+        together = self.read(studies, combined(self.stages, members), regions)
+        alone = [m.system.read(studies, m.predict, regions) for m in members]
+        return [
+            Joint(
+                reading,
+                [m.system.columns(study, own[i]) for m, own in zip(members, alone, strict=True)],
+                [m.system.masks(study, own[i])[""] for m, own in zip(members, alone, strict=True)],
+            )
+            for i, (study, reading) in enumerate(zip(studies, together, strict=True))
+        ]
+
     def columns(self, study: Study, reading: Any) -> list[Row]:
         """What is predicted of a study, in columns of cases.csv; no label is looked at.
 
@@ -154,6 +240,10 @@ class System(abc.ABC):
         Args:
           studies: one after the other; keep none, or memory grows with the cohort.
         """
+
+    def mean_baselines(self, fitted: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What `fit_baselines` gave for several folds as one, for an ensemble of them."""
+        return dict(fitted[0])
 
     @abc.abstractmethod
     def score(
@@ -191,6 +281,46 @@ class System(abc.ABC):
     @abc.abstractmethod
     def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
         """The figures of report.json, computed from the rows of cases.csv alone."""
+
+
+def combined(stages: Sequence[Stage], members: Sequence[Member]) -> Predict:
+    """Runs the networks of all members over the same examples and combines their outputs."""
+    by_name = {stage.name: stage for stage in stages}
+
+    def run(name: str, examples: Examples) -> dict[str, np.ndarray]:
+        return by_name[name].combine([m.predict(name, examples) for m in members])
+
+    return run
+
+
+def remembered(predict: Predict) -> Predict:
+    """The same, but the outputs of examples that it was given before are not computed again."""
+    known: list[tuple[str, Examples, dict[str, np.ndarray]]] = []
+
+    def run(name: str, examples: Examples) -> dict[str, np.ndarray]:
+        for stage, inputs, outputs in known:
+            if stage == name and _same(inputs, examples):
+                return outputs
+        known.append((name, examples, predict(name, examples)))
+        return known[-1][2]
+
+    return run
+
+
+def _same(a: Examples, b: Examples) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def spot_of(
+    place: tuple[int, Sequence[float]],
+    label: int = 1,
+    level: int | None = None,
+    score: float | None = None,
+) -> Spot:
+    """A box on a slice: number of the slice; row0, col0, row1, col1, half-open."""
+    number, (row0, col0, row1, col1) = place
+    bounds = np.array([(number, number + 1), (row0, row1), (col0, col1)], np.float64)
+    return Spot(bounds, label, level, score)
 
 
 def spacing_of(study: Study) -> np.ndarray:

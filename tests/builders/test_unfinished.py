@@ -93,7 +93,7 @@ def check_resumed(data, undisturbed):
     for name, content in contents[0].items():
         assert contents[1][name] == content, name
     folders = {p.name for p in data.rglob("*") if p.is_dir()}
-    assert folders == {"disc_degeneration", ".config", "phantom", "1.2.0"}
+    assert folders == {"disc_degeneration", ".config", "phantom", "1.3.0"}
 
 
 @pytest.mark.slow
@@ -198,7 +198,7 @@ def test_packaging_again_goes_on_as_well_and_keeps_the_old_package_until_then(
     assert prepare_cohort(*PHANTOM, tmp_path, again=True, patients=3).audit == first
     assert read == ["phantom0002_t2"]
     (folder,) = (tmp_path / "disc_degeneration" / "phantom").iterdir()
-    assert folder.name == "1.2.0"
+    assert folder.name == "1.3.0"
 
 
 def test_shards_of_a_process_that_falls_silent_are_taken_over(tmp_path, monkeypatch, alone, capsys):

@@ -64,7 +64,7 @@ def workdir(tiny_run):
 
 
 def test_prepare_prints_what_it_packaged_and_what_it_left_out(cohort):
-    assert "fatty_infiltration/cohort 1.2.0\n" in cohort.said
+    assert "fatty_infiltration/cohort 1.3.0\n" in cohort.said
     assert "patients     12" in cohort.said
     assert "studies      13" in cohort.said
     assert "goutallier  0: 2  1: 3  2: 3  3: 2  4: 2" in cohort.said

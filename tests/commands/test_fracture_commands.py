@@ -60,7 +60,7 @@ def workdir(tiny_run):
 
 
 def test_prepare_prints_what_it_packaged_and_what_is_missing(cohort):
-    assert "vertebral_fracture/cohort 1.2.0\n" in cohort.said
+    assert "vertebral_fracture/cohort 1.3.0\n" in cohort.said
     assert "patients     9" in cohort.said
     assert "fracture  0: 4  1: 4" in cohort.said
     assert "note: label: 1 of 9 studies have none" in cohort.said

@@ -75,7 +75,7 @@ def report_of(folder):
 
 
 def test_prepare_packages_its_raw_files(finished):
-    assert f"{NAME}/cohort 1.2.0\n" in finished.audit
+    assert f"{NAME}/cohort 1.3.0\n" in finished.audit
     assert "patients     12" in finished.audit
     assert "effusion  0: 4  1: 4  2: 4" in finished.audit
     assert "left out: nothing" in finished.audit

@@ -18,6 +18,7 @@ from mskjax.config import StudyConfig
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.imaging import regions
+from mskjax.imaging.regions import Region
 from mskjax.metrics import estimates
 from mskjax.metrics.grading import Grading
 from mskjax.reporting import pictures
@@ -35,12 +36,12 @@ from mskjax.systems.disc_degeneration.discs import (
 )
 from mskjax.tables import Row
 from mskjax.training.stage import Study
-from mskjax.two_stage.discs import GradedDiscs, case_id
+from mskjax.two_stage.discs import LEVELS, GradedDiscs, case_id
 from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.regions_then_grades import Located, Reading
 from mskjax.two_stage.structures import NSD_TOLERANCE_MM, structure_rows
-from mskjax.two_stage.system import Predict, Published, pixel_of, predict_parts, sized
+from mskjax.two_stage.system import Predict, Published, Spot, pixel_of, predict_parts, sized
 
 STRUCTURES = ("vertebra", "disc", "canal")  # labels 1, 2, 3
 COLOURS = {1: ("vertebra", (86, 180, 233)), 2: ("disc", (230, 159, 0)), 3: ("canal", (0, 158, 115))}
@@ -197,6 +198,20 @@ class DiscDegeneration(GradedDiscs):
     def cut(self, grader: Any, study: Study, located: Located) -> Examples:
         """A crop per disc; intensities relative to the vertebrae of the same mask."""
         return grader.cut(study, located.regions, located.mask == VERTEBRA)
+
+    @property
+    def label_names(self) -> dict[str, dict[int, str]]:
+        """The structures; and in a map of their own the levels of the discs."""
+        return {**super().label_names, "levels": LEVELS}
+
+    def masks(self, study: Study, reading: Reading) -> dict[str, np.ndarray]:
+        """The structures, and the discs by level."""
+        return {**super().masks(study, reading), "levels": reading.located.found}
+
+    def spot(self, region: Region) -> Spot:
+        """The disc's bounding box."""
+        bounds = np.array([(s.start, s.stop) for s in region.slices], np.float64)
+        return Spot(bounds, DISC, region.level)
 
     def grades(self, study: Study) -> Mapping[str, Mapping[str, int]]:
         """The discs that have a Pfirrmann grade and a reference region."""

@@ -42,17 +42,19 @@ from mskjax.systems.modic_changes.grading import (
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.boxes import as_box, box_figures, box_rows
-from mskjax.two_stage.discs import GradedDiscs, case_id, level_of
+from mskjax.two_stage.discs import LEVELS, GradedDiscs, case_id, level_of
 from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.regions_then_grades import Located, Reading
 from mskjax.two_stage.system import (
     Predict,
     Published,
+    Spot,
     pixel_of,
     predict_parts,
     sized,
     spacing_of,
+    spot_of,
 )
 
 GRADINGS = {
@@ -120,6 +122,7 @@ class ModicChanges(GradedDiscs):
         "boxes, Modic change",
     )
     lead = "balanced_accuracy"
+    grid = "t2"
     rules = (
         "Discs of held-out patients are graded on the boxes that the same fold's own detector"
         " found; oracle_region repeats the figures on the reference boxes, where there are any.",
@@ -271,6 +274,15 @@ class ModicChanges(GradedDiscs):
     def cut(self, grader: Any, study: Study, located: Located) -> Examples:
         """A crop per disc."""
         return grader.cut(study, located.regions)
+
+    @property
+    def label_names(self) -> dict[str, dict[int, str]]:
+        """The levels."""
+        return {"": LEVELS}
+
+    def spot(self, region: Disc) -> Spot:
+        """The box on its slice."""
+        return spot_of((region.slice, region.box), region.level, region.level, region.score)
 
     def grades(self, study: Study) -> Mapping[str, Mapping[str, int]]:
         """The discs that have a level and any grade."""

@@ -174,6 +174,10 @@ class ShoulderBones(System):
             readings.append(Reading({**member_masks(probabilities), VOTE: elected, FINAL: final}))
         return readings
 
+    def masks(self, study: Study, reading: Reading) -> dict[str, np.ndarray]:
+        """The refined structures."""
+        return {"": reading.masks[FINAL if FINAL in reading.masks else BAND]}
+
     def fit_baselines(self, studies: Iterable[Study]) -> dict[str, Any]:
         """Nothing is fitted: the baselines are the vote and each network alone."""
         return {}

@@ -26,6 +26,7 @@ from mskjax.stages.slice_segmentation import SliceSegmentationOptions
 from mskjax.systems.vertebral_fracture.segments import (
     CHANNELS,
     LABEL,
+    Place,
     SegmentDetection,
     SegmentGrading,
     SegmentGradingOptions,
@@ -41,7 +42,16 @@ from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.readers import TITLE, reader_columns, reader_facts, reader_tables
 from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
-from mskjax.two_stage.system import Predict, Published, pixel_of, predict_parts, sized, spacing_of
+from mskjax.two_stage.system import (
+    Predict,
+    Published,
+    Spot,
+    pixel_of,
+    predict_parts,
+    sized,
+    spacing_of,
+    spot_of,
+)
 
 HEAD = Head("malignant", 2, column=LABEL)
 GRADING = Grading("malignant", ("benign", "malignant"))
@@ -63,6 +73,7 @@ class VertebralFracture(RegionsThenGrades):
     labels = (LABEL,)
     strata = GRADING.classes
     lead = "auroc"
+    grid = "t1"
     tasks = (GradingTask(GRADING, HEAD),)
     rules = (
         "As published (reference region): the segment's box and slice are given by hand.  End to"
@@ -131,6 +142,15 @@ class VertebralFracture(RegionsThenGrades):
         decisive = [int(outputs[HEAD.name][:, 1].argmax())]
         attention = outputs["attention"][decisive] if "attention" in outputs else None
         return {HEAD.name: outputs[HEAD.name][decisive]}, crops["image"][decisive], attention
+
+    @property
+    def label_names(self) -> dict[str, dict[int, str]]:
+        """The box of the segment, on its slice."""
+        return {"": {1: "segment"}}
+
+    def spot(self, region: Place) -> Spot:
+        """The box on its slice."""
+        return spot_of(region)
 
     def grades(self, study: Study) -> Mapping[str, Mapping[str, int]]:
         """One case, the patient's segment, where it has a label."""

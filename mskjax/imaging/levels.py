@@ -1,4 +1,4 @@
-"""Levels of discs from where they lie along the spine."""
+"""Levels of discs from where they lie along the spine, and their names."""
 
 from dataclasses import dataclass
 
@@ -18,6 +18,38 @@ _BENDING = 3.0  # that one radian more costs: of like rows the straighter one is
 _SKIPPING = 2.5  # that a skipped level costs: an unsure disc is better than a gap
 _SUREST = 0.98  # of nothing a detector is surer than this
 _SAME_MM = 5.0  # centres nearer than this are of one disc
+
+CAVEAT = (
+    "levels are counted upwards from the lowest disc that was found, which is taken for L5/S1; a"
+    " transitional vertebra, or a lowest disc that was missed or lies outside the images, shifts"
+    " all names"
+)
+_VERTEBRAE = (
+    "S1",
+    *(f"{part}{n}" for part, count in (("L", 5), ("T", 12), ("C", 7)) for n in range(count, 0, -1)),
+)  # from below
+_TOP = _VERTEBRAE.index("C2")  # there is no disc between C1 and C2
+
+
+def level_name(level: int) -> str:
+    """What radiologists call a disc: ``L5/S1`` for level 1, ``T12/L1`` for 6, ``C2/C3`` for 23.
+
+    This is a name by counting, see `CAVEAT`.
+
+    Args:
+      level: counted from the lowest disc, 1.
+
+    Returns:
+      The vertebrae above and below; ``level 24`` and so on above the highest disc of a spine.
+
+    Raises:
+      ValueError: the level is below 1.
+    """
+    if level < 1:
+        raise ValueError(f"levels begin with 1, got {level}")
+    if level > _TOP:
+        return f"level {level}"
+    return f"{_VERTEBRAE[level]}/{_VERTEBRAE[level - 1]}"
 
 
 @dataclass(frozen=True)

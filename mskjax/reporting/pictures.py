@@ -44,6 +44,8 @@ class Panel:
       boxes: (row0, col0, row1, col1, colour, text) in pixels of the image; like a slice, a box
         ends before row1 and col1.
       annotations: (row, column, text) in pixels of the image.
+      letters: of the patient's directions at the top, the bottom, the left and the right edge, see
+        `letters_of`; none where they are not known.
     """
 
     name: str
@@ -53,6 +55,50 @@ class Panel:
     heat: np.ndarray | None = None
     boxes: tuple[Box, ...] = ()
     annotations: tuple[Note, ...] = ()
+    letters: tuple[str, ...] = ()
+
+
+def letters_of(affine: np.ndarray) -> tuple[str, str, str, str]:
+    """Where the patient's head (H), feet (F), left, right, front (A) and back (P) are in a slice.
+
+    Args:
+      affine: (4, 4) index (slice, row, column) to RAS mm.
+
+    Returns:
+      At the top, the bottom, the left and the right edge; an oblique slice has two letters, the
+      nearer direction first, where the second is more than 30 degrees off its plane.
+    """
+    along = affine[:3, 1:3] / np.linalg.norm(affine[:3, 1:3], axis=0)
+    edges = (-along[:, 0], along[:, 0], -along[:, 1], along[:, 1])
+    top, bottom, left, right = ("".join(_letters(edge)) for edge in edges)
+    return top, bottom, left, right
+
+
+def _letters(direction: np.ndarray) -> list[str]:
+    """Letters of a unit vector in RAS."""
+    order = np.argsort(-np.abs(direction), kind="stable")
+    named = [i for i in order if abs(direction[i]) >= np.sin(np.deg2rad(30))]
+    return [("RL", "AP", "HF")[i][int(direction[i] < 0)] for i in named]
+
+
+def captioned(picture: bytes, lines: Sequence[str]) -> bytes:
+    """A PNG with lines of text below it.
+
+    Args:
+      picture: a PNG, e.g. of `sheet`.
+      lines: of text; the picture is widened where one is longer.
+    """
+    above = Image.open(io.BytesIO(picture)).convert("RGB")
+    font = _font(15)
+    width = max(above.width, *(round(font.getlength(line)) + 2 * _MARGIN for line in lines))
+    whole = Image.new("RGB", (width, above.height + _LINE * len(lines) + _MARGIN), _PAPER)
+    whole.paste(above, (0, 0))
+    draw = ImageDraw.Draw(whole)
+    for number, line in enumerate(lines):
+        draw.text((_MARGIN, above.height + number * _LINE), line, fill=_INK, font=font)
+    buffer = io.BytesIO()
+    whole.save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
 
 
 def sheet(
@@ -95,6 +141,8 @@ def sheet(
         for row, column, text in panel.annotations:
             y, x = _to_canvas((row + 0.5, column + 0.5), image.shape, canvas)
             _annotate(canvas, y, x, text)
+        if panel.letters:
+            _directions(canvas, panel.letters)
         if phantom:
             _burn(canvas)
         drawn.append(canvas)
@@ -138,6 +186,7 @@ def overlay(
     *,
     annotations: Sequence[Note] = (),
     further: Sequence[Panel] = (),
+    letters: tuple[str, ...] = (),
     phantom: bool = False,
     scale_bar: bool = True,
 ) -> bytes:
@@ -152,6 +201,7 @@ def overlay(
       title: lines above the panels.
       annotations: (row, column, text) in pixels of ``image``, written on the last of these panels.
       further: panels that follow.
+      letters: see `Panel`.
       phantom: burn the word PHANTOM into every panel.
       scale_bar: as in `sheet`.
 
@@ -162,8 +212,12 @@ def overlay(
       ValueError: shapes differ or the spacing is not positive.
     """
     masks = [("Reference standard", reference), ("Prediction", predicted)]
-    panels = [Panel("Image", image, spacing)]
-    panels += [Panel(name, image, spacing, mask) for name, mask in masks if mask is not None]
+    panels = [Panel("Image", image, spacing, letters=letters)]
+    panels += [
+        Panel(name, image, spacing, mask, letters=letters)
+        for name, mask in masks
+        if mask is not None
+    ]
     panels[-1] = dataclasses.replace(panels[-1], annotations=tuple(annotations))
     return sheet([*panels, *further], title, labels=labels, phantom=phantom, scale_bar=scale_bar)
 
@@ -349,6 +403,14 @@ def _annotate(panel: Image.Image, y: float, x: float, text: str) -> None:
     x = min(max(x, half + 3), max(half + 3, panel.width - half - 3))
     y = min(max(y, 9), panel.height - 9)
     draw.text((x, y), text, fill=_PAPER, font=font, anchor="mm", stroke_width=2, stroke_fill=_INK)
+
+
+def _directions(panel: Image.Image, letters: Sequence[str]) -> None:
+    """Letters in the middle of the edges; those of a sagittal slice are H, F, A and P."""
+    width, height = panel.size
+    places = ((width // 2, 12), (width // 2, height - 12), (12, height // 2))
+    for (x, y), text in zip((*places, (width - 12, height // 2)), letters, strict=True):
+        _annotate(panel, y, x, text)
 
 
 def _burn(panel: Image.Image) -> None:

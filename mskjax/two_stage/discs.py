@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from mskjax.data.pipeline import Examples
+from mskjax.imaging.levels import level_name
 from mskjax.reporting import pictures
 from mskjax.stages.grading import Head
 from mskjax.tables import Row
@@ -24,7 +25,7 @@ SIGNS = (
 
 
 # Labels of a map of discs.
-LEVELS = {level: f"disc, level {level}" for level in range(1, 24)}
+LEVELS = {level: f"disc {level_name(level)}" for level in range(1, 24)}
 
 
 class GradedDiscs(RegionsThenGrades):
@@ -78,7 +79,7 @@ class GradedDiscs(RegionsThenGrades):
             return abs(call - right), right
 
         worst = sorted(range(len(located.regions)), key=urgency, reverse=True)[:2]
-        names = {i: f"disc {located.regions[i].level}" for i in worst}
+        names = {i: level_name(located.regions[i].level) for i in worst}
         return pictures.grad_cams(reading.shown, reading.attention, names)
 
 

@@ -1,5 +1,6 @@
 """Systems with one region and one graded case a study: a U-Net outlines it, a 2-D grader grades."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,16 @@ from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.regions_then_grades import Located, Reading, RegionsThenGrades
 from mskjax.two_stage.structures import structure_rows
-from mskjax.two_stage.system import Predict, Spot, pixel_of, predict_parts, sized, spot_of
+from mskjax.two_stage.system import (
+    Predict,
+    Spot,
+    letters_of,
+    pixel_of,
+    predict_parts,
+    sized,
+    spot_of,
+    titled,
+)
 
 
 class RegionThenGrade(RegionsThenGrades):
@@ -109,17 +119,19 @@ class RegionThenGrade(RegionsThenGrades):
         outlined = reference["mask"] if reference and reference["has_mask"] else None
         shown = found if located.regions or outlined is None else outlined
         s = int(np.argmax(shown.sum((1, 2))))
-        image, pixel = study["image"][s], pixel_of(study)
-        panels = [pictures.Panel("Image", image, pixel)]
+        image, pixel, letters = study["image"][s], pixel_of(study), letters_of(study)
+        panels = [pictures.Panel("Image", image, pixel, letters=letters)]
         if outlined is not None:
-            panels.append(pictures.Panel("Reference region", image, pixel, outlined[s]))
-        panels.append(pictures.Panel("Found region", image, pixel, found[s]))
+            reference_panel = pictures.Panel("Reference region", image, pixel, outlined[s])
+            panels.append(dataclasses.replace(reference_panel, letters=letters))
+        said = "Found region" if located.regions else "No region found"
+        panels.append(pictures.Panel(said, image, pixel, found[s], letters=letters))
         if located.regions and reading.shown is not None and reading.attention is not None:
             crop = reading.shown[0, ..., 0]
             panels.append(pictures.Panel("Grad-CAM", crop, (1.0, 1.0), heat=reading.attention[0]))
         return pictures.sheet(
             panels,
-            [study["study_id"]],
+            [titled(study, s, len(shown)), *self.calls_of(study, reading)],
             labels=self.colours,
             phantom=phantom,
             scale_bar=sized(study),

@@ -256,6 +256,15 @@ class RegionsThenGrades(System):
             rows.append(row)
         return rows
 
+    def calls_of(self, study: Study, reading: Reading) -> list[str]:
+        """A line for a picture of each task: what the one region is called, and how probable."""
+        rows = self.columns(study, reading)
+        if not rows:
+            return ["region not found"]
+        method = next(iter(self.graders))
+        calls = ((t, rows[0][f"call_{t}"]) for t in (task.grading.task for task in self.tasks))
+        return ["; ".join(f"{t}: {c} ({rows[0][f'p_{method}_{t}_{c}']:.2f})" for t, c in calls)]
+
     def fit_baselines(self, studies: Iterable[Study]) -> dict[str, Any]:
         """Commonest class of each task, and ridge regression of the class on hand-made features."""
         features: list[np.ndarray] = []

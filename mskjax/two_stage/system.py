@@ -10,6 +10,7 @@ import numpy as np
 
 from mskjax.data.pipeline import Examples, concatenate, count
 from mskjax.metrics.grading import Grading
+from mskjax.reporting import pictures
 from mskjax.tables import Row
 from mskjax.training.stage import Stage, Study
 
@@ -332,6 +333,16 @@ def pixel_of(study: Study) -> tuple[float, float]:
     """Pitch of rows and columns, for a picture's proportions; see `spacing_of`."""
     _, rows, columns = spacing_of(study)
     return float(rows), float(columns)
+
+
+def letters_of(study: Study) -> tuple[str, ...]:
+    """Directions at the edges of a picture, see `pictures.letters_of`."""
+    return pictures.letters_of(study["affine"])
+
+
+def titled(study: Study, number: int, count: int) -> str:
+    """Title of the picture of one slice of a study."""
+    return f"{study['study_id']}, slice {number + 1} of {count}"
 
 
 def sized(study: Study) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mskjax.reporting.pictures import Panel, overlay, sheet
+from mskjax.reporting.pictures import Panel, captioned, letters_of, overlay, sheet
 
 LABELS = {1: ("vertebra", (86, 180, 233)), 2: ("disc", (230, 159, 0))}
 DISC = np.array(LABELS[2][1])
@@ -302,3 +302,26 @@ def test_wrong_input_is_refused():
         overlay(image, None, None, (0, 1), LABELS)
     with pytest.raises(ValueError, match="at least one panel"):
         sheet([])
+
+
+def test_letters_say_where_the_patient_is():
+    sagittal = np.array([[-4.0, 0, 0, 0], [0, 0, -1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    assert letters_of(sagittal) == ("H", "F", "A", "P")
+    axial = np.array([[0, 0, -1.0, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
+    assert letters_of(axial) == ("A", "P", "R", "L")
+    turn = np.deg2rad(40)
+    oblique = sagittal.copy()
+    oblique[:3, 2] = [-np.sin(turn), -np.cos(turn), 0]  # columns to the back and the left
+    assert letters_of(oblique) == ("H", "F", "AR", "PL")
+
+
+def test_a_caption_stands_below_and_is_never_cut():
+    plain = sheet([Panel("a", np.eye(9), (1, 1), letters=("H", "F", "A", "P"))])
+    with_text = captioned(plain, ["short", "a line that is far longer than " * 4])
+    before, after = (np.asarray(Image.open(io.BytesIO(p))) for p in (plain, with_text))
+    assert after.shape[0] > before.shape[0]
+    assert after.shape[1] > before.shape[1]
+    np.testing.assert_array_equal(after[: before.shape[0], : before.shape[1]], before)
+    assert (after[:, -6:] == 255).all()
+    without = sheet([Panel("a", np.eye(9), (1, 1))])
+    assert without != plain

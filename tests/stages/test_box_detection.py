@@ -177,3 +177,44 @@ def test_detectors_that_differ_in_recipe_or_strengths_are_traced_alike():
     assert other.traced() == stage().traced()
     assert other.hyper() == {"augmentation": augment.SliceAugmentation(gain=0.5, flip=0.0)}
     assert stage(most_boxes=5).traced() != stage().traced()
+
+
+def detections(*boxes, scores, classes=2):
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    scores = np.array(scores, np.float32)
+    p = np.zeros((len(boxes), classes), np.float32)
+    p[:, 0] = scores
+    return {
+        "boxes": boxes, "scores": scores, "probabilities": p, "valid": np.ones(len(boxes), bool),
+    }  # fmt: skip
+
+
+def test_boxes_of_two_detectors_become_one():
+    one = detections((0, 0, 10, 10), (30, 0, 40, 10), scores=(0.9, 0.4))
+    two = detections((1, 1, 11, 11), (60, 0, 70, 10), scores=(0.6, 0.5))
+    found = bd.fused([one, two])
+    # By hand: the first of each overlap by .68 (weights .9 and .6), the others stand alone.
+    np.testing.assert_allclose(found["boxes"][0], np.array([0.4, 0.4, 10.4, 10.4]), atol=1e-5)
+    np.testing.assert_allclose(found["scores"], [0.75, 0.25, 0.2], atol=1e-6)
+    np.testing.assert_allclose(found["boxes"][1], (60, 0, 70, 10))
+    np.testing.assert_allclose(found["probabilities"][:, 0], found["scores"], atol=1e-6)
+
+
+def test_two_boxes_of_one_detector_never_become_one():
+    one = detections((0, 0, 10, 10), (0, 1, 10, 11), scores=(0.9, 0.8))
+    assert len(bd.fused([one, detections(scores=())])["scores"]) == 2
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_detectors_that_agree_change_nothing(seed, count):
+    made, own = stage(), study()
+    outputs = perfect(made.training_examples(own), (1, 2))
+    rng = np.random.default_rng(seed)
+    kept = rng.random(outputs["valid"].shape) < 0.8
+    outputs["valid"] = outputs["valid"] & kept
+    alone, together = made.decode(own, outputs), made.decode(own, made.combine([outputs] * count))
+    assert alone.slice == together.slice
+    np.testing.assert_allclose(alone.boxes, together.boxes, rtol=1e-5)
+    np.testing.assert_allclose(alone.scores, together.scores, rtol=1e-5)
+    np.testing.assert_allclose(alone.lowest, together.lowest, rtol=1e-5)

@@ -18,6 +18,7 @@ from mskjax.config import StudyConfig
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.imaging import regions
+from mskjax.imaging.levels import level_name
 from mskjax.imaging.regions import Region
 from mskjax.metrics import estimates
 from mskjax.metrics.grading import Grading
@@ -41,7 +42,16 @@ from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.regions_then_grades import Located, Reading
 from mskjax.two_stage.structures import NSD_TOLERANCE_MM, structure_rows
-from mskjax.two_stage.system import Predict, Published, Spot, pixel_of, predict_parts, sized
+from mskjax.two_stage.system import (
+    Predict,
+    Published,
+    Spot,
+    letters_of,
+    pixel_of,
+    predict_parts,
+    sized,
+    titled,
+)
 
 STRUCTURES = ("vertebra", "disc", "canal")  # labels 1, 2, 3
 COLOURS = {1: ("vertebra", (86, 180, 233)), 2: ("disc", (230, 159, 0)), 3: ("canal", (0, 158, 115))}
@@ -265,11 +275,12 @@ class DiscDegeneration(GradedDiscs):
         given = reference["mask"] if reference and reference["has_mask"] else None
         s = int(np.argmax(((located.mask if given is None else given) == DISC).sum((1, 2))))
         notes = []
-        for number, known, where in self._places(reading, reference, s):
-            ours = "missed"
+        for level, number, known, where in self._places(reading, reference, s):
+            ours = "not found"
             if number is not None:
                 ours = PFIRRMANN.classes[self.call(reading, number)].upper()
             text = ours if known is None else f"{PFIRRMANN.classes[known].upper()} / {ours}"
+            text = f"{level_name(level)}  {text}"
             # Behind the disc, over the canal: the disc itself stays visible.
             row, column = where[:, 0].mean(), where[:, 1].max() + np.ptp(where[:, 1]) / 2
             notes.append((float(row), float(column), text))
@@ -279,34 +290,40 @@ class DiscDegeneration(GradedDiscs):
             located.mask[s],
             spacing=pixel_of(study),
             labels=COLOURS,
-            title=[study["study_id"], "Pfirrmann: reference / predicted"],
+            title=[
+                titled(study, s, len(study["image"])),
+                "Pfirrmann: predicted" if given is None else "Pfirrmann: reference / predicted",
+            ],
             annotations=notes,
             further=self.grad_cams(reading, reference),
+            letters=letters_of(study),
             phantom=phantom,
             scale_bar=sized(study),
         )
 
     def _places(self, reading: Reading, reference: Study | None, s: int) -> list[Any]:
-        """(number of the found disc, reference class, pixels) of the discs that a slice shows.
+        """(level, number of the found disc, reference class, pixels) of discs in a slice.
 
         Of a study without reference, the found discs.
         """
         located = reading.located
         if reference is None:
             discs: list[Any] = [
-                (i, None, located.found[s] == d.level) for i, d in enumerate(located.regions)
+                (d.level, i, None, located.found[s] == d.level)
+                for i, d in enumerate(located.regions)
             ]
         else:
             pairs = self.pairs(reference, located)
             discs = [
                 (
+                    grades["level"],
                     pairs.get(case),
                     self.tasks[0].class_of(grades),
                     reference["disc_levels"][s] == grades["level"],
                 )
                 for case, grades in self.grades(reference).items()
             ]
-        return [(n, known, np.argwhere(where)) for n, known, where in discs if where.any()]
+        return [(k, n, known, np.argwhere(at)) for k, n, known, at in discs if at.any()]
 
 
 def check(config: StudyConfig) -> None:

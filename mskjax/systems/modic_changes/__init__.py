@@ -19,7 +19,7 @@ from mskjax.config import StudyConfig
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.imaging.intensity import Landmarks
-from mskjax.imaging.levels import assign_levels
+from mskjax.imaging.levels import assign_levels, level_name
 from mskjax.metrics import estimates
 from mskjax.metrics.detection import match_detections
 from mskjax.metrics.grading import Grading
@@ -50,11 +50,13 @@ from mskjax.two_stage.system import (
     Predict,
     Published,
     Spot,
+    letters_of,
     pixel_of,
     predict_parts,
     sized,
     spacing_of,
     spot_of,
+    titled,
 )
 
 GRADINGS = {
@@ -362,15 +364,21 @@ class ModicChanges(GradedDiscs):
         boxes = [(*d.box, REFERENCE_COLOUR, "") for d in given]
         names = self.tasks[0].grading.classes
         for i, disc in enumerate(discs):
-            boxes.append(
-                (*disc.box, FOUND_COLOUR, f"L{disc.level}: {names[self.call(reading, i)]}")
-            )
+            said = f"{level_name(disc.level)} {names[self.call(reading, i)]}"
+            boxes.append((*disc.box, FOUND_COLOUR, said))
         panels = [
-            pictures.Panel(name.upper(), study[name][shown], pixel_of(study), boxes=tuple(boxes))
+            pictures.Panel(
+                name.upper(),
+                study[name][shown],
+                pixel_of(study),
+                boxes=tuple(boxes),
+                letters=letters_of(study),
+            )
             for name in (("t1", "t2") if study["has_t1"] else ("t2",))
         ]
         panels += self.grad_cams(reading, reference)
-        return pictures.sheet(panels, [study["study_id"]], phantom=phantom, scale_bar=sized(study))
+        title = [titled(study, shown, len(study["t2"])), "Boxes: orange found, green reference"]
+        return pictures.sheet(panels, title, phantom=phantom, scale_bar=sized(study))
 
 
 def check(config: StudyConfig) -> None:

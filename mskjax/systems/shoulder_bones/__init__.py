@@ -39,10 +39,12 @@ from mskjax.two_stage.system import (
     Predict,
     Published,
     System,
+    letters_of,
     pixel_of,
     predict_parts,
     sized,
     spacing_of,
+    titled,
 )
 
 BONE = "bone"  # both structures as one
@@ -211,11 +213,13 @@ class ShoulderBones(System):
         pixel = pixel_of(study)
         masks = {} if outlined is None else {"Reference": outlined}
         masks |= {TITLES[name]: reading.masks[name] for name in (VOTE, FINAL)}
-        panels = [pictures.Panel("Image", study["image"][s], pixel)]
+        letters = letters_of(study)
+        panels = [pictures.Panel("Image", study["image"][s], pixel, letters=letters)]
         panels += [
-            pictures.Panel(name, study["image"][s], pixel, mask[s]) for name, mask in masks.items()
+            pictures.Panel(name, study["image"][s], pixel, mask[s], letters=letters)
+            for name, mask in masks.items()
         ]
-        title = [f"{study['study_id']}, slice {s + 1} of {len(shown)}"]
+        title = [titled(study, s, len(shown))]
         return pictures.sheet(
             panels, title, labels=COLOURS, phantom=phantom, scale_bar=sized(study)
         )

@@ -46,11 +46,13 @@ from mskjax.two_stage.system import (
     Predict,
     Published,
     Spot,
+    letters_of,
     pixel_of,
     predict_parts,
     sized,
     spacing_of,
     spot_of,
+    titled,
 )
 
 HEAD = Head("malignant", 2, column=LABEL)
@@ -198,7 +200,13 @@ class VertebralFracture(RegionsThenGrades):
         boxes = [(*box, REFERENCE_COLOUR, "by hand") for _, box in given]
         boxes += [(*box, FOUND_COLOUR, "found") for _, box in reading.located.regions]
         panels = [
-            pictures.Panel(name.upper(), study[name][shown], pixel_of(study), boxes=tuple(boxes))
+            pictures.Panel(
+                name.upper(),
+                study[name][shown],
+                pixel_of(study),
+                boxes=tuple(boxes),
+                letters=letters_of(study),
+            )
             for name in ("t1", "t2")
         ]
         if reading.shown is not None and reading.attention is not None:
@@ -212,7 +220,8 @@ class VertebralFracture(RegionsThenGrades):
                 )
                 for name, channel in middle.items()
             ]
-        return pictures.sheet(panels, [study["study_id"]], phantom=phantom, scale_bar=sized(study))
+        title = [titled(study, shown, len(study["t1"])), *self.calls_of(study, reading)]
+        return pictures.sheet(panels, title, phantom=phantom, scale_bar=sized(study))
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """Reference and call, and what readers called."""

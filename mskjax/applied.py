@@ -44,11 +44,13 @@ class Applied:
       system: as this fold fitted it.
       baselines: of this fold, for `System.score`.
       predict: runs one of its networks.
+      name: of its folder in the run, e.g. ``fold_0`` or ``seed_1/fold_0``.
     """
 
     system: System
     baselines: Mapping[str, Any]
     predict: Predict
+    name: str = ""
 
     def read(self, studies: Sequence[Study], regions: str = "predicted") -> list[Any]:
         """What the system says of each study.
@@ -83,7 +85,11 @@ def load(
     """
     config = config_of(run)
     if seeds := sorted(run.glob("seed_*")):
-        return tuple(fold for seed in seeds for fold in load(seed, folds, devices))
+        return tuple(
+            dataclasses.replace(fold, name=f"{seed.name}/{fold.name}")
+            for seed in seeds
+            for fold in load(seed, folds, devices)
+        )
     known = sorted(int(p.name.removeprefix("fold_")) for p in run.glob("fold_*"))
     chosen = known if folds is None else list(folds)
     missing = [k for k in chosen if k not in known]
@@ -117,7 +123,7 @@ def load_fold(folder: Path, config: StudyConfig, mesh: Mesh) -> Applied:
             " that the run was trained with; use the version in environment.json."
         )
     programs = {stage.name: Program(stage, mesh) for stage in system.stages}
-    return Applied(system, values["baselines"], predictor(folder, programs))
+    return Applied(system, values["baselines"], predictor(folder, programs), folder.name)
 
 
 def predictor(folder: Path, programs: Mapping[str, Program]) -> Predict:

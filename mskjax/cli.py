@@ -6,6 +6,8 @@ import sys
 
 COMMANDS = {
     "main": "run, resume or finish a study",
+    "predict": "read new studies with a finished run",
+    "evaluate": "test a finished run on patients of another cohort",
     "prepare": "package raw files as a cohort, with an audit",
     "report": "write a run's report again from its artefacts",
     "sweep": "search hyper-parameters, with any number of workers",

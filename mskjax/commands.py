@@ -1,5 +1,6 @@
 """What the commands share: flags, exit codes, run-time settings of JAX."""
 
+import ast
 import dataclasses
 import difflib
 import errno
@@ -177,6 +178,28 @@ def _resolved(config: ConfigDict, overrides: list[str]) -> StudyConfig:
     if rest[1:]:
         raise UserError(f"unexpected argument {rest[1]!r}; flags are written --name=value.")
     return parse(StudyConfig, values.config.to_dict())
+
+
+def option(text: str) -> tuple[str, Any]:
+    """Name and value of ``NAME=VALUE``; what is no Python literal is text."""
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def numbers(flag: str, text: str | None) -> list[int] | None:
+    """The whole numbers of a flag, e.g. ``0,2``; None where it is not given.
+
+    Raises:
+      UserError: it is something else.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise UserError(f"{flag} is {text!r}; give whole numbers, e.g. {flag}=0,2.")
+    return sorted({int(part) for part in text.split(",")})
 
 
 def configure_runtime() -> None:

@@ -1,4 +1,4 @@
-"""Label maps of what was found, on the grid of the file that a study was read from."""
+"""What a reading leaves in files: label maps on the grid of the file that was read, a picture."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from mskjax.imaging.geometry import resample_to
 from mskjax.imaging.volume import Volume
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import System
-from mskjax.writers import write_json
+from mskjax.writers import write_bytes, write_json
 
-FOLDER = "predictions"  # of a fold
+FOLDER, PICTURES = "predictions", "pictures"  # of a fold
 LABELS = "labels.json"
 
 
@@ -32,17 +32,24 @@ def on_stored_grid(study: Study, mask: np.ndarray) -> Volume:
     return Volume(data, study["stored_affine"])
 
 
-def leave(folder: Path, system: System, study: Study, reading: Any) -> None:
-    """Writes ``<study>.nii.gz``, further maps as ``<study>_<name>.nii.gz``, and `LABELS`.
+def leave(folder: Path, system: System, study: Study, reading: Any, phantom: bool) -> None:
+    """Writes the picture and the label maps of a labelled study.
+
+    ``pictures/<study>.png``; ``predictions/<study>.nii.gz``, further maps as
+    ``<study>_<name>.nii.gz``, and `LABELS` beside them.
 
     Args:
-      folder: ``fold_<k>/predictions``; made where missing.
+      folder: ``fold_<k>``.
       system: that read the study.
       study: what was read.
       reading: what was said of it.
+      phantom: whether it is a generated patient.
     """
     if not roles.is_first():
         return
+    picture = system.picture(study, reading, study, phantom)
+    write_bytes(folder / PICTURES / f"{study['study_id']}.png", picture)
+    folder = folder / FOLDER
     for name, mask in system.masks(study, reading).items():
         file = f"{file_of(study['study_id'], name)}.nii.gz"
         write_volume(folder / file, on_stored_grid(study, mask))

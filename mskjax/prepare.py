@@ -1,7 +1,6 @@
 """Packages raw files as a cohort, with an audit of what was found, left out and why."""
 
 import argparse
-import ast
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -51,7 +50,7 @@ def _prepare(argv: list[str]) -> None:
         arguments.data_dir,
         arguments.manual_dir,
         arguments.again,
-        **dict(map(_option, arguments.option)),
+        **dict(map(commands.option, arguments.option)),
     )
     print(audit_table(cohort.audit))
     raw = f" --config.data.manual_dir={arguments.manual_dir}" if arguments.manual_dir else ""
@@ -60,15 +59,6 @@ def _prepare(argv: list[str]) -> None:
         f"next: python -m mskjax.main --config={name}:{config}"
         f" --workdir=runs/{name} --config.data.data_dir={arguments.data_dir}{raw}{options}"
     )
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """Name and value of ``NAME=VALUE``; what is no Python literal is text."""
-    name, _, value = text.partition("=")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def audit_table(audit: Mapping[str, Any]) -> str:

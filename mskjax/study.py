@@ -18,19 +18,19 @@ from mskjax import (
     fold_training,
     predictions,
     preemption,
+    reading,
     replicas,
     roles,
     systems,
-    tables,
 )
 from mskjax import workdir as workdirs
-from mskjax.applied import STUDIES_AT_ONCE, Applied
+from mskjax.applied import Applied
 from mskjax.config import MODES, StudyConfig
 from mskjax.data import folds, splits
 from mskjax.data.cohorts import Cohort, prepare_cohort, with_shuffled
 from mskjax.errors import Diverged, UserError
 from mskjax.fold_training import Fold
-from mskjax.progress import Progress, say
+from mskjax.progress import say
 from mskjax.replicas import Replica
 from mskjax.reporting.environment import environment
 from mskjax.reporting.pooled import compare
@@ -41,7 +41,7 @@ from mskjax.training import processes
 from mskjax.training.checkpoints import is_trained
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import System
-from mskjax.writers import write_bytes, write_json
+from mskjax.writers import write_json
 
 CASES = {"test": "cases.csv", "validation": "validation_cases.csv"}  # rows of a part of a fold
 
@@ -228,39 +228,12 @@ def _conclude(study: Replica, folds: int, modes: Sequence[str], failed: Containe
         say(f"report: {page}")
 
 
-def rows_of_fold(
-    fold: Applied,
-    studies: Sequence[Study],
-    seen: Callable[[Study, Any], None] = lambda study, reading: None,
-) -> list[Row]:
-    """Reads and scores labelled studies on predicted and on reference regions.
-
-    Args:
-      fold: trained.
-      studies: a handful, so that what was read of them fits in memory.
-      seen: is given each study and what was read of it, e.g. to draw it.
-
-    Returns:
-      Rows of cases.csv, without ``fold`` and ``seed``.
-    """
-    rows: list[Row] = []
-    predicted, oracle = fold.read(studies), fold.read(studies, "reference")
-    for study, ours, ideal in zip(studies, predicted, oracle, strict=True):
-        rows += fold.system.score(study, ours, ideal, fold.baselines)
-        seen(study, ours)
-    return rows
-
-
 def _evaluate_fold(setting: Setting, number: int) -> None:
     """Writes pictures, label maps and cases.csv of the held-out studies of a trained fold."""
     phantom = setting.cohort.audit["kind"] == "phantom"
-    folder = setting.folder(number)
 
-    def leave(fold: Applied, study: Study, reading: Any) -> None:
-        if roles.is_first():
-            picture = fold.system.picture(study, reading, study, phantom)
-            write_bytes(folder / "pictures" / f"{study['study_id']}.png", picture)
-            predictions.leave(folder / predictions.FOLDER, fold.system, study, reading)
+    def leave(fold: Applied, study: Study, found: Any) -> None:
+        predictions.leave(setting.folder(number), fold.system, study, found, phantom)
 
     read_fold(setting, number, "test", leave)
 
@@ -271,34 +244,19 @@ def read_fold(
     part: str,
     seen: Callable[[Applied, Study, Any], None] = lambda fold, study, reading: None,
 ) -> None:
-    """Reads one part (``test``, ``validation``) of a trained fold and writes its rows (`CASES`).
-
-    Rows of the studies that are read lie in a file beside it until all are: a process that ends
-    before is not asked to read them again.
-    """
+    """Reads one part (``test``, ``validation``) of a trained fold and writes its rows (`CASES`)."""
     folder, fold = setting.folder(number), setting.divided.folds[number]
     loaded = applied.load_fold(folder, setting.config, setting.mesh)
-    path = folder / CASES[part]
-    partial = path.with_suffix(".part.jsonl")
-    index, read = setting.cohort.index, {row["study"] for row in tables.appended(partial)}
-    processes.sync("begun")
-    numbers = setting.numbers_of(number, part)
-    left = [i for i in numbers if index[i][1] not in read]
-    who = {"fold": number, "seed": setting.train_seed}
-    title = "evaluation" if part == "test" else part
-    progress = Progress(f"{setting.title(number)} {title}", len(numbers), len(numbers) - len(left))
-    for start in range(0, len(left), STUDIES_AT_ONCE):
-        some = [setting.cohort.studies[i] for i in left[start : start + STUDIES_AT_ONCE]]
-        found = rows_of_fold(loaded, some, functools.partial(seen, loaded))
-        tables.append(partial, [{**who, **r} for r in found if _is_of(r, fold, part)])
-        for _ in some:
-            progress.advance()
-    progress.close()
-    if roles.is_first():
-        cases.write(path, tables.appended(partial))
-    processes.sync("evaluated")
-    if roles.is_first():
-        partial.unlink(missing_ok=True)
+    reading.write_rows(
+        loaded,
+        setting.cohort,
+        setting.numbers_of(number, part),
+        folder / CASES[part],
+        {"fold": number, "seed": setting.train_seed},
+        f"{setting.title(number)} {'evaluation' if part == 'test' else part}",
+        kept=lambda row: _is_of(row, fold, part),
+        seen=functools.partial(seen, loaded),
+    )
 
 
 def make_splits(

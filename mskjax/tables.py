@@ -41,6 +41,7 @@ def append(path: Path, rows: Sequence[Row]) -> None:
     """
     if not roles.is_first():
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
     with path.open("a+b") as file:
         if end := file.tell():

@@ -128,10 +128,7 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
             name: _by_grading([{"metric": k, "estimate": e} for k, e in own.items()], report)
             for name, own in report["stages"].items()
         },
-        "external": _by_grading(
-            [{"metric": k, "estimate": e} for k, e in (report.get("external") or {}).items()],
-            report,
-        ),
+        "external": [_external_test(test, report) for test in report.get("external_tests") or []],
         "held_out": _by_grading(_side_by_side(report.get("held_out") or _NOTHING), report),
         "repetitions": _over(report.get("repetitions") or []),
         "seeds": _over(report.get("seeds") or []),
@@ -171,6 +168,26 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "environment": list(_flatten(report["environment"])),
         "model_card": report.get("model_card") or {},
         "checklists": _checklists(rows),
+    }
+
+
+def _external_test(test: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """An external test: its figures beside those of cross-validation, and each training alone."""
+    figures = test["figures"]
+    inside = {**report["stages"][next(iter(report["stages"]))], **report["end_to_end"]}
+    rows = [
+        {"metric": name, "others": [own, test["oracle_region"].get(name), inside.get(name)]}
+        for name, own in figures.items()
+    ]
+    each = [
+        {"metric": name, "others": [own["figures"].get(name) for own in test["each"]]}
+        for name in figures
+    ]
+    return {
+        **test,
+        "rows": _by_grading(rows, report),
+        "alone": _by_grading(each, report) if test["each"] else None,
+        "tables": [_table(table) for table in test.get("tables") or []],
     }
 
 

@@ -406,10 +406,11 @@ def _annotate(panel: Image.Image, y: float, x: float, text: str) -> None:
 
 
 def _directions(panel: Image.Image, letters: Sequence[str]) -> None:
-    """Letters in the middle of the edges; those of a sagittal slice are H, F, A and P."""
+    """Letters at the edges, beside their middles: what is looked at lies in the middle."""
     width, height = panel.size
-    places = ((width // 2, 12), (width // 2, height - 12), (12, height // 2))
-    for (x, y), text in zip((*places, (width - 12, height // 2)), letters, strict=True):
+    across, down = width // 5, height // 2
+    places = ((across, 12), (across, height - 40), (12, down), (width - 12, down))
+    for (x, y), text in zip(places, letters, strict=True):
         _annotate(panel, y, x, text)
 
 

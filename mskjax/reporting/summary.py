@@ -17,12 +17,14 @@ from mskjax.errors import UserError
 from mskjax.metrics.intervals import keeping_draws
 from mskjax.reporting import artefacts, pooled, wording
 from mskjax.reporting.checklist import checklist
+from mskjax.reporting.external import summarised, tests_of
 from mskjax.reporting.page import write_page
 from mskjax.tables import Row
 from mskjax.workdir import config_of
 from mskjax.writers import write_text
 
 PICTURES = 24  # in the gallery; the worst first
+NO_EXTERNAL = "No external test."
 SHUFFLED = "labels were shuffled between patients"  # what makes a run a control
 
 
@@ -44,13 +46,16 @@ class System(Protocol):
         """The figures of report.json, from the rows of cases.csv."""
 
 
-def write_report(workdir: Path, system: System, output: Path | None = None) -> Path:
+def write_report(
+    workdir: Path, system: System, output: Path | None = None, external: Sequence[Path] = ()
+) -> Path:
     """Writes ``report.json`` and ``report.html``.
 
     Args:
       workdir: folder of a finished evaluation.
       system: of the run.
       output: folder of the report; None = ``workdir/report``.
+      external: folders of external tests, beside those that lie in the run.
 
     Returns:
       The page.
@@ -61,8 +66,24 @@ def write_report(workdir: Path, system: System, output: Path | None = None) -> P
     output = output or workdir / "report"
     seeds = sorted(workdir.glob("seed_*"), key=lambda p: int(p.name.removeprefix("seed_")))
     report = _of_seeds(workdir, seeds, system) if seeds else summarise(workdir, system)
+    if tests := [*tests_of(workdir), *external]:
+        report |= _external(workdir, system, tests, report["limits"])
+        report["checklist"] = checklist(report)
     write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return write_page(report, workdir, output)
+
+
+def _external(
+    workdir: Path, system: System, tests: Sequence[Path], limits: Sequence[str]
+) -> dict[str, Any]:
+    """The fields of a report that external tests change; the figures are those of the first."""
+    config = config_of(workdir)
+    found = [summarised(test, system, config.resamples, config.seed) for test in tests]
+    return {
+        "external": found[0]["figures"],
+        "external_tests": found,
+        "limits": [limit for limit in limits if limit != NO_EXTERNAL],
+    }
 
 
 def summarise(workdir: Path, system: System) -> dict[str, Any]:
@@ -276,7 +297,7 @@ def _limits(system: System, audit: dict[str, Any], divided: Splits, shuffled: bo
             " them out."
         )
     if "official" not in divided.kind:
-        limits.append("No external test.")
+        limits.append(NO_EXTERNAL)
     return limits
 
 

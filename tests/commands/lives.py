@@ -78,9 +78,10 @@ class Server:
 def _serve():
     """Reads lives from standard input until it ends."""
     import mskjax.main
+    import mskjax.reading
     import mskjax.study
 
-    mskjax.study.STUDIES_AT_ONCE = 1  # so that a handful of studies is read in several calls
+    mskjax.reading.STUDIES_AT_ONCE = 1  # so that a handful of studies is read in several calls
     print("ready", flush=True)
     for line in sys.stdin:
         arguments, aim = json.loads(line)

@@ -7,7 +7,7 @@ import pytest
 
 from mskjax import applied, cases, ensemble
 from mskjax.data.cohorts import prepare_cohort
-from mskjax.study import rows_of_fold
+from mskjax.reading import rows_of_fold
 
 pytestmark = pytest.mark.slow
 

@@ -49,7 +49,7 @@ WEAK = {
     "at compile, second stage": ("call", "jax.stages:Lowered.compile", 1),
     "between the saves, second stage": ("mkdir", r"grades/.*latest/4\.orbax-checkpoint-tmp$", 1),
     "in the last save": ("rename", r"grades/.*latest/6\.orbax-checkpoint-tmp$", 1),
-    "evaluation, second study": ("call", "mskjax.study:rows_of_fold", 2),
+    "evaluation, second study": ("call", "mskjax.reading:rows_of_fold", 2),
     "evaluation, its rows": ("rename", r"fold_0/cases\.", 1),
     "before the report": ("call", "mskjax.study:write_report", 1),
     "in the report": ("rename", r"report/report\.", 1),

@@ -8,7 +8,7 @@ import time
 import pytest
 from commands.command_line import start, study
 
-from mskjax import study as studies
+from mskjax import reading
 from mskjax.writers import read_rows
 
 pytestmark = pytest.mark.slow
@@ -59,8 +59,8 @@ def test_a_stop_in_evaluation_keeps_the_studies_that_were_read(
     workdir = shutil.copytree(finished.workdir, tmp_path / "run")
     for name in ("cases.csv", "fold_0/cases.csv", "report/report.html"):
         (workdir / name).unlink()
-    monkeypatch.setattr(studies, "STUDIES_AT_ONCE", 1)
-    read, rows_of_fold = [], studies.rows_of_fold
+    monkeypatch.setattr(reading, "STUDIES_AT_ONCE", 1)
+    read, rows_of_fold = [], reading.rows_of_fold
 
     def watched(fold, some, seen):
         read.extend(one["study_id"] for one in some)
@@ -68,7 +68,7 @@ def test_a_stop_in_evaluation_keeps_the_studies_that_were_read(
             signal.raise_signal(signal.SIGTERM)
         return rows_of_fold(fold, some, seen)
 
-    monkeypatch.setattr(studies, "rows_of_fold", watched)
+    monkeypatch.setattr(reading, "rows_of_fold", watched)
     arguments = study(workdir, finished.data_dir)
     assert main_here(*arguments) == 75
     assert (workdir / "fold_0" / "cases.part.jsonl").exists()

@@ -360,9 +360,16 @@ def test_optional_fields_may_be_empty_and_estimates_bare(light, render):
     bare = {"value": 0.5, "ci95": None, "n": 3}
     light |= {"end_to_end": {"accuracy": bare}}
     light |= {"confusion": {}, "calibration": {"a": [{"confidence": 0, "accuracy": 0, "n": 0}]}}
-    light |= {"curves": {"segment": {"0": []}}, "pictures": [], "external": {"accuracy": bare}}
+    light |= {"curves": {"segment": {"0": []}}, "pictures": []}
+    test = {
+        "name": "other hospital", "cohort": {"kind": "real"}, "members": ["fold_0"], "patients": 2,
+        "studies": 3, "command": "evaluate", "figures": {"accuracy": bare}, "oracle_region": {},
+        "each": [],
+    }  # fmt: skip
+    light |= {"external": test["figures"], "external_tests": [test]}
     page = render(light)
     assert "Accuracy 0.500 – 3 – not reported" in page.words("results")
+    assert "other hospital" in page.sections["external"]
     assert "0.500" in page.sections["external"]
     assert "baselines" not in page.sections
 

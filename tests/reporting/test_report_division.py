@@ -28,7 +28,7 @@ class Accuracy(System):
     def _unused(self, *arguments):
         raise AssertionError("a report needs rows of cases.csv alone")
 
-    stratum = cases = read = fit_baselines = score = picture = _unused
+    stratum = cases = read = fit_baselines = score = picture = masks = _unused
 
     def summarise(self, rows, resamples, seed):
         right = [float(r["wrong"] == "0") for r in rows]

@@ -28,7 +28,7 @@ class OneGrade(System):
     def _unused(self, *arguments):
         raise AssertionError("a report needs rows of cases.csv alone")
 
-    stratum = cases = read = fit_baselines = score = picture = _unused
+    stratum = cases = read = fit_baselines = score = picture = masks = _unused
 
     def facts(self, rows):
         return [("Reference", r["reference_grade"]) for r in rows if r["kind"] == "grade"]

@@ -279,8 +279,8 @@ class DiscDegeneration(GradedDiscs):
             ours = "not found"
             if number is not None:
                 ours = PFIRRMANN.classes[self.call(reading, number)].upper()
-            text = ours if known is None else f"{PFIRRMANN.classes[known].upper()} / {ours}"
-            text = f"{level_name(level)}  {text}"
+            text = ours if known is None else f"{PFIRRMANN.classes[known].upper()}/{ours}"
+            text = f"{level_name(level)} {text}"
             # Behind the disc, over the canal: the disc itself stays visible.
             row, column = where[:, 0].mean(), where[:, 1].max() + np.ptp(where[:, 1]) / 2
             notes.append((float(row), float(column), text))
@@ -292,7 +292,7 @@ class DiscDegeneration(GradedDiscs):
             labels=COLOURS,
             title=[
                 titled(study, s, len(study["image"])),
-                "Pfirrmann: predicted" if given is None else "Pfirrmann: reference / predicted",
+                "Pfirrmann: predicted" if given is None else "Pfirrmann: reference/predicted",
             ],
             annotations=notes,
             further=self.grad_cams(reading, reference),

@@ -14,9 +14,11 @@ THROUGH = {
     "imaging/dicom_decode": "imaging/test_dicom_pixels",
     "imaging/dicom_fields": "imaging/test_dicom",
     "imaging/dicom_file": "imaging/test_dicom_folder",
+    "imaging/dicom_frames": "imaging/test_dicom",
     "imaging/dicom_grid": "imaging/test_dicom",
     "imaging/grids": "imaging/test_masks",  # a mask is read onto its image's grid
     "imaging/limits": "imaging/test_fuzz_files",  # damaged files of every format
+    "imaging/series": "imaging/test_dicom",
     "imaging/volume": "imaging/test_geometry",
     "metrics/grading_statistic": "metrics/test_grading_figures",
     "models/torch_files": "models/test_weight_files",

@@ -20,8 +20,9 @@ import tensorflow_datasets as tfds
 
 from mskjax.config import parse
 from mskjax.errors import UserError
+from mskjax.imaging.series import ImageFile
 from tfds_builders import unfinished
-from tfds_builders.images import Images
+from tfds_builders.images import Images, Wanted
 from tfds_builders.packing import AUDIT
 from tfds_builders.raw import Example, NoOptions, Source, folder_of
 from tfds_builders.raw_files import RawFiles, Stamp, raw_files
@@ -118,6 +119,7 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
 
     Attributes:
       channels: names of the volumes of a complete study; the first gives the grid.
+      wanted: what each of them must show, to be found among the series of a new study.
 
     Raises:
       UserError: an option is unknown or of a wrong type.
@@ -125,6 +127,7 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
 
     VERSION = tfds.core.Version("1.3.0")
     channels: tuple[str, ...]
+    wanted: Mapping[str, Wanted]
 
     def __init__(
         self,
@@ -144,12 +147,15 @@ class CohortBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # typ
     @staticmethod
     @abc.abstractmethod
     def read_images(
-        files: Mapping[str, Path], *, pixel_mm: float = math.nan, slice_index: int | None = None
+        files: Mapping[str, ImageFile],
+        *,
+        pixel_mm: float = math.nan,
+        slice_index: int | None = None,
     ) -> Images:
         """The images of one study, as packaging a user's own studies reads them.
 
         Args:
-          files: one of `channels` to its file, or folder of a DICOM series.
+          files: one of `channels` to its file, or the folder or files of a DICOM series.
           pixel_mm: pixel size of images whose format stores none (PNG); NaN where it is not known.
           slice_index: which slice of a series is meant, 0 being the first as stored; None where
             there is one, or all are read.

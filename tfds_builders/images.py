@@ -6,15 +6,37 @@ adds what tables and masks say; a new study of which nothing is known needs no m
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from mskjax.errors import UserError
 from mskjax.imaging.files import read_volume
+from mskjax.imaging.series import ImageFile
 from mskjax.imaging.volume import Grid, Volume
 from tfds_builders.raw import Example
+
+Weighting = Literal["t1", "t2", "pd"]
+Plane = Literal["sagittal", "y-view"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What one image of a study must show, so that it can be found among the series of a study.
+
+    Attributes:
+      weightings: of the sequences that serve, the first the best; empty where any does.
+      plane: of its slices; None where any does.
+      optional: whether a study may lack it.
+      has_place: whether it must lie in a known place, which a PNG does not.
+    """
+
+    weightings: tuple[Weighting, ...] = ()
+    plane: Plane | None = None
+    optional: bool = False
+    has_place: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +76,7 @@ def image_part(image: Volume) -> Example:
     return {**grid_part(image), "image": np.ascontiguousarray(image.data, np.float32)}
 
 
-def read_stored(path: Path, pixel_mm: float) -> Volume:
+def read_stored(path: ImageFile, pixel_mm: float) -> Volume:
     """An image as its file has it.
 
     Args:
@@ -67,29 +89,31 @@ def read_stored(path: Path, pixel_mm: float) -> Volume:
     return read_volume(path, spacing=None if math.isnan(pixel_mm) else (pixel_mm, pixel_mm))
 
 
-def check_files(
-    files: Mapping[str, Path], channels: Sequence[str], optional: Collection[str] = ()
-) -> None:
+def check_files(files: Mapping[str, ImageFile], wanted: Mapping[str, Wanted]) -> None:
     """Whether the named files are those that a cohort reads.
 
     Args:
       files: name of the volume to its file.
-      channels: the cohort's volumes.
-      optional: of these, what a study may lack.
+      wanted: the cohort's volumes.
 
     Raises:
       UserError: one is missing, or is none of the cohort's.
     """
-    needed = [name for name in channels if name not in optional]
+    needed = [name for name, channel in wanted.items() if not channel.optional]
     if missing := [name for name in needed if name not in files]:
         raise UserError(
             f"a study needs {' and '.join(needed)}, but {' and '.join(missing)} is not among the"
             f" files ({', '.join(files) or 'none'}); name its file."
         )
-    if unknown := [name for name in files if name not in channels]:
+    if unknown := [name for name in files if name not in wanted]:
         raise UserError(
-            f"{', '.join(unknown)} is no image of a study ({', '.join(channels)}); leave it out."
+            f"{', '.join(unknown)} is no image of a study ({', '.join(wanted)}); leave it out."
         )
+
+
+def is_png(path: ImageFile) -> bool:
+    """Whether an image is a PNG, which says neither its place nor the size of its pixels."""
+    return isinstance(path, Path) and path.suffix.lower() == ".png"
 
 
 def check_whole(slice_index: int | None) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 from mskjax.errors import UserError
 from mskjax.imaging.geometry import reorient, resample_to, shift_affine
 from mskjax.imaging.planes import doubt_of, is_isotropic, note_other_slices, slice_axis
+from mskjax.imaging.series import ImageFile
 from mskjax.imaging.volume import Volume
 from tfds_builders.columns import absence, note_pixel_size
-from tfds_builders.images import Images, grid_part, read_stored
+from tfds_builders.images import Images, grid_part, is_png, read_stored
 from tfds_builders.raw import Example, Ledger
 from tfds_builders.tables import Row
 
@@ -46,7 +47,7 @@ class Pair:
       stored: the reference as its file has it.
     """
 
-    files: tuple[Path, ...]
+    files: tuple[ImageFile, ...]
     reference: Volume
     other: Volume | None
     stored: Volume
@@ -122,12 +123,12 @@ def pair_files(
     return files
 
 
-def read_series(path: Path, name: str = "", pixel_mm: float = math.nan) -> Volume:
+def read_series(path: ImageFile, name: str = "", pixel_mm: float = math.nan) -> Volume:
     """A sagittal series on the canonical axes L, I, P: see `read_stored` and `sagittal`."""
     return sagittal(read_stored(path, pixel_mm), path, name)
 
 
-def sagittal(stored: Volume, path: Path, name: str = "") -> Volume:
+def sagittal(stored: Volume, path: ImageFile, name: str = "") -> Volume:
     """A sagittal series on the canonical axes L, I, P.
 
     Args:
@@ -150,7 +151,7 @@ def sagittal(stored: Volume, path: Path, name: str = "") -> Volume:
     return volume
 
 
-def read_pair(files: Mapping[str, Path], channels: tuple[str, str], pixel_mm: float) -> Pair:
+def read_pair(files: Mapping[str, ImageFile], channels: tuple[str, str], pixel_mm: float) -> Pair:
     """Two series of a study.
 
     Args:
@@ -215,7 +216,7 @@ def check_pair(
     place = place or (np.zeros(3), np.array(reference.data.shape))
     if np.array_equal(reference.data, other.data):
         raise UserError(f"{second} holds the same image as {first}; name two series.")
-    flat = [path.suffix.lower() == ".png" for path in (first, second)]
+    flat = [is_png(path) for path in (first, second)]
     if any(flat) and (not all(flat) or reference.data.shape != other.data.shape):
         raise UserError(
             f"{first} and {second} cannot be matched: a PNG does not say where it lies, so give two"

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset
 
-from mskjax.errors import UserError, note
+from mskjax.errors import note
 from mskjax.imaging import dicom_fields as fields
 from mskjax.imaging import headers
 from mskjax.imaging.dicom_file import has_mark, open_dicom
-from mskjax.imaging.dicom_folder import every, series_files
-from mskjax.imaging.dicom_grid import DIRECTION_TOLERANCE, Frame, grid
+from mskjax.imaging.dicom_folder import every, series_files, shown_below
+from mskjax.imaging.dicom_frames import frame_headers, place, traits
+from mskjax.imaging.dicom_grid import Frame, grid
 from mskjax.imaging.dicom_pixels import (
     Layout,
     is_inverted,
@@ -20,26 +21,21 @@ from mskjax.imaging.dicom_pixels import (
     stored_values,
     unpacked,
 )
-from mskjax.imaging.limits import check_spacing, damaged, reading
+from mskjax.imaging.limits import check_spacing, reading
+from mskjax.imaging.series import Series
 from mskjax.imaging.volume import Volume
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-# What tells images at one position apart.
-_TRAITS = (
-    "ImageType", "FrameType", "ComplexImageComponent", "SequenceName", "EchoNumbers", "EchoTime",
-    "EffectiveEchoTime", "InversionTime", "FlipAngle", "DiffusionBValue", "TriggerTime",
-    "TemporalPositionIdentifier", "TemporalPositionIndex", "AcquisitionNumber", "AcquisitionTime",
-)  # fmt: skip
-_PLACE = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
 
 _Image = tuple[Path, FileDataset, Layout]
 
 
-def read_dicom(path: str | Path, *, stored: bool = False) -> Volume:
+def read_dicom(path: str | Path | Series, *, stored: bool = False) -> Volume:
     """Reads one DICOM series, or one multi-frame or single-slice file.
 
     Args:
-      path: a file, or a folder (searched with its subfolders) that holds one image series.
+      path: a file, a folder (searched with its subfolders) that holds one image series, or the list
+        of a series' files.
       stored: the stored numbers, as a mask needs them, instead of what a viewer shows.
 
     Returns:
@@ -56,9 +52,10 @@ def read_dicom(path: str | Path, *, stored: bool = False) -> Volume:
         pixel data, or images that do not form a regular volume; the sentence says which and what to
         do.
     """
-    path = Path(path)
+    series = path if isinstance(path, Series) else None
+    path = series.where if series else Path(str(path))
     with reading(path):
-        files = series_files(path) if path.is_dir() else [path]
+        files = [path] if path.is_file() else series_files(path, series.files if series else None)
         images = every(path, files, _open)
         decoded = unpacked(images)
         by_file = {file: (dataset, how) for file, dataset, how in images}
@@ -66,7 +63,8 @@ def read_dicom(path: str | Path, *, stored: bool = False) -> Volume:
         def frames_of(file: Path) -> list[Frame]:
             dataset, how = by_file[file]
             pixels = stored_values(file, dataset, how, decoded.get(file))
-            return _frames(path, (file, dataset, how), pixels, stored)
+            some = series.frames.get(file) if series else None
+            return _frames(path, (file, dataset, how), pixels, stored, some)
 
         frames = [frame for some in every(path, files, frames_of) for frame in some]
         order, affine = grid(path, frames)
@@ -99,64 +97,29 @@ def _open(file: Path) -> _Image:
     return file, dataset, layout(file, dataset)
 
 
-def _frames(path: Path, image: _Image, pixels: np.ndarray, stored: bool) -> list[Frame]:
+def _frames(
+    path: Path,
+    image: _Image,
+    pixels: np.ndarray,
+    stored: bool,
+    some: Sequence[int] | None,
+) -> list[Frame]:
     file, dataset, how = image
-    per_frame: Sequence[Dataset] = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     count = len(pixels)
-    if count > 1 and not per_frame:
-        raise UserError(
-            f"{file}: holds {count} frames but does not say where they lie (no per-frame "
-            "functional groups); export the series again as classic or Enhanced MR."
-        )
-    if per_frame and len(per_frame) != count:
-        raise damaged(file, f"{count} frames announced but {len(per_frame)} described")
-    name = str(file.relative_to(path)) if file != path else file.name
+    headers_of = frame_headers(file, dataset, count)
+    name = shown_below(path, file)
     found = []
-    for i, frame in enumerate(pixels):
-        header = _flatten(dataset, shared, per_frame[i]) if per_frame else dataset
-        values = frame if stored else shown(file, dataset, header, how, frame)
+    for i in range(count) if some is None else some:
+        header = headers_of[i]
+        values = pixels[i] if stored else shown(file, dataset, header, how, pixels[i])
         label = f"frame {i + 1} of {name}" if count > 1 else name
         instance = "" if count > 1 else fields.written(dataset, "SOPInstanceUID")
         found.append(_frame(file, label, instance, values, header))
     return found
 
 
-def _flatten(dataset: Dataset, shared: Dataset, own: Dataset) -> Dataset:
-    """The attributes of one frame in one level, as in a classic file."""
-    flat = Dataset()
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        if keyword in dataset:
-            flat[keyword] = dataset[keyword]
-    for groups in (shared, own):
-        for group in groups:
-            if group.VR == "SQ" and group.value and group.keyword:
-                flat.update(group.value[0])
-    return flat
-
-
 def _frame(file: Path, label: str, instance: str, pixels: np.ndarray, header: Dataset) -> Frame:
-    place = {keyword: fields.numbers(file, header, keyword, n) for keyword, n in _PLACE}
-    missing = [keyword for keyword, value in place.items() if value is None]
-    if missing:
-        raise UserError(
-            f"{file}: {' and '.join(missing)} missing, so its place in the patient is unknown; "
-            "export the original series again."
-        )
-    position, orientation, spacing = (v for v in place.values() if v is not None)
-    row, column = orientation[:3], orientation[3:]
-    if abs(row @ column) > DIRECTION_TOLERANCE or not np.allclose(
-        [np.linalg.norm(row), np.linalg.norm(column)], 1, atol=DIRECTION_TOLERANCE
-    ):
-        raise UserError(
-            f"{file}: ImageOrientationPatient is not a pair of orthogonal unit vectors; export the "
-            "original series again."
-        )
-    if np.any(spacing <= 0):
-        raise UserError(
-            f"{file}: PixelSpacing is {fields.written(header, 'PixelSpacing')}; it must be above 0,"
-            " in mm; export the original series again."
-        )
+    position, orientation, spacing = place(file, header)
     pitches = (
         abs(headers.number(fields.written(header, keyword)))
         for keyword in ("SpacingBetweenSlices", "SliceThickness")
@@ -170,5 +133,5 @@ def _frame(file: Path, label: str, instance: str, pixels: np.ndarray, header: Da
         pixel_spacing=spacing,
         slice_pitch=next((pitch for pitch in pitches if pitch > 0), None),
         instance=instance,
-        traits={k: text for k in _TRAITS if (text := fields.written(header, k))},
+        traits=traits(header),
     )

@@ -5,9 +5,11 @@ is missing, and a slice named by number would be its neighbour; so it is refused
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+
+from pydicom.dataset import Dataset
 
 from mskjax.errors import UserError, note
 from mskjax.imaging.dicom_fields import whole, written
@@ -23,27 +25,37 @@ _TAGS = (
 _MOST_LISTED = 20
 
 
-class _Found(NamedTuple):
-    """A file below the folder; `kind` is empty for images."""
+class Found(NamedTuple):
+    """A file that was looked at.
+
+    Attributes:
+      file: its path.
+      kind: what it is; empty for images.
+      header: of an image: the attributes that were asked for.
+      voxels: that an image declares.
+    """
 
     file: Path
     kind: str = ""
-    series: str = ""
-    name: str = ""
+    header: Dataset = Dataset()
     voxels: int = 0
 
 
-def series_files(folder: Path) -> list[Path]:
-    """The image files of the one series below a folder, by name.
+def series_files(folder: Path, files: Sequence[Path] | None = None) -> list[Path]:
+    """The image files of one series, by name.
 
     What is evidently no image is a note on that file, with its kind.
+
+    Args:
+      folder: that is searched, with its subfolders.
+      files: the files of the series, in the folder, where they are known.
 
     Raises:
       UserError: a file can neither be read nor told to be no image; there is no image, or images of
         several series, or more than `MOST_VOXELS` in all.
     """
     try:
-        found = every(folder, _files_below(folder), _look)
+        found = every(folder, _files_below(folder) if files is None else files, look)
     except UserError as error:
         raise UserError(
             f"{str(error).rstrip('.')}; what cannot be read may be a slice of the series, so take"
@@ -81,17 +93,24 @@ def every(where: Path, files: Iterable[Path], read: Callable[[Path], T]) -> list
                 results.append(read(file))
         except UserError as error:
             why = str(error).removeprefix(f"{file}: ")
-            faults.setdefault(why, []).append(str(file.relative_to(where)))
+            faults.setdefault(why, []).append(shown_below(where, file))
     count = sum(map(len, faults.values()))
     if count == 1:
         why, (name,) = faults.popitem()
-        raise UserError(f"{where if name == '.' else where / name}: {why}")
+        raise UserError(f"{where if name == where.name else where / name}: {why}")
     if faults:
         first = list(faults.items())[:_MOST_LISTED]
         listed = "; ".join(f"{_names(found)}: {why.rstrip('.')}" for why, found in first)
         total = count + len(results)
         raise UserError(f"{where}: {count} of {total} files cannot be read: {listed}.")
     return results
+
+
+def shown_below(where: Path, file: Path) -> str:
+    """The name of a file in what is said of a folder, or of the file itself."""
+    if file == where:
+        return file.name
+    return str(file.relative_to(where)) if file.is_relative_to(where) else str(file)
 
 
 def _names(files: list[str]) -> str:
@@ -116,11 +135,21 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def _look(file: Path) -> _Found:
+def look(file: Path, tags: tuple[str, ...] = ()) -> Found:
+    """What a file is.
+
+    Args:
+      file: a path, which may lead nowhere.
+      tags: keywords to read of an image's header, beside those that are read anyhow.
+
+    Raises:
+      UserError: it can neither be read nor told to be no image.
+      Exception: of any kind, where it is damaged.
+    """
     if not file.exists():
         raise damaged(file, "it is a link to a file that is missing")
     if not file.is_file():
-        return _Found(file, "no regular file")
+        return Found(file, "no regular file")
     if not is_dicom(file):
         empty = not file.stat().st_size
         kind = other_kind(file)
@@ -131,30 +160,33 @@ def _look(file: Path) -> _Found:
                 if empty
                 else "it is neither DICOM nor of another known kind",
             )
-        return _Found(file, kind)
-    header = open_dicom(file, _TAGS)
+        return Found(file, kind)
+    header = open_dicom(file, (*_TAGS, *tags))
     if "Rows" not in header:
         kind = no_image(header)
         if not kind:
             raise damaged(file, "it is cut short: it does not say how large its image is")
-        return _Found(file, kind)
+        return Found(file, kind)
     size = [whole(file, header, keyword) for keyword in ("Rows", "Columns")]
     voxels = check_voxels(file, (*size, whole(file, header, "NumberOfFrames", 1) or 1))
-    name = f"{written(header, 'Modality') or '?'} {written(header, 'SeriesDescription')}".strip()
-    return _Found(file, "", written(header, "SeriesInstanceUID"), name, voxels)
+    return Found(file, "", header, voxels)
 
 
-def _refuse_several(folder: Path, images: list[_Found]) -> None:
-    series: dict[str, list[_Found]] = {}
+def _refuse_several(folder: Path, images: list[Found]) -> None:
+    series: dict[str, list[Found]] = {}
     for image in images:
-        series.setdefault(image.series, []).append(image)
+        series.setdefault(written(image.header, "SeriesInstanceUID"), []).append(image)
     if len(series) > 1:
         lines = "; ".join(
-            f"{found[-1].name!r}, {len(found)} images, {found[0].file.relative_to(folder)}"
-            + (" ..." if len(found) > 1 else "")
+            f"{_name(found[-1].header)!r}, {len(found)} images,"
+            f" {shown_below(folder, found[0].file)}" + (" ..." if len(found) > 1 else "")
             for found in list(series.values())[:_MOST_LISTED]
         )
         raise UserError(
             f"{folder}: holds {len(series)} series ({lines}); put the one you mean into a folder "
             "of its own and give that."
         )
+
+
+def _name(header: Dataset) -> str:
+    return f"{written(header, 'Modality') or '?'} {written(header, 'SeriesDescription')}".strip()

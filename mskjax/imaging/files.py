@@ -16,11 +16,15 @@ from mskjax.imaging.limits import damaged, reading
 from mskjax.imaging.metaimage import read_metaimage, write_metaimage
 from mskjax.imaging.nifti import read_nifti, write_nifti
 from mskjax.imaging.png import read_png, write_png
+from mskjax.imaging.series import Series
 from mskjax.imaging.volume import Grid, Volume
 
 
 def read_volume(
-    path: str | Path, *, spacing: tuple[float, float] | None = None, stored: bool = False
+    path: str | Path | Series,
+    *,
+    spacing: tuple[float, float] | None = None,
+    stored: bool = False,
 ) -> Volume:
     """Reads one scalar volume.
 
@@ -28,7 +32,8 @@ def read_volume(
     than the file can hold.
 
     Args:
-      path: ``.nii``, ``.nii.gz``, ``.mha``, ``.mhd``, ``.png``, or a DICOM file or folder.
+      path: ``.nii``, ``.nii.gz``, ``.mha``, ``.mhd``, ``.png``, a DICOM file or folder, or the
+        list of a DICOM series' files.
       spacing: (row, column) pitch of a PNG, mm; 1 mm by default.  Other formats say it themselves.
       stored: the numbers that are stored, as a mask needs them, instead of the grey levels that a
         viewer shows: indices of a palette, 2- and 4-bit numbers, DICOM without inversion and
@@ -44,6 +49,10 @@ def read_volume(
       UserError: the file is missing, damaged, of another kind, too large, not three-dimensional,
         of a voxel size that no scanner makes, or holds NaN or infinite voxels.
     """
+    if isinstance(path, Series):
+        volume = read_dicom(path, stored=stored)
+        _check(volume, path.where)
+        return volume
     path = Path(path)
     with reading(path):
         if not path.exists():
@@ -51,7 +60,6 @@ def read_volume(
         volume = _read(path, spacing, stored)
         volume.meta.setdefault("files", (str(path),))
         _check(volume, path)
-        volume.meta["grid"] = Grid(volume.data.shape, volume.affine)
         return volume
 
 
@@ -132,6 +140,7 @@ def _read(path: Path, spacing: tuple[float, float] | None, stored: bool) -> Volu
 
 
 def _check(volume: Volume, path: Path) -> None:
+    volume.meta["grid"] = Grid(volume.data.shape, volume.affine)
     if 0 in volume.data.shape:
         raise UserError(f"{path}: holds no voxels (shape {volume.data.shape}).")
     if not is_usable(volume.affine):

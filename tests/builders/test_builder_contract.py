@@ -147,6 +147,13 @@ def test_channels_are_the_images_of_a_study(twice):
         assert len({study[c].shape for c in channels}) == 1
 
 
+def test_what_a_new_study_must_show_is_said_of_each_channel():
+    for name in cohort_names():
+        builder = builder_class(name)
+        assert set(builder.wanted) == set(builder.channels), name
+        assert not builder.wanted[builder.channels[0]].optional, name  # it gives the grid
+
+
 def test_the_affine_comes_back_bit_for_bit(twice):
     name, config, folders, (cohort, _) = twice
     options = options_of(name, config)

@@ -15,6 +15,7 @@ from mskjax.errors import UserError
 from mskjax.imaging.dicom import read_dicom
 from mskjax.imaging.files import read_volume
 from mskjax.imaging.geometry import reorient
+from mskjax.imaging.series import Series
 
 SHARED = Path(os.environ.get("MSKJAX_SHARED", Path(__file__).resolve().parents[2] / "../shared"))
 SCANNER = SHARED / "data" / "scanner_files"
@@ -185,9 +186,45 @@ def test_enhanced_frames_are_sorted_by_position_or_refused(tmp_path, repeats):
         volume = read_dicom(path)
         np.testing.assert_array_equal(volume.data.transpose(2, 1, 0), voxels[[1, 2, 0]])
         np.testing.assert_allclose(volume.spacing, [1, 1, 3])
+    echo = {path: tuple(range(0, len(depths), repeats))}  # the first one of each position
+    first = read_dicom(Series((path,), echo))
+    np.testing.assert_array_equal(first.data.transpose(2, 1, 0), voxels[::repeats][[1, 2, 0]])
 
 
 def test_folder_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match="no DICOM image"):
         read_dicom(tmp_path)
+
+
+def test_the_files_of_a_series_are_read_wherever_they_lie(tmp_path):
+    (tmp_path / "all").mkdir()
+    write_series(tmp_path / "all")
+    expected = read_dicom(tmp_path / "all")
+    files = []
+    for index, file in enumerate(sorted((tmp_path / "all").iterdir())):
+        folder = tmp_path / f"disk {index}"
+        folder.mkdir()
+        files.append(file.rename(folder / "IM0001"))
+        (folder / "IM0002").write_bytes(b"")  # not among the files that are given
+    volume = read_volume(Series(tuple(files)))
+    np.testing.assert_array_equal(volume.data, expected.data)
+    np.testing.assert_array_equal(volume.affine, expected.affine)
+    assert set(volume.meta["files"]) == set(map(str, files))
+    files[2].write_bytes(b"")
+    with pytest.raises(UserError, match=r"/disk 2/IM0001: cannot be read \(it is empty, 0 bytes"):
+        read_volume(Series(tuple(files)))
+    with pytest.raises(UserError, match=r"1 slice is missing") as caught:
+        read_volume(Series(tuple(files[:2] + files[3:])))
+    assert str(caught.value).startswith(f"{tmp_path}: ")
+
+
+def test_an_explicit_list_is_held_to_what_a_folder_is(tmp_path, monkeypatch):
+    write_series(tmp_path, SeriesInstanceUID=["1.2", "1.2", "1.3", "1.3"])
+    files = tuple(sorted(tmp_path.iterdir()))
+    with pytest.raises(UserError, match="holds 2 series"):
+        read_volume(Series(files))
+    write_series(tmp_path)
+    monkeypatch.setattr("mskjax.imaging.dicom_folder.MOST_VOXELS", 4 * 35 - 1)
+    with pytest.raises(UserError, match="its 4 files declare 140 voxels, more than the 139"):
+        read_volume(Series(files))

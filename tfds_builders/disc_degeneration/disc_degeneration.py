@@ -30,7 +30,8 @@ _README = "tfds_builders/disc_degeneration/README.md describes the layout."
 class DiscDegeneration(CohortBuilder):
     """One sagittal series with its mask and the grades of its discs."""
 
-    channels, read_images = images.CHANNELS, staticmethod(images.read_images)
+    channels, wanted = images.CHANNELS, images.WANTED
+    read_images = staticmethod(images.read_images)
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         phantom_config(

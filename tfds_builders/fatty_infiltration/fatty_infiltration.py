@@ -23,7 +23,8 @@ _README = "tfds_builders/fatty_infiltration/README.md describes the layout."
 class FattyInfiltration(CohortBuilder):
     """One image in Y-view with the supraspinatus fossa and Goutallier's grade."""
 
-    channels, read_images = images.CHANNELS, staticmethod(images.read_images)
+    channels, wanted = images.CHANNELS, images.WANTED
+    read_images = staticmethod(images.read_images)
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         phantom_config(

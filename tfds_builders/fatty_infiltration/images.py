@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 from mskjax.errors import UserError
 from mskjax.imaging.planes import one_slice, y_view, y_view_axis
+from mskjax.imaging.series import ImageFile
 from mskjax.imaging.volume import Volume
 from tfds_builders.columns import note_pixel_size
-from tfds_builders.images import Images, check_files, image_part, read_stored
+from tfds_builders.images import Images, Wanted, check_files, image_part, read_stored
 
+WANTED = {"image": Wanted(("t1", "pd"), "y-view")}
 CHANNELS = ("image",)
 
 
 def read_images(
-    files: Mapping[str, Path], *, pixel_mm: float = math.nan, slice_index: int | None = None
+    files: Mapping[str, ImageFile], *, pixel_mm: float = math.nan, slice_index: int | None = None
 ) -> Images:
     """See `CohortBuilder.read_images`; the one slice of a Y-view, on the axes of `y_view`.
 
@@ -22,7 +23,7 @@ def read_images(
       UserError: the file cannot be read, which of its slices is meant is open, or it shows another
         plane.
     """
-    check_files(files, CHANNELS)
+    check_files(files, WANTED)
     path = files["image"]
     stored = read_stored(path, pixel_mm)
     note_pixel_size(pixel_mm, stored)
@@ -30,7 +31,7 @@ def read_images(
     return Images(image_part(image), image, stored)
 
 
-def upright(series: Volume, slice_index: int | None, path: Path) -> Volume:
+def upright(series: Volume, slice_index: int | None, path: ImageFile) -> Volume:
     """The Y-view of a series or of its mask.
 
     Args:

@@ -2,18 +2,22 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
+from mskjax.imaging.series import ImageFile
 from mskjax.imaging.volume import Volume
-from tfds_builders.images import Images, check_files, check_whole
+from tfds_builders.images import Images, Wanted, check_files, check_whole
 from tfds_builders.paired import check_pair, paired_part, read_pair
 from tfds_builders.raw import Example
 
+WANTED = {
+    "t2": Wanted(("t2",), "sagittal"),
+    "t1": Wanted(("t1",), "sagittal", optional=True),
+}
 CHANNELS = ("t2", "t1")
 
 
 def read_images(
-    files: Mapping[str, Path], *, pixel_mm: float = math.nan, slice_index: int | None = None
+    files: Mapping[str, ImageFile], *, pixel_mm: float = math.nan, slice_index: int | None = None
 ) -> Images:
     """See `CohortBuilder.read_images`; T2 on the canonical axes L, I, P, and T1 sampled on it.
 
@@ -23,7 +27,7 @@ def read_images(
     Raises:
       UserError: a file cannot be read, its slices are not sagittal, or the two do not fit.
     """
-    check_files(files, CHANNELS, optional=("t1",))
+    check_files(files, WANTED)
     check_whole(slice_index)
     pair = read_pair(files, CHANNELS, pixel_mm)
     check_pair(pair)

@@ -26,7 +26,8 @@ _README = "tfds_builders/modic_changes/README.md describes the layout."
 class ModicChanges(CohortBuilder):
     """One lumbar study: T1 and T2 on T2's grid, and its discs with box, level and grades."""
 
-    channels, read_images = images.CHANNELS, staticmethod(images.read_images)
+    channels, wanted = images.CHANNELS, images.WANTED
+    read_images = staticmethod(images.read_images)
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         phantom_config(

@@ -2,25 +2,34 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 from mskjax.errors import UserError
 from mskjax.imaging.planes import display_axes
+from mskjax.imaging.series import ImageFile
 from tfds_builders.columns import note_pixel_size
-from tfds_builders.images import Images, check_files, check_whole, image_part, read_stored
+from tfds_builders.images import (
+    Images,
+    Wanted,
+    check_files,
+    check_whole,
+    image_part,
+    is_png,
+    read_stored,
+)
 
+WANTED = {"image": Wanted(has_place=True)}
 CHANNELS = ("image",)
 
 
 def read_images(
-    files: Mapping[str, Path], *, pixel_mm: float = math.nan, slice_index: int | None = None
+    files: Mapping[str, ImageFile], *, pixel_mm: float = math.nan, slice_index: int | None = None
 ) -> Images:
     """See `CohortBuilder.read_images`; on the axes of `planes.display_axes`.
 
     Raises:
       UserError: the file cannot be read, or is a PNG.
     """
-    check_files(files, CHANNELS)
+    check_files(files, WANTED)
     check_whole(slice_index)
     path = files["image"]
     check_has_place("image", path)
@@ -30,7 +39,7 @@ def read_images(
     return Images(image_part(image), image, stored)
 
 
-def check_has_place(column: str, path: Path) -> None:
+def check_has_place(column: str, path: ImageFile) -> None:
     """Refuses a PNG.
 
     Args:
@@ -40,7 +49,7 @@ def check_has_place(column: str, path: Path) -> None:
     Raises:
       UserError: it is one.
     """
-    if path.suffix.lower() == ".png":
+    if is_png(path):
         raise UserError(
             f"{column} is {path}: a PNG is one slice without a place; give the series as .nii.gz,"
             " .mha or DICOM."

@@ -18,7 +18,8 @@ _README = "tfds_builders/shoulder_bones/README.md describes the layout."
 class ShoulderBones(CohortBuilder):
     """One series of one shoulder with its bones."""
 
-    channels, read_images = images.CHANNELS, staticmethod(images.read_images)
+    channels, wanted = images.CHANNELS, images.WANTED
+    read_images = staticmethod(images.read_images)
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         phantom_config(

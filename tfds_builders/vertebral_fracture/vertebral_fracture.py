@@ -23,7 +23,8 @@ _README = "tfds_builders/vertebral_fracture/README.md describes the layout."
 class VertebralFracture(CohortBuilder):
     """One study: T1 and T2 on T1's grid, the abnormal segment, its label and its readings."""
 
-    channels, read_images = images.CHANNELS, staticmethod(images.read_images)
+    channels, wanted = images.CHANNELS, images.WANTED
+    read_images = staticmethod(images.read_images)
 
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS wants a list)
         phantom_config(

@@ -22,7 +22,7 @@ from tfds_builders.columns import (
     whole,
 )
 from tfds_builders.common import CohortBuilder, own_config, volume_feature
-from tfds_builders.disc_degeneration.images import CHANNELS, read_images
+from tfds_builders.disc_degeneration.images import CHANNELS, WANTED, read_images
 from tfds_builders.ids import check_ids
 from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
 from tfds_builders.tables import Row
@@ -75,7 +75,8 @@ class CohortSource(Source):
 class KneeEffusion(CohortBuilder):
     """See the module."""
 
-    channels, read_images = CHANNELS, staticmethod(read_images)
+    channels, wanted = CHANNELS, WANTED
+    read_images = staticmethod(read_images)
 
     BUILDER_CONFIGS = [own_config(CohortSource, "write studies.csv.")]  # noqa: RUF012
 

@@ -18,6 +18,7 @@ LAYERS = (
     "imaging",
     "tfds_builders",
     "data models",
+    "inputs",
     "metrics",
     "cases baselines subgroups",
     "training",

@@ -20,6 +20,11 @@ THROUGH = {
     "imaging/limits": "imaging/test_fuzz_files",  # damaged files of every format
     "imaging/series": "imaging/test_dicom",
     "imaging/volume": "imaging/test_geometry",
+    "inputs/dicom_studies": "inputs/test_studies",
+    "inputs/drafts": "inputs/test_studies",
+    "inputs/headers": "inputs/test_studies",
+    "inputs/identifying": "inputs/test_scrub",
+    "inputs/study": "inputs/test_studies",
     "metrics/grading_statistic": "metrics/test_grading_figures",
     "models/torch_files": "models/test_weight_files",
     "reporting/artefacts": "reporting/test_summary",

@@ -70,12 +70,13 @@ def other_kind(path: Path) -> str:
     return "a hidden file" if path.name.startswith(".") else ""
 
 
-def open_dicom(path: Path, tags: tuple[str, ...] = ()) -> FileDataset:
+def open_dicom(path: Path, tags: tuple[str, ...] = (), pixels: bool = True) -> FileDataset:
     """Opens a file with or without preamble.
 
     Args:
       path: of a file for which `is_dicom` holds.
-      tags: keywords of what is wanted of the header; everything, pixels included, by default.
+      tags: keywords of what is wanted of the header; everything by default.
+      pixels: whether these are wanted too; never with `tags`.
 
     Raises:
       UserError: it unpacks to more than is read.
@@ -86,7 +87,8 @@ def open_dicom(path: Path, tags: tuple[str, ...] = ()) -> FileDataset:
     if DeflatedExplicitVRLittleEndian.encode() in _head(path, 4096):
         _check_inflated(path)
     wanted = list(tags) or None
-    return pydicom.dcmread(path, force=True, stop_before_pixels=bool(tags), specific_tags=wanted)
+    bare = bool(tags) or not pixels
+    return pydicom.dcmread(path, force=True, stop_before_pixels=bare, specific_tags=wanted)
 
 
 def no_image(dataset: FileDataset) -> str:

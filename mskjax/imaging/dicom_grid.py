@@ -15,7 +15,7 @@ from mskjax.errors import UserError, note
 # Headers round positions to about 1e-3 mm and directions to about 1e-6; scanners place slices
 # within a hundredth of their distance.  What exceeds these is another geometry, not rounding.
 DIRECTION_TOLERANCE = 1e-3
-_SAME_POSITION_MM = 1e-3
+SAME_POSITION_MM = 1e-3
 _STEP_TOLERANCE = 0.02
 _STEP_TOLERANCE_MM = 0.02
 
@@ -114,7 +114,7 @@ def _refuse_mixed(path: Path, frames: Sequence[Frame]) -> None:
 
 
 def _refuse_repeated(path: Path, ordered: Sequence[Frame], steps: np.ndarray) -> None:
-    repeated = np.flatnonzero(steps < _SAME_POSITION_MM)
+    repeated = np.flatnonzero(steps < SAME_POSITION_MM)
     if not repeated.size:
         return
     places = len(ordered) - repeated.size

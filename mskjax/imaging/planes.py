@@ -19,7 +19,7 @@ _DISPLAY_AXES: Mapping[str, str] = {"S": "IPL", "A": "PIL", "R": "LIP"}
 MOST_OBLIQUE, MOST_TILTED = 70, 45
 
 # Voxel pitches within this factor are alike.
-_ISOTROPIC = 1.1
+ISOTROPIC = 1.1
 
 
 def slice_axis(volume: Volume) -> int:
@@ -30,7 +30,7 @@ def slice_axis(volume: Volume) -> int:
     """
     spacing = volume.spacing
     order = np.argsort(spacing)
-    if spacing[order[2]] > _ISOTROPIC * spacing[order[1]]:
+    if spacing[order[2]] > ISOTROPIC * spacing[order[1]]:
         return int(order[2])
     if "slice_axis" in volume.meta:
         return int(volume.meta["slice_axis"])
@@ -93,7 +93,7 @@ def y_view_axis(volume: Volume) -> int:
 
 def is_isotropic(volume: Volume) -> bool:
     """Whether voxels are cubes, within 10 %, and not of one slice alone: then no plane is wrong."""
-    cubes = volume.spacing.max() <= _ISOTROPIC * volume.spacing.min()
+    cubes = volume.spacing.max() <= ISOTROPIC * volume.spacing.min()
     return bool(cubes) and 1 not in volume.data.shape
 
 

@@ -1,0 +1,151 @@
+"""Messages about a study without what identifies it.
+
+Readers name files, since a user must find them, and quote headers, since a user must mend them.
+What they may name or quote of a study is known: its files and folders, and the values of the
+identifying attributes (`identifying`).  Each is replaced by neutral words wherever it occurs, the
+longest first.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pydicom.datadict import dictionary_VR
+
+from mskjax.inputs.identifying import values_of_file
+from mskjax.inputs.walk import printable
+
+# Shorter texts are words of every sentence: up to two characters they are replaced between quotes
+# alone, up to four as whole words.
+_SHORTEST, _SHORT = 3, 5
+_SURE = 12  # characters by which a text that was cut short is known
+# Words that folders and series of many patients are called; they identify nobody.
+_GENERIC = frozenset(
+    " ".join(
+        (
+            "t1 t2 pd t1w t2w stir tirm flair dixon tse fse spin echo se gr ir sag sagittal cor",
+            "coronal ax axial tra transversal image images img dicom dcm mr mri scan scans series",
+            "study studies slice slices file files folder data input inputs raw nii nifti mha mhd",
+            "png none yes no original primary derived secondary m f w o other true false unknown",
+            "anonymous hfs ffs",
+        )
+    ).split()
+)
+_PARTS = re.compile(r"[\\^=]+|\s{2,}")
+
+
+class Scrubber:
+    """Replaces what identifies a study.
+
+    Args:
+      files: of the study, those that are not read included.
+      roots: the paths that the user gave.
+    """
+
+    def __init__(self, files: Sequence[Path], roots: Sequence[Path]):
+        self._files, self._roots = tuple(files), tuple(roots)
+
+    def scrub(self, text: str, keep_ids: bool = False) -> str:
+        """The text with neutral words; control characters are escaped in any case.
+
+        Args:
+          text: a message about the study; lines stay lines.
+          keep_ids: replaces nothing.
+        """
+        if keep_ids:
+            for path in map(str, (*self._files, *self._roots)):
+                text = text.replace(path, printable(path))
+        else:
+            text = self._replaced(text)
+        return "\n".join(map(printable, text.split("\n")))
+
+    def _replaced(self, text: str) -> str:
+        pattern, known = self._known
+        done, start = [], 0
+        while found := pattern.search(text, start):
+            whole, alias = known.get(found[0].lower(), (found[0], "[removed]"))
+            end = found.end()
+            k = len(found[0])
+            while k < len(whole) and end < len(text) and text[end].lower() == whole[k].lower():
+                end, k = end + 1, k + 1
+            done += [text[start : found.start()], alias]
+            start = end
+        return "".join([*done, text[start:]])
+
+    @functools.cached_property
+    def _known(self) -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
+        """A pattern of all texts, and lower-case text to the whole one and its alias."""
+        known: dict[str, tuple[str, str]] = {}
+        patterns: dict[str, str] = {}
+        for text, alias, is_path in [*self._path_texts(), *self._header_texts()]:
+            for form in dict.fromkeys((text, repr(text)[1:-1], printable(text))):
+                if form.lower() in known or not form.strip():
+                    continue
+                known[form.lower()] = form, alias
+                patterns[form] = _pattern(form, is_path)
+                if len(form) > _SURE and not is_path:
+                    cut = form[:_SURE]
+                    known.setdefault(cut.lower(), (form, alias))
+                    patterns.setdefault(cut, _pattern(cut, is_path))
+        ordered = sorted(patterns, key=len, reverse=True)
+        joined = "|".join(patterns[form] for form in ordered) or r"(?!)"
+        return re.compile(joined, re.IGNORECASE), known
+
+    def _path_texts(self) -> Iterator[tuple[str, str, bool]]:
+        """Text, alias, and whether the text is a whole path."""
+        names: list[tuple[str, str]] = []
+        files = sorted(self._files)
+        for number, path in enumerate(files, start=1):
+            alias = f"file {number} of {len(files)}"
+            yield from ((form, alias, True) for form in _forms(path))
+            names += [(path.name, alias), (path.name.split(".")[0], alias)]
+            for folder in self._folders(path):
+                yield from ((form, "its folder", True) for form in _forms(folder))
+                if folder != path.parent:
+                    yield str(path.relative_to(folder)), alias, True
+                names.append((folder.name or folder.resolve().name, "its folder"))
+        yield from ((name, alias, False) for name, alias in names if _is_telling(name))
+
+    def _folders(self, path: Path) -> Iterator[Path]:
+        """The folders from the one that holds a file up to the one that was given."""
+        for folder in path.parents:
+            if folder in self._roots or any(folder in root.parents for root in self._roots):
+                yield folder
+                return
+            yield folder
+
+    def _header_texts(self) -> Iterator[tuple[str, str, bool]]:
+        values = dict.fromkeys(v for file in self._files for v in values_of_file(file))
+        for keyword, value in values:
+            flat = " ".join(value.split())
+            apart = re.split(r"[\\^=\s,]+", value) if _is_name(keyword) else _PARTS.split(value)
+            for text in dict.fromkeys((value, flat, *apart)):
+                if _is_telling(text.strip()):
+                    yield text.strip(), f"[{keyword}]", False
+
+
+def _forms(path: Path) -> Iterable[str]:
+    """How a path may be written, without forms so short that they are no path."""
+    forms = (str(path), os.path.abspath(path), os.path.realpath(path))
+    return [form for form in dict.fromkeys(forms) if len(form) >= _SHORTEST and form.strip("./\\")]
+
+
+def _is_name(keyword: str) -> bool:
+    """Whether an attribute holds names of people, of which each word tells."""
+    return dictionary_VR(keyword) == "PN"
+
+
+def _is_telling(text: str) -> bool:
+    words = re.findall(r"[^\W_]+", text.lower())
+    return bool(words) and not _GENERIC.issuperset(words)
+
+
+def _pattern(form: str, is_path: bool) -> str:
+    escaped = re.escape(form)
+    if is_path or len(form) >= _SHORT:
+        return escaped
+    if len(form) >= _SHORTEST:
+        return rf"(?<![^\W_]){escaped}(?![^\W_])"
+    return rf"(?<=['\"]){escaped}(?=['\"])"

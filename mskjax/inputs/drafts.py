@@ -50,8 +50,8 @@ def of_dicom(
             return dataclasses.replace(refused, why=scrub(refused.why, refused, keep_ids))
         if lacking:
             remarks.append(
-                f"{len(lacking)} files beside the images of {channel} cannot be read; they may be"
-                " slices of it or of another study"
+                f"beside the images of {channel} {len(lacking)} that cannot be read may be slices"
+                " of it, or of another study"
             )
     remarks += [f"has no {c}, which may be left out" for c in needs if c not in chosen]
     return NewStudy(

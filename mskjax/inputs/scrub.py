@@ -55,7 +55,8 @@ class Scrubber:
           keep_ids: replaces nothing.
         """
         if keep_ids:
-            for path in map(str, (*self._files, *self._roots)):
+            folders = {folder for file in self._files for folder in self._folders(file)}
+            for path in sorted(map(str, (*self._files, *folders)), key=len, reverse=True):
                 text = text.replace(path, printable(path))
         else:
             text = self._replaced(text)

@@ -25,6 +25,7 @@ from mskjax import (
 )
 from mskjax import workdir as workdirs
 from mskjax.applied import Applied
+from mskjax.calibration import write as write_calibration
 from mskjax.config import MODES, StudyConfig
 from mskjax.data import folds, splits
 from mskjax.data.cohorts import Cohort, prepare_cohort, with_shuffled
@@ -220,11 +221,13 @@ def _conclude(study: Replica, folds: int, modes: Sequence[str], failed: Containe
     singles = [single.workdir for single in study.single()]
     if any(folder in failed for folder in singles):
         return
+    system = systems.load(study.config.system).build(study.config)
     if "evaluate" in modes:
         rows = [row for folder in singles for row in gather_rows(folder, folds)]
         cases.write(study.workdir / "cases.csv", rows)
+        write_calibration(study.workdir, system.gradings)
     if "report" in modes:
-        page = write_report(study.workdir, systems.load(study.config.system).build(study.config))
+        page = write_report(study.workdir, system)
         say(f"report: {page}")
 
 

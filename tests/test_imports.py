@@ -24,6 +24,8 @@ LAYERS = (
     "training",
     "evaluation",
     "workdir",
+    "calibration_fit",
+    "calibration",
     "stages reporting",
     "two_stage",
     "systems",

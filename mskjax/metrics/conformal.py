@@ -30,7 +30,7 @@ drawn often (Dunn, Wasserman and Ramdas, JASA 2023), averages to the same weight
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def scores(probabilities: np.ndarray, calls: np.ndarray, ordinal: bool) -> np.nd
       (N, K) float64 in [0, 1], 0 for the call; NaN where missed.
     """
     p = np.asarray(probabilities, np.float64)
-    missed: np.ndarray = np.isnan(p).any(1)
+    missed = np.asarray(np.isnan(p).any(1))
     p = np.where(missed[:, None], 1 / p.shape[1], p)
     first = np.where(missed, 0, np.asarray(calls, int))
     order = _neighbours(p, first) if ordinal else _by_probability(p, first)
@@ -79,7 +79,7 @@ def fit(own: np.ndarray, patients: Sequence[str]) -> dict[str, Any]:
     return {"scores": sorted(sorted(found) for found in by_patient.values())}
 
 
-def quantile(fitted: dict[str, Any], coverage: float) -> float:
+def quantile(fitted: Mapping[str, Any], coverage: float) -> float:
     """The largest score of a class that is in a set; infinite where patients are too few.
 
     Args:
@@ -110,7 +110,7 @@ def sets(
     probabilities: np.ndarray,
     calls: np.ndarray,
     ordinal: bool,
-    fitted: dict[str, Any],
+    fitted: Mapping[str, Any],
     coverage: float,
 ) -> np.ndarray:
     """The classes that each case may have.

@@ -72,9 +72,9 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
 
     Args:
       report: the contents of report.json: the fields of its contract, and optionally title,
-        headline, command, created, flow, class_counts, splits, confusion, calibration, folds,
-        subgroups, architecture, recipe, curves, checklist, rules, limits, repetitions, held_out,
-        external, model_card, and those that systems add:
+        headline, command, created, flow, class_counts, splits, confusion, calibration, calibrated
+        (as tables), folds, subgroups, architecture, recipe, curves, checklist, rules, limits,
+        repetitions, held_out, external, model_card, and those that systems add:
 
         - gradings, ``{task: {"figures": [name], "further": [name]}}``: tables have the figures of
           a task under its title, and those that are further ones folded away below.
@@ -151,6 +151,7 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         ],
         "rocs": list(_rocs(report, phantom)),
         "calibrations": list(_calibrations(report, phantom)),
+        "calibrated": [_table(table) for table in report.get("calibrated") or []],
         "curves": [
             _svg(
                 f"Learning curves, {stage}",

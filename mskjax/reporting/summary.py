@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from mskjax import cases
+from mskjax import calibration, cases
 from mskjax.config import StudyConfig
 from mskjax.data.splits import Splits, images_of, load
 from mskjax.errors import UserError
+from mskjax.metrics.grading import Grading
 from mskjax.metrics.intervals import keeping_draws
-from mskjax.reporting import artefacts, pooled, wording
+from mskjax.reporting import artefacts, calibrated, pooled, wording
 from mskjax.reporting.checklist import checklist
 from mskjax.reporting.external import summarised, tests_of
 from mskjax.reporting.page import write_page
@@ -35,6 +36,7 @@ class System(Protocol):
     title: str
     primary: str
     stages: tuple[Any, ...]
+    gradings: tuple[Grading, ...]
     published: tuple[Any, ...]
     rules: tuple[str, ...]
     limits: tuple[str, ...]
@@ -151,6 +153,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
             **({"control": SHUFFLED} if config.data.shuffle_labels else {}),
         },
         **figures,
+        "calibrated": _calibrated(workdir, system),
         "seeds": [],
         "repetitions": _repetitions(every_row, figures, divided, system, config),
         "held_out": _held_out(apart, system, config),
@@ -205,6 +208,7 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
         "headline": _headline(system.primary, report, audit, shuffled, repetitions, len(each)),
         "protocol": {**report["protocol"], "seeds": [own["seed"] for own in each]},
         "seeds": each,
+        "calibrated": _calibrated(workdir, system),
         "cost": artefacts.cost_of_seeds(reports),
         "command": _command(config),
         "recipe": artefacts.content(workdir / "config.json"),
@@ -216,6 +220,13 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
     report = pooled.without_draws(report)
     report["checklist"] = checklist(report)
     return report
+
+
+def _calibrated(workdir: Path, system: System) -> list[dict[str, Any]]:
+    """What probabilities are worth, where any are given."""
+    if not system.gradings:
+        return []
+    return calibrated.tables(calibration.load(workdir, system.gradings).content)
 
 
 def _of_folds(rows: Sequence[Row], folds: Sequence[int]) -> list[Row]:

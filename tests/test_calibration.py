@@ -51,7 +51,7 @@ def test_what_is_missing_or_of_another_table_is_fitted_anew(run, loaded, tmp_pat
     assert len(content["gradings"]) == len(gradings)
     found, kept = (c["tasks"]["grade"]["model"] for c in (content, loaded.content))
     twice = 2 if change == "another table" else 1  # as sure as the networks of the other
-    assert found["temperature"] == pytest.approx(twice * kept["temperature"], rel=1e-3)
+    assert found["temperature"] == pytest.approx(twice * kept["temperature"], rel=0.1)
     assert sorted(folder.iterdir()) == before  # loading writes nothing
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mskjax import applied, roles, systems
+from mskjax import applied, profile, roles, systems
 from mskjax.data.examples import FOLDER, Prepared, rows_of
 from mskjax.errors import Diverged
 from mskjax.evaluation import validate
 from mskjax.setting import Setting
+from mskjax.tables import Row
 from mskjax.training import processes
 from mskjax.training.checkpoints import is_trained
 from mskjax.training.loop import check_alike, fit
@@ -56,7 +57,10 @@ class Fold:
             train = setting.numbers_of(self.number, "train")
             fitted = {**setting.measured, **setting.system.fit(studies, train)}
             system = module.build(config, fitted)
-            baselines = system.fit_baselines(studies[i] for i in train)
+            rows: list[Row] = []
+            watched = profile.watched((studies[i] for i in train), rows)
+            baselines = system.fit_baselines(watched)
+            profile.write(self.folder, rows, watched)
             applied.write_system(self.folder, system, fitted, baselines)
         processes.sync("fitted")  # whether or not it was here that it was missing
         return module.build(config, applied.read_system(self.folder)["fitted"])

@@ -50,9 +50,7 @@ def test_another_gain_has_no_flag_and_another_contrast_has(ranges):
     assert flags_of(ranges, image=1000 + 37 * image) == []
     (flag,) = flags_of(ranges, image=300 - image)
     assert flag.kind == "intensity"
-    assert flag.text.startswith(
-        "The median voxel of image lies at 1.00 of its intensity range; in the 5 training studies 0."
-    )
+    assert flag.text.startswith("The median voxel of image lies at 1.00 of its intensity range; in")
     assert flag.text.endswith("Is it the sequence that the run was trained on?")
     (flag,) = flags_of(ranges, image=np.zeros_like(image))
     assert flag == ("intensity", "Nearly all voxels of image have one intensity.")

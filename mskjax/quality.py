@@ -90,7 +90,10 @@ def _of_geometry(study: Row, ranges: Mapping[str, Range]) -> Iterator[Flag]:
 
 def _of_intensity(study: Row, ranges: Mapping[str, Range]) -> Iterator[Flag]:
     for image in images_of(study):
+        usual = ranges.get(f"{image}_{SHAPE[0]}")
         if study[f"{image}_{SHAPE[0]}"] == "":
+            if usual and usual.n < ranges["slices"].n:
+                continue  # so it was in training studies, e.g. where a sequence is not there
             yield Flag("intensity", f"Nearly all voxels of {image} have one intensity.")
             continue
         for name in SHAPE:

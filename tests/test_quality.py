@@ -56,6 +56,13 @@ def test_another_gain_has_no_flag_and_another_contrast_has(ranges):
     assert flag == ("intensity", "Nearly all voxels of image have one intensity.")
 
 
+def test_an_image_that_training_studies_lack_too_is_not_missed():
+    zeros = np.zeros_like(study()["image"])
+    ranges = profile.ranges([profile.measure(study("s1", t1=v)) for v in (zeros, study()["image"])])
+    assert flags_of(ranges, t1=zeros) == []
+    assert flags_of(profile.ranges([profile.measure(study(t1=zeros + 1))]), t1=zeros)
+
+
 def test_of_a_run_that_kept_no_profile_nothing_is_flagged():
     row = profile.measure(study(pixel_size_known=False))
     assert quality.flags(row, {}) == []

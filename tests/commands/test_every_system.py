@@ -6,11 +6,12 @@ import json
 import shutil
 
 import jsonschema
+import numpy as np
 import pytest
 from commands import tiny
 from commands.command_line import ROOT, complaint, contents, unfinished
 
-from mskjax import applied, cases, systems
+from mskjax import applied, calibration, cases, profile, quality, systems
 from mskjax.config import StudyConfig, parse
 from mskjax.data.cohorts import builder_class, prepare_cohort
 from mskjax.study import make_splits
@@ -46,7 +47,7 @@ def test_leaves_every_file_of_the_contract(run):
     names = ["config.json", "environment.json", "cohort.json", "splits.json", "cases.csv"]
     names += ["report/report.json", "report/report.html"]
     for number, _ in enumerate(folds_of(run)):
-        names.append(f"fold_{number}/system.json")
+        names += [f"fold_{number}/system.json", f"fold_{number}/profile.csv"]
         for stage in systems.load(run.name).build(config).stages:
             folder = run.workdir / f"fold_{number}" / stage.name
             names += [folder / "metrics.jsonl"]
@@ -134,6 +135,42 @@ def test_the_folder_alone_reads_a_study_that_has_no_label(run, tmp_path):
     cases.check(rows, "what is predicted")
     assert all(row[f"call_{g.task}"] in g.classes for row in rows for g in fold.system.gradings)
     assert fold.system.picture(bare, reading, None, False).startswith(b"\x89PNG")
+
+
+def test_keeps_what_its_folds_were_trained_on(run):
+    config = parse(StudyConfig, json_of(run, "config.json"))
+    data = config.data
+    where = data.cohort, data.config, data.data_dir, data.manual_dir
+    cohort = prepare_cohort(*where, **data.options)
+    for number, fold in enumerate(folds_of(run)):
+        rows = profile.read(run.workdir, [number])
+        assert {row["patient"] for row in rows} == {*fold["train"]}
+        assert len(rows) == sum(patient in fold["train"] for patient, _ in cohort.index)
+    ranges = profile.ranges(profile.read(run.workdir))
+    assert profile.images_of(ranges) == [*builder_class(data.cohort).channels]
+    trained = {row["study"] for row in profile.read(run.workdir)}
+    number = next(i for i, (_, study) in enumerate(cohort.index) if study in trained)
+    study = dict(cohort.studies[number])
+    assert quality.flags(profile.measure(study), ranges) == []
+    dark = {name: study[name].max() - study[name] for name in builder_class(data.cohort).channels}
+    assert "intensity" in {f.kind for f in quality.flags(profile.measure(study | dark), ranges)}
+
+
+def test_keeps_what_its_probabilities_are_worth(run):
+    config = parse(StudyConfig, json_of(run, "config.json"))
+    gradings = systems.load(run.name).build(config).gradings
+    path = run.workdir / calibration.CALIBRATION
+    assert path.exists() == bool(gradings)
+    loaded = calibration.load(run.workdir, gradings)
+    for grading in gradings:
+        for method in loaded.content["tasks"].get(grading.task, {}):
+            p = np.full((1, len(grading.classes)), 1 / len(grading.classes))
+            assert loaded.set_of(grading.task, method, p).any()
+            assert "Probabilities of" in loaded.statement(grading.task, method)
+    before = path.read_text() if gradings else ""
+    assert json.dumps(loaded.content, indent=2) + "\n" == before or not gradings
+    tables = [table["id"] for table in json_of(run, "report/report.json")["calibrated"]]
+    assert tables == (["temperature", "sets"] if gradings else [])
 
 
 def test_the_same_command_says_that_it_is_finished(run, main_here, capsys):

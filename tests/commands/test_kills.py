@@ -111,9 +111,9 @@ def assert_same(folder, undisturbed):
     assert _names(folder / "data") == _names(undisturbed / "data")
     assert _names(ours) == _names(theirs)
     exact = ["cases.csv", "splits.json", "fold_*/system.json", "fold_*/*/architecture.json"]
-    exact += ["fold_*/cases.csv", "fold_*/pictures/*.png"]
+    exact += ["fold_*/cases.csv", "fold_*/pictures/*.png", "calibration.json", "fold_*/profile.csv"]
     files = [f.relative_to(theirs) for pattern in exact for f in theirs.glob(pattern)]
-    assert len(files) == 8
+    assert len(files) == 10
     for file in files:
         assert (ours / file).read_bytes() == (theirs / file).read_bytes(), file
     for curve in _stages(undisturbed, "metrics.jsonl"):

@@ -18,24 +18,24 @@ LAYERS = (
     "imaging",
     "tfds_builders",
     "data models",
-    "inputs results",
+    "inputs",
     "metrics",
     "cases baselines subgroups",
     "training",
-    "evaluation",
+    "evaluation watch",
     "workdir",
     "calibration_fit",
     "calibration",
     "manifest",
-    "stages reporting",
+    "stages reporting results",
     "two_stage",
     "systems",
-    "applied predictions profile replicas",
-    "ensemble quality reading shift",
+    "applied going_on predictions profile replicas comparing",
+    "portable ensemble quality reading shift",
     "description",
     "prediction",
-    "plan setting",
-    "fold_training going_on opening",
+    "opening plan setting",
+    "fold_training",
     "study external",
     "validation verification",
     "experiment",
@@ -43,6 +43,7 @@ LAYERS = (
     "sweeps",
     "usage",
     "commands",
+    "parts",
     "next_steps",
     "main prepare predict evaluate report sweep status export",
     "cli",
@@ -142,7 +143,7 @@ def test_no_module_imports_itself_by_a_detour():
     assert not cycles
 
 
-@pytest.mark.parametrize("package", ["imaging", "metrics", "models", "data", "training"])
+@pytest.mark.parametrize("package", ["imaging", "metrics", "models", "data", "training", "results"])
 def test_a_package_below_the_systems_names_none(package):
     systems = {name.split(".")[2] for name in MODULES if name.startswith("mskjax.systems.")}
     assert systems

@@ -29,6 +29,8 @@ THROUGH = {
     "models/torch_files": "models/test_weight_files",
     "reporting/artefacts": "reporting/test_summary",
     "reporting/environment": "commands/test_main_run",  # of the machine that the run was on
+    "results/document": "results/test_study",
+    "results/sources": "results/test_dicom",
     "training/member": "training/test_loop",
     "training/mesh": "commands/test_main_devices",  # the same figures on 1 and 8 devices
     "training/program": "training/test_loop",

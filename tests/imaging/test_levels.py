@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mskjax.imaging.levels import assign_levels, tilts
+from mskjax.imaging.levels import assign_levels, level_name, tilts
 
 
 def assigned(centres, scores, lowest=None):
@@ -144,3 +146,18 @@ def test_an_inner_disc_takes_the_direction_of_its_neighbours_and_the_ends_their_
 def test_a_disc_without_neighbours_is_level():
     assert tilts(spine(1)).tolist() == [0]
     assert tilts(np.zeros((0, 2))).tolist() == []
+
+
+def test_discs_have_the_names_that_radiologists_use():
+    names = [level_name(level) for level in range(1, 24)]
+    assert names[:8] == [
+        "L5/S1", "L4/L5", "L3/L4", "L2/L3", "L1/L2", "T12/L1", "T11/T12", "T10/T11",
+    ]  # fmt: skip
+    assert names[15:] == [
+        "T2/T3", "T1/T2", "C7/T1", "C6/C7", "C5/C6", "C4/C5", "C3/C4", "C2/C3",
+    ]  # fmt: skip
+    for lower, upper in itertools.pairwise(names):
+        assert upper.split("/")[1] == lower.split("/")[0]
+    assert level_name(24) == "level 24"
+    with pytest.raises(ValueError, match="begin with 1"):
+        level_name(0)

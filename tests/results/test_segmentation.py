@@ -1,0 +1,124 @@
+"""DICOM SEG read back: the same labels at the same places, beside the same images."""
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from results.made import ROWS, classic, enhanced, result_of
+
+from mskjax.imaging.dicom_file import open_dicom
+from mskjax.results.study import write_study
+
+highdicom = pytest.importorskip("highdicom")
+KINDS = {
+    "classic MR": lambda folder: classic(folder / "s"),
+    "Enhanced MR": lambda folder: enhanced(folder / "e.dcm"),
+    "CT": lambda folder: classic(folder / "ct", "1.2.840.10008.5.1.4.1.1.2"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def files(request, tmp_path):
+    return KINDS[request.param](tmp_path)
+
+
+def places_of(points: np.ndarray) -> set[tuple[int, ...]]:
+    """(N, 3) places, mm, as whole hundredths, so that they can be compared."""
+    return set(map(tuple, np.rint(points * 100).astype(int).tolist()))
+
+
+def in_nifti(path, value):
+    image = nib.load(path)
+    voxels = np.argwhere(np.asanyarray(image.dataobj) == value)
+    return places_of(nib.affines.apply_affine(image.affine, voxels))
+
+
+def in_segmentation(seg: pydicom.Dataset, number: int) -> set[tuple[int, ...]]:
+    """By the standard's own formula (PS3.3 C.7.6.2.1.1), from the attributes of each frame."""
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    across, down = np.array(
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient, float
+    ).reshape(2, 3)
+    between_rows, between_columns = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
+    found = []
+    pixels = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
+    for frame, group in zip(pixels, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        if group.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number:
+            origin = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+            rows, columns = np.nonzero(frame)
+            found.append(
+                origin
+                + across * (columns * between_columns)[:, None]
+                + down * (rows * between_rows)[:, None]
+            )
+    return places_of(np.concatenate(found) * [-1, -1, 1])
+
+
+def test_each_segment_comes_back_to_the_places_of_the_label_in_the_nifti(files, tmp_path):
+    write_study(tmp_path / "out", result_of(files))
+    seg = pydicom.dcmread(tmp_path / "out" / "segmentation.dcm")
+    labels = [item.SegmentLabel for item in seg.SegmentSequence]
+    assert labels == ["vertebra", "disc", "L5/S1", "L4/L5"]  # the canal has no voxel
+    for number, (name, value) in enumerate((("", 1), ("", 2), ("_levels", 1), ("_levels", 2)), 1):
+        expected = in_nifti(tmp_path / "out" / f"a1b2c3d4{name}.nii.gz", value)
+        assert len(expected) > 20
+        assert in_segmentation(seg, number) == expected
+    assert seg.SegmentationType == "BINARY"
+    assert all(frame.any() for frame in seg.pixel_array)
+
+
+def test_highdicom_reads_it_as_a_volume_on_the_source_grid(files, tmp_path):
+    write_study(tmp_path / "out", result_of(files))
+    seg = highdicom.seg.segread(tmp_path / "out" / "segmentation.dcm")
+    volume = seg.get_volume(segment_numbers=[2], combine_segments=True)
+    image = nib.load(tmp_path / "out" / "a1b2c3d4.nii.gz")
+    voxels = np.argwhere(np.asanyarray(image.dataobj) == 2)
+    theirs = volume.affine @ np.c_[np.argwhere(volume.array > 0), np.ones(len(voxels))].T
+    theirs[:2] *= -1
+    assert places_of(theirs[:3].T) == places_of(nib.affines.apply_affine(image.affine, voxels))
+
+
+def test_each_frame_refers_to_the_image_that_it_lies_on(files, tmp_path):
+    write_study(tmp_path / "out", result_of(files), keep_ids=True)
+    seg = pydicom.dcmread(tmp_path / "out" / "segmentation.dcm")
+    sources = [open_dicom(file) for file in files]
+    places = {}
+    for source in sources:
+        if "PerFrameFunctionalGroupsSequence" in source:
+            for number, group in enumerate(source.PerFrameFunctionalGroupsSequence, 1):
+                places[source.SOPInstanceUID, number] = group.PlanePositionSequence[0]
+        else:
+            places[source.SOPInstanceUID, 1] = source
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        reference = group.DerivationImageSequence[0].SourceImageSequence[0]
+        number = int(reference.get("ReferencedFrameNumber", 1))
+        theirs = places[reference.ReferencedSOPInstanceUID, number].ImagePositionPatient
+        own = group.PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(np.array(own, float), np.array(theirs, float), atol=1e-6)
+    assert seg.StudyInstanceUID == sources[0].StudyInstanceUID
+    assert seg.FrameOfReferenceUID == sources[0].FrameOfReferenceUID
+    (series,) = seg.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == sources[0].SeriesInstanceUID
+    assert seg.SeriesInstanceUID != sources[0].SeriesInstanceUID
+
+
+def test_structures_bear_the_codes_of_the_standard(files, tmp_path):
+    write_study(tmp_path / "out", result_of(files))
+    seg = pydicom.dcmread(tmp_path / "out" / "segmentation.dcm")
+    types = [item.SegmentedPropertyTypeCodeSequence[0] for item in seg.SegmentSequence]
+    assert [(t.CodingSchemeDesignator, t.CodeValue) for t in types] == [
+        ("SCT", "51282000"),
+        ("SCT", "360499006"),
+        ("SCT", "715056000"),
+        ("SCT", "84020006"),
+    ]
+    assert all(item.SegmentAlgorithmType == "AUTOMATIC" for item in seg.SegmentSequence)
+
+
+def test_it_says_that_it_is_for_research(files, tmp_path):
+    write_study(tmp_path / "out", result_of(files))
+    seg = pydicom.dcmread(tmp_path / "out" / "segmentation.dcm")
+    assert seg.ContentQualification == "RESEARCH"
+    assert seg.ContentDescription == "Research use only, not a medical device"
+    assert seg.SeriesDescription.startswith("RESEARCH USE ONLY")
+    assert seg.Rows == ROWS

@@ -8,6 +8,7 @@ arrive in a file that is written.  References are replaced by keyed hashes, see 
 import dataclasses
 import hashlib
 import hmac
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ _MULTIFRAME = {
 }
 _SAME_PLACE_VOXELS = 0.1
 _SAME_PLACE_MM = 1e-3
+_LONGEST_NAME = 63  # characters of a patient's name, VR PN and LO
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 # Of patient and study, what a derived object has in common with its source where ids are kept.
@@ -257,7 +259,8 @@ def _common(first: Dataset, kind: UID, study: str, uids: Uids) -> Dataset:
     """What the stand-ins of a series share: references, size, a patient called like the study."""
     common = Dataset()
     common.SpecificCharacterSet = "ISO_IR 192"
-    common.PatientName, common.PatientID = f"{study}^", study
+    name = re.sub(r"[\\^=]", "_", study)[:_LONGEST_NAME]
+    common.PatientName, common.PatientID = f"{name}^", name
     common.PatientBirthDate = common.PatientSex = common.AccessionNumber = ""
     common.StudyID = common.ReferringPhysicianName = ""
     common.StudyDate = common.StudyTime = None

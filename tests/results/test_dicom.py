@@ -119,6 +119,14 @@ def test_kept_ids_that_make_no_sense_are_left_empty(tmp_path):
         assert str(dataset.PatientName) == "Müller^Jürgen"
 
 
+def test_a_long_name_of_a_study_with_odd_letters_stands_for_the_patient(tmp_path):
+    result = result_of(classic(tmp_path / "in"), study="Ürban\\a^b=" + 80 * "x", masks=False)
+    write_study(tmp_path / "out", result)
+    report = pydicom.dcmread(tmp_path / "out" / "report.dcm")
+    assert report.PatientID == "Ürban_a_b_" + 53 * "x"
+    assert str(report.PatientName) == f"{report.PatientID}^"
+
+
 def test_hashed_references_are_said_to_fit_no_viewer(files, tmp_path):
     (note,) = write_study(tmp_path / "out", result_of(files))
     assert "hashes of their UIDs" in note

@@ -1,5 +1,8 @@
 """DICOM SEG read back: the same labels at the same places, beside the same images."""
 
+import os
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -7,9 +10,13 @@ import pytest
 from results.made import ROWS, classic, enhanced, result_of
 
 from mskjax.imaging.dicom_file import open_dicom
+from mskjax.imaging.files import read_volume
+from mskjax.results.result import Mask, Result
 from mskjax.results.study import write_study
 
 highdicom = pytest.importorskip("highdicom")
+SHARED = Path(os.environ.get("MSKJAX_SHARED", Path(__file__).resolve().parents[2] / "../shared"))
+SCANNER = SHARED / "data" / "scanner_files"
 KINDS = {
     "classic MR": lambda folder: classic(folder / "s"),
     "Enhanced MR": lambda folder: enhanced(folder / "e.dcm"),
@@ -22,23 +29,22 @@ def files(request, tmp_path):
     return KINDS[request.param](tmp_path)
 
 
-def places_of(points: np.ndarray) -> set[tuple[int, ...]]:
-    """(N, 3) places, mm, as whole hundredths, so that they can be compared."""
-    return set(map(tuple, np.rint(points * 100).astype(int).tolist()))
+def voxels_at(places: np.ndarray, affine: np.ndarray) -> set[tuple[int, ...]]:
+    """The voxels of a NIfTI at (N, 3) places in LPS mm; none lies between voxels."""
+    indices = nib.affines.apply_affine(np.linalg.inv(affine), places * [-1, -1, 1])
+    np.testing.assert_allclose(indices, np.rint(indices), atol=5e-3)
+    return set(map(tuple, np.rint(indices).astype(int).tolist()))
 
 
-def in_nifti(path, value):
-    image = nib.load(path)
-    voxels = np.argwhere(np.asanyarray(image.dataobj) == value)
-    return places_of(nib.affines.apply_affine(image.affine, voxels))
+def voxels_of(image: nib.Nifti1Image, value: int) -> set[tuple[int, ...]]:
+    return set(map(tuple, np.argwhere(np.asanyarray(image.dataobj) == value).tolist()))
 
 
-def in_segmentation(seg: pydicom.Dataset, number: int) -> set[tuple[int, ...]]:
+def places_in(seg: pydicom.Dataset, number: int) -> np.ndarray:
     """By the standard's own formula (PS3.3 C.7.6.2.1.1), from the attributes of each frame."""
     shared = seg.SharedFunctionalGroupsSequence[0]
-    across, down = np.array(
-        shared.PlaneOrientationSequence[0].ImageOrientationPatient, float
-    ).reshape(2, 3)
+    cosines = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
+    across, down = cosines.reshape(2, 3)
     between_rows, between_columns = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
     found = []
     pixels = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
@@ -51,7 +57,7 @@ def in_segmentation(seg: pydicom.Dataset, number: int) -> set[tuple[int, ...]]:
                 + across * (columns * between_columns)[:, None]
                 + down * (rows * between_rows)[:, None]
             )
-    return places_of(np.concatenate(found) * [-1, -1, 1])
+    return np.concatenate(found)
 
 
 def test_each_segment_comes_back_to_the_places_of_the_label_in_the_nifti(files, tmp_path):
@@ -60,11 +66,40 @@ def test_each_segment_comes_back_to_the_places_of_the_label_in_the_nifti(files, 
     labels = [item.SegmentLabel for item in seg.SegmentSequence]
     assert labels == ["vertebra", "disc", "L5/S1", "L4/L5"]  # the canal has no voxel
     for number, (name, value) in enumerate((("", 1), ("", 2), ("_levels", 1), ("_levels", 2)), 1):
-        expected = in_nifti(tmp_path / "out" / f"a1b2c3d4{name}.nii.gz", value)
+        image = nib.load(tmp_path / "out" / f"a1b2c3d4{name}.nii.gz")
+        expected = voxels_of(image, value)
         assert len(expected) > 20
-        assert in_segmentation(seg, number) == expected
+        assert voxels_at(places_in(seg, number), image.affine) == expected
     assert seg.SegmentationType == "BINARY"
     assert all(frame.any() for frame in seg.pixel_array)
+
+
+@pytest.mark.skipif(not SCANNER.is_dir(), reason=f"no scanner files at {SCANNER}")
+@pytest.mark.parametrize(
+    "path",
+    [
+        "philips_enhanced/001",
+        "series_generic/generic/anatomical/002_non_isotropic",
+        "shoulder_series_hitachi",
+        "shoulder_t1_philips/MR2_J2KR.dcm",
+    ],
+)
+def test_masks_of_scanners_files_come_back_to_their_places(path, tmp_path):
+    grid = read_volume(SCANNER / path)
+    data = (np.random.default_rng(2).random(grid.data.shape) < 1e-3).astype(np.uint8)
+    data[1, 2, 0] = 2
+    mask = Mask("", grid.with_data(data), {1: "humerus", 2: "scapula"})
+    files = [Path(file) for file in grid.meta["files"]]
+    result = Result("ab", "shoulder_bones", "t", masks=(mask,), sources={"image": files})
+    write_study(tmp_path, result, keep_ids=True)
+    seg = pydicom.dcmread(tmp_path / "segmentation.dcm")
+    image = nib.load(tmp_path / "ab.nii.gz")
+    for number in (1, 2):
+        found = voxels_at(places_in(seg, number), image.affine)
+        assert found == voxels_of(image, number)
+    sources = {open_dicom(file).SOPInstanceUID for file in files}
+    referred = seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert {item.ReferencedSOPInstanceUID for item in referred} == sources
 
 
 def test_highdicom_reads_it_as_a_volume_on_the_source_grid(files, tmp_path):
@@ -72,10 +107,8 @@ def test_highdicom_reads_it_as_a_volume_on_the_source_grid(files, tmp_path):
     seg = highdicom.seg.segread(tmp_path / "out" / "segmentation.dcm")
     volume = seg.get_volume(segment_numbers=[2], combine_segments=True)
     image = nib.load(tmp_path / "out" / "a1b2c3d4.nii.gz")
-    voxels = np.argwhere(np.asanyarray(image.dataobj) == 2)
-    theirs = volume.affine @ np.c_[np.argwhere(volume.array > 0), np.ones(len(voxels))].T
-    theirs[:2] *= -1
-    assert places_of(theirs[:3].T) == places_of(nib.affines.apply_affine(image.affine, voxels))
+    places = nib.affines.apply_affine(volume.affine, np.argwhere(volume.array > 0))
+    assert voxels_at(places, image.affine) == voxels_of(image, 2)
 
 
 def test_each_frame_refers_to_the_image_that_it_lies_on(files, tmp_path):

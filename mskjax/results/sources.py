@@ -55,12 +55,17 @@ IDENTIFYING = (
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientAge",
     "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
+# What was once compressed with loss is marked so for ever (PS3.3 C.7.6.1.1.5).
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionMethod", "LossyImageCompressionRatio")
 _WANTED = (
     *IDENTIFYING, "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID",
     "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
-    "SliceThickness", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SliceThickness", *_LOSSY, "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
+
+
+_METHOD = re.compile(r"ISO_\d+_\d+")
 
 
 class Unreferable(Exception):
@@ -268,6 +273,11 @@ def _common(first: Dataset, kind: UID, study: str, uids: Uids) -> Dataset:
     common.StudyInstanceUID = uids(fields.written(first, "StudyInstanceUID"))
     common.SeriesInstanceUID = uids(fields.written(first, "SeriesInstanceUID"))
     common.Rows, common.Columns = int(first.Rows), int(first.Columns)
+    lossy, methods, ratios = (fields.written(first, keyword).split("\\") for keyword in _LOSSY)
+    known = len(methods) == len(ratios) and all(map(_METHOD.fullmatch, methods))
+    if lossy == ["01"] and known and all(headers.number(ratio) > 0 for ratio in ratios):
+        common.LossyImageCompression, common.LossyImageCompressionMethod = "01", methods
+        common.LossyImageCompressionRatio = [f"{headers.number(r):.6g}" for r in ratios]
     return common
 
 

@@ -37,6 +37,7 @@ def write_study(
       Notes on what was left out and what should be known of what was written, sentences; they
       stand in ``result.json``, too.
     """
+    (folder / RESULT).unlink(missing_ok=True)  # of an earlier reading: the rest is about to change
     stem = file_stem(result.study)
     masks = []
     for mask in result.masks:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from mskjax.results.result import Grade, Region, Result
+from mskjax.results.result import DISCLAIMER, Grade, Region, Result
 from mskjax.tables import Row, write_rows
 
 COLUMNS = (
     "study", "status", "reason", "region", "level", "score", "i0", "j0", "k0", "i1", "j1", "k1",
-    "flags", "note",
+    "flags", "note", "disclaimer",
 )  # fmt: skip
 DONE, REFUSED = "done", "refused"
 
@@ -25,7 +25,8 @@ def write_summary(path: Path, results: Iterable[Result], refused: Mapping[str, s
     rows += [{"study": study, "status": REFUSED, "reason": why} for study, why in refused.items()]
     found = dict.fromkeys(column for row in rows for column in row)
     columns = [*COLUMNS, *(c for c in found if c not in COLUMNS)]
-    write_rows(path, [{column: row.get(column, "") for column in columns} for row in rows])
+    said = [{**row, "disclaimer": DISCLAIMER} for row in rows]
+    write_rows(path, [{column: row.get(column, "") for column in columns} for row in said])
 
 
 def rows_of(result: Result) -> list[Row]:

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.datadict import DicomDictionary
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from results.made import classic, enhanced, label_maps, result_of
@@ -247,6 +248,26 @@ def test_images_that_nothing_can_refer_to_are_a_note(tmp_path, change, why):
     assert why in note
     assert not list((tmp_path / "out").glob("*.dcm"))
     assert (tmp_path / "out" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "mark"), [(["4.5"], "01"), (["4.5", "2"], "00"), (["Rossi"], "00")]
+)
+def test_loss_in_the_source_is_marked_where_it_makes_sense(tmp_path, ratio, mark):
+    (file,) = enhanced(tmp_path / "e.dcm")
+    result = result_of([file])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(file)
+        dataset.LossyImageCompression = "01"
+        dataset.LossyImageCompressionMethod = "ISO_10918_1"
+        dataset["LossyImageCompressionRatio"] = DataElement(0x00282112, "LO", ratio)
+        dataset.save_as(file)
+    write_study(tmp_path / "out", result)
+    seg, _ = both(tmp_path / "out")
+    assert seg.LossyImageCompression == mark
+    assert ("LossyImageCompressionRatio" in seg) == (mark == "01")
+    assert not DCIODVFY or not errors_in(tmp_path / "out" / "segmentation.dcm")
 
 
 def test_a_source_without_frame_of_reference_is_referred_to_all_the_same(tmp_path):

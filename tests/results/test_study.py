@@ -98,6 +98,8 @@ def test_a_killed_writing_leaves_no_result_json_and_nothing_half_written(tmp_pat
         "write_bytes",
         lambda path, content: whole(path, content) if path.suffix != ".dcm" else 1 / 0,
     )
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "result.json").write_text("of an earlier reading")
     with pytest.raises(ZeroDivisionError):
         write_study(tmp_path / "out", result)
     left = {p.name for p in (tmp_path / "out").iterdir()}

@@ -38,6 +38,7 @@ def test_a_row_per_study_and_region_and_one_for_each_study_without(tmp_path):
     assert [first[c] for c in ("i0", "j0", "k0", "i1", "j1", "k1")] == list("231763")
     assert (missed["note"], missed["call_pfirrmann"], missed["i0"]) == ("not found", "", "")
     assert first["flags"] == "region_missed"
+    assert {row["disclaimer"] for row in rows} == {"Research use only, not a medical device"}
     assert whole["volume_ml_humerus"] == "40.5"
     assert refused["reason"] == "c: no T2 series, 3 others"
 

@@ -23,8 +23,10 @@ from mskjax.errors import (
     EXIT_DEFECT,
     EXIT_DONE,
     EXIT_PREEMPTED,
+    EXIT_SOME,
     EXIT_USER,
     Preempted,
+    SomeFailed,
     UserError,
 )
 from mskjax.training import processes
@@ -61,6 +63,8 @@ def run(command: Callable[[list[str]], None], argv: list[str] | None) -> int:
 
 def _told(error: BaseException) -> tuple[int, str]:
     """Exit code and sentence of what ended a command."""
+    if isinstance(error, SomeFailed):
+        return EXIT_SOME, str(error)
     if isinstance(error, Preempted):
         return EXIT_PREEMPTED, f"pre-empted: {error}; run the same command to go on."
     sentence = str(error) if isinstance(error, UserError) else _about_storage(error)

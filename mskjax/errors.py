@@ -10,6 +10,7 @@ from pathlib import Path
 EXIT_DONE = 0
 EXIT_DEFECT = 1
 EXIT_USER = 2
+EXIT_SOME = 3  # some studies of many failed; the others are done
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again.
 
 
@@ -18,6 +19,10 @@ class UserError(Exception):
 
     The commands print the message without a traceback and exit with code 2.
     """
+
+
+class SomeFailed(Exception):
+    """Some of many studies could not be read; results of the others are complete."""
 
 
 class Diverged(UserError):

@@ -33,6 +33,11 @@ class Pseudonyms:
     def __init__(self, salt: bytes):
         self._salt = salt
 
+    @property
+    def salt(self) -> bytes:
+        """The key, for what else must be told by it alone."""
+        return self._salt
+
     def names(self, keys: Sequence[str]) -> list[str]:
         """A name of each study, e.g. ``study-3f9a1c2b7d``.
 

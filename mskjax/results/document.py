@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mskjax import __version__
-from mskjax.results.result import DISCLAIMER, Box, Grade, Region, Result
+from mskjax.results.result import DISCLAIMER, Box, Flag, Grade, Region, Result
 
 VERSION = 1  # of the schema; a reader refuses those that it does not know
 
@@ -42,6 +42,36 @@ def document(result: Result, files: Mapping[str, Any], notes: Sequence[str]) -> 
         "notes": [*result.notes, *notes],
         "files": dict(files),
     }
+
+
+def restored(content: Mapping[str, Any]) -> Result:
+    """The result that a document is of, without images and sources."""
+    return Result(
+        study=content["study"],
+        system=content["system"],
+        title=content["title"],
+        run=content["run"],
+        series=content["series"],
+        regions=tuple(_restored(region) for region in content["regions"]),
+        flags=tuple(Flag(**flag) for flag in content["flags"]),
+        volumes_ml=content["volumes_ml"],
+        notes=tuple(content["notes"]),
+        coverage=content["coverage"],
+    )
+
+
+def _restored(region: Mapping[str, Any]) -> Region:
+    box = region["box"] and Box(
+        tuple(region["box"]["start"]),
+        tuple(region["box"]["stop"]),
+        tuple(tuple(point) for point in region["box"]["corners_mm"]),
+    )
+    grades = []
+    for grade in region["grades"]:
+        chosen = grade["prediction_set"]
+        own = None if chosen is None else tuple(chosen)
+        grades.append(Grade(**{**grade, "prediction_set": own}))
+    return Region(**{**region, "box": box, "grades": tuple(grades)})
 
 
 def _region(region: Region) -> dict[str, Any]:

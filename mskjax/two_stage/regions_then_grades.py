@@ -226,6 +226,11 @@ class RegionsThenGrades(System):
         return joint
 
     @property
+    def method(self) -> str:
+        """The first grader's."""
+        return next(iter(self.graders))
+
+    @property
     def label_names(self) -> dict[str, dict[int, str]]:
         """Those of the structures; of systems that find boxes, the region."""
         return {"": dict(enumerate(self.structures or ("region",), 1))}
@@ -261,7 +266,7 @@ class RegionsThenGrades(System):
         rows = self.columns(study, reading)
         if not rows:
             return ["region not found"]
-        method = next(iter(self.graders))
+        method = self.method
         calls = ((t, rows[0][f"call_{t}"]) for t in (task.grading.task for task in self.tasks))
         return ["; ".join(f"{t}: {c} ({rows[0][f'p_{method}_{t}_{c}']:.2f})" for t, c in calls)]
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mskjax.cases import MODEL
 from mskjax.data.pipeline import Examples, concatenate, count
 from mskjax.metrics.grading import Grading
 from mskjax.reporting import pictures
@@ -183,6 +184,11 @@ class System(abc.ABC):
           predict: runs the fold's first stage, e.g. to find regions that have no reference.
         """
         return studies
+
+    @property
+    def method(self) -> str:
+        """The method of columns of cases.csv that calls are made by."""
+        return MODEL
 
     @property
     def label_names(self) -> dict[str, dict[int, str]]:

@@ -22,6 +22,7 @@ _MARK = slice(128, 132)
 _META_LENGTH = b"\x02\0\0\0UL\x04\0"  # (0002,0000), the first element behind the mark
 _MOST_INFLATED = 4 * MOST_VOXELS  # bytes
 _PIECE = 1 << 16
+_LONG = 1 << 14  # bytes
 _STANDARD = "1.2.840.10008."
 _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR"
@@ -70,13 +71,13 @@ def other_kind(path: Path) -> str:
     return "a hidden file" if path.name.startswith(".") else ""
 
 
-def open_dicom(path: Path, tags: tuple[str, ...] = (), pixels: bool = True) -> FileDataset:
+def open_dicom(path: Path, tags: tuple[str, ...] = (), lazy: bool = False) -> FileDataset:
     """Opens a file with or without preamble.
 
     Args:
       path: of a file for which `is_dicom` holds.
       tags: keywords of what is wanted of the header; everything by default.
-      pixels: whether these are wanted too; never with `tags`.
+      lazy: leaves long values, pixels above all, in the file until they are asked for.
 
     Raises:
       UserError: it unpacks to more than is read.
@@ -87,8 +88,13 @@ def open_dicom(path: Path, tags: tuple[str, ...] = (), pixels: bool = True) -> F
     if DeflatedExplicitVRLittleEndian.encode() in _head(path, 4096):
         _check_inflated(path)
     wanted = list(tags) or None
-    bare = bool(tags) or not pixels
-    return pydicom.dcmread(path, force=True, stop_before_pixels=bare, specific_tags=wanted)
+    return pydicom.dcmread(
+        path,
+        defer_size=_LONG if lazy else None,
+        force=True,
+        stop_before_pixels=bool(tags),
+        specific_tags=wanted,
+    )
 
 
 def no_image(dataset: FileDataset) -> str:

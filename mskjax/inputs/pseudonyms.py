@@ -99,11 +99,12 @@ def write_private(path: Path, text: str) -> None:
       UserError: it exists, or cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise UserError(f"{path} exists and is not overwritten; name another file.") from None
     except OSError as error:
+        if os.path.lexists(path):
+            raise UserError(f"{path} exists and is not overwritten; name another file.") from error
         raise UserError(
             f"{path} cannot be written ({error.strerror}); name another file."
         ) from error

@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pydicom.datadict import dictionary_VR
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from mskjax.inputs.identifying import values_of_file
 from mskjax.inputs.walk import printable
 
-# Shorter texts are words of every sentence: up to two characters they are replaced between quotes
-# alone, up to four as whole words.
+# Shorter texts, in bytes of UTF-8, are words of every sentence: up to two they are replaced between
+# quotes alone, up to four as whole words.
 _SHORTEST, _SHORT = 3, 5
 _SURE = 12  # characters by which a text that was cut short is known
 # Words that folders and series of many patients are called; they identify nobody.
@@ -122,7 +122,7 @@ class Scrubber:
         for keyword, value in values:
             flat = " ".join(value.split())
             apart = re.split(r"[\\^=\s,]+", value) if _is_name(keyword) else _PARTS.split(value)
-            for text in dict.fromkeys((value, flat, *apart)):
+            for text in dict.fromkeys((value, flat, *value.split("="), *apart)):
                 if _is_telling(text.strip()):
                     yield text.strip(), f"[{keyword}]", False
 
@@ -135,7 +135,8 @@ def _forms(path: Path) -> Iterable[str]:
 
 def _is_name(keyword: str) -> bool:
     """Whether an attribute holds names of people, of which each word tells."""
-    return dictionary_VR(keyword) == "PN"
+    tag = tag_for_keyword(keyword)
+    return tag is not None and dictionary_VR(tag) == "PN"
 
 
 def _is_telling(text: str) -> bool:
@@ -145,8 +146,9 @@ def _is_telling(text: str) -> bool:
 
 def _pattern(form: str, is_path: bool) -> str:
     escaped = re.escape(form)
-    if is_path or len(form) >= _SHORT:
+    size = len(form.encode())  # a name of two characters tells much in some scripts
+    if is_path or size >= _SHORT:
         return escaped
-    if len(form) >= _SHORTEST:
+    if size >= _SHORTEST:
         return rf"(?<![^\W_]){escaped}(?![^\W_])"
     return rf"(?<=['\"]){escaped}(?=['\"])"

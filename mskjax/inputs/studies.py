@@ -7,10 +7,11 @@ of a header unless ids are kept (``names=None``).
 import dataclasses
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mskjax.errors import UserError
+from mskjax.errors import FileNote, UserError
 from mskjax.inputs import choice
 from mskjax.inputs.dicom_studies import DicomStudy, dicom_studies
 from mskjax.inputs.drafts import of_dicom, of_names, of_table
@@ -18,7 +19,7 @@ from mskjax.inputs.names import NamedStudy, named_studies
 from mskjax.inputs.pseudonyms import Pseudonyms
 from mskjax.inputs.study import NewStudy, Refused
 from mskjax.inputs.table import Listed, read_listed
-from mskjax.inputs.walk import Skipped, files_below, input_label, sort_kinds
+from mskjax.inputs.walk import Skipped, files_below, input_label, printable, sort_kinds
 from tfds_builders.images import Wanted
 
 _LONGEST_NAME = 80
@@ -31,12 +32,12 @@ class Found:
     Attributes:
       studies: that can be read, by name.
       refused: that cannot, by name.
-      skipped: a sentence for each kind of file that is not read.
+      notes: a sentence for each kind of file that is not read, and for what is odd of a table.
     """
 
     studies: tuple[NewStudy, ...]
     refused: tuple[Refused, ...]
-    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def find_studies(
@@ -68,7 +69,8 @@ def find_studies(
     keep_ids = names is None
     tables = [root for root in roots if root.suffix.lower() == ".csv" and root.is_file()]
     folders = {root: label for root, label in labels.items() if root not in tables}
-    listed = [row for root in tables for row in _table(root, labels[root], needs, keep_ids)]
+    notes: list[str] = []
+    listed = [row for root in tables for row in _table(root, labels[root], needs, keep_ids, notes)]
     skipped = Skipped()
     dicom, named = _searched(folders, needs, skipped)
     _check_picks(picks, dicom)
@@ -83,7 +85,7 @@ def find_studies(
     return Found(
         tuple(_filled(study, size, slice_index) for study in found if isinstance(study, NewStudy)),
         tuple(study for study in found if isinstance(study, Refused)),
-        tuple(skipped.sentences(keep_ids)),
+        (*notes, *skipped.sentences(keep_ids)),
     )
 
 
@@ -112,13 +114,19 @@ def _searched(
     return dicom, named_studies(volumes, needs, skipped)
 
 
-def _table(path: Path, label: str, needs: Mapping[str, Wanted], keep_ids: bool) -> list[Listed]:
-    try:
-        return read_listed(path, needs)
-    except UserError as error:
-        if keep_ids:
-            raise
-        raise UserError(str(error).replace(str(path), f"{label}, the table,")) from error
+def _table(
+    path: Path, label: str, needs: Mapping[str, Wanted], keep_ids: bool, notes: list[str]
+) -> list[Listed]:
+    name = printable(path) if keep_ids else f"{label}, the table,"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            rows = read_listed(path, needs)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), name)) from error
+    told = [w.message for w in caught if isinstance(w.message, FileNote)]
+    notes += [f"{name} {message.what}." for message in told]
+    return rows
 
 
 def _named(

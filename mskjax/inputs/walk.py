@@ -80,7 +80,7 @@ def files_below(roots: Mapping[Path, str], skipped: Skipped) -> list[Path]:
             raise UserError(f"{label} is neither a file nor a folder; check the path.")
         real = root.resolve()  # a folder that is given twice is read once
         for path in some:
-            found.setdefault(os.path.join(real, path.relative_to(root)), path)
+            found.setdefault(os.path.normpath(real / path.relative_to(root)), path)
             if len(found) > MOST_FILES:
                 raise UserError(
                     f"{label} and those before it hold more than {MOST_FILES} files; give fewer"

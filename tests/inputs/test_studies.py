@@ -202,7 +202,7 @@ def test_copies_are_read_once(spine):
     result = found(folder, DISCS)
     assert len(result.studies) == 1
     assert len(result.studies[0].files["image"].files) == 5
-    assert "34 files or folders are not read (a copy of another file)." in result.skipped
+    assert "34 files or folders are not read (a copy of another file)." in result.notes
     result.studies[0].read(DISCS.read_images)
 
 
@@ -232,7 +232,7 @@ def test_a_file_that_may_be_a_slice_stops_the_study_that_it_lies_with(spine, con
     assert len(result.studies) == 2
     for study in result.studies:
         assert study.remarks[-1].startswith("beside the images of image 1 that cannot be read may")
-    assert any("it cannot be read, and may be an image" in line for line in result.skipped)
+    assert any("it cannot be read, and may be an image" in line for line in result.notes)
 
 
 def test_dixon_images_of_one_series_are_told_apart(tmp_path):
@@ -317,14 +317,14 @@ def test_files_of_a_folder_are_studies_by_name(tmp_path):
     for study in result.studies:
         assert study.files["t1"].name[0] == study.files["t2"].name[0]
         assert study.read(FRACTURE.read_images).part["t1"].shape == (5, 20, 24)
-    assert result.skipped == (
+    assert result.notes == (
         "1 file or folder is not read (text).",
         "1 file or folder is not read (a mask, by its name).",
     )
     alone = found(tmp_path, DISCS)
     assert len(alone.studies) == 3
     assert {s.files["image"].name[2:4].lower() for s in alone.studies} == {"t2"}
-    assert any("another sequence than is needed, by its name" in line for line in alone.skipped)
+    assert any("another sequence than is needed, by its name" in line for line in alone.notes)
     write_nifti(tmp_path / "d_t1.nii.gz", 7)
     write_nifti(tmp_path / "e.nii.gz", 8)
     why = sorted(refused.why for refused in found(tmp_path, FRACTURE).refused)
@@ -364,11 +364,11 @@ def test_pictures_among_dicom_images_are_no_studies(spine):
     (folder / "DICOM" / "report.pdf").write_bytes(b"%PDF-1.4 MUELLER")
     result = found(folder, DISCS)
     assert len(result.studies) == 1
-    assert result.skipped == (
+    assert result.notes == (
         "1 file or folder is not read (a PDF).",
         "1 file or folder is not read (an image of another format among DICOM images).",
     )
-    kept = find_studies([folder], DISCS.wanted).skipped
+    kept = find_studies([folder], DISCS.wanted).notes
     assert "report.pdf" in kept[0]
 
 
@@ -399,6 +399,10 @@ def test_a_table_says_everything(spine, tmp_path):
     assert by_name["c"].pixel_mm == 0.4
     # A study has its name however it is given.
     assert by_name["MUELLER"].name == the_study(t2, DISCS).name
+    table.write_text("study;image\na;b.nii.gz\n")
+    assert found(table, DISCS).notes == (
+        "--input, the table, columns are separated by semicolons.",
+    )
     table.write_text("study,picture\na,b.nii.gz\n")
     with pytest.raises(UserError, match=r"--input, the table, lacks the column image") as caught:
         found(table, DISCS)
@@ -442,7 +446,7 @@ def test_archives_are_refused_in_a_sentence(tmp_path, spine):
             found(tmp_path / name, DISCS)
     result = found(tmp_path, DISCS)
     assert len(result.studies) == 1
-    assert f"4 files or folders are not read ({walk.ARCHIVE})." in result.skipped
+    assert f"4 files or folders are not read ({walk.ARCHIVE})." in result.notes
 
 
 def test_links_pipes_and_sockets_are_neither_followed_nor_opened(spine, tmp_path):
@@ -463,7 +467,7 @@ def test_links_pipes_and_sockets_are_neither_followed_nor_opened(spine, tmp_path
     server.close()
     assert len(result.studies) == 1
     assert files_of(result.studies[0], "image") == set(made["t2"])
-    assert sorted(result.skipped) == [
+    assert sorted(result.notes) == [
         "2 files or folders are not read (no regular file, but a pipe, socket or device).",
         "5 files or folders are not read (a link, which is not followed; give what it leads to).",
     ]
@@ -480,7 +484,7 @@ def test_odd_names_are_read_and_shown_without_their_controls(tmp_path):
     (folder / "k\x07.txt").write_text("x")
     result = find_studies([tmp_path], DISCS.wanted)
     assert result.studies[0].name == "x_y"
-    assert "a\\nb\\x1b[31m/k\\x07.txt" in result.skipped[0]
+    assert "a\\nb\\x1b[31m/k\\x07.txt" in result.notes[0]
     said = scrub(f"{folder}: bad", result.studies[0], keep_ids=True)
     assert said == f"{tmp_path}/a\\nb\\x1b[31m: bad"
     assert scrub(f"{folder}: bad", result.studies[0]) == "its folder: bad"
@@ -491,7 +495,7 @@ def test_a_folder_that_may_not_be_opened_is_said(spine):
     folder, _ = spine
     (folder / "closed").mkdir(mode=0)
     result = found(folder, DISCS)
-    assert any("a folder that cannot be opened" in line for line in result.skipped)
+    assert any("a folder that cannot be opened" in line for line in result.notes)
 
 
 def test_there_is_an_end_to_files_and_folders(spine, tmp_path, monkeypatch):
@@ -502,7 +506,7 @@ def test_there_is_an_end_to_files_and_folders(spine, tmp_path, monkeypatch):
     write_images(deep, "t2", study="deep", **T2)
     result = found(folder, DISCS)
     assert len(result.studies) == 1
-    assert "1 file or folder is not read (a folder more than 40 folders deep)." in result.skipped
+    assert "1 file or folder is not read (a folder more than 40 folders deep)." in result.notes
     monkeypatch.setattr(walk, "MOST_FILES", 20)
     with pytest.raises(UserError, match="hold more than 20 files; give fewer studies at a time"):
         found(folder, DISCS)
@@ -551,4 +555,4 @@ def test_a_published_cohort_is_read_by_its_names():
     result = found(SPIDER, DISCS)
     assert len(result.studies) == 30
     assert not result.refused
-    assert "30 files or folders are not read (a mask, by its name)." in result.skipped
+    assert "30 files or folders are not read (a mask, by its name)." in result.notes

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -29,11 +30,12 @@ from mskjax.errors import (
     SomeFailed,
     UserError,
 )
+from mskjax.progress import say
 from mskjax.training import processes
 
 PLAN = "plan"  # the mode that runs nothing; it stands alone
 PLAN_FLAGS = ("memory_gb", "tflops", "studies", "compile")
-FLAGS = ("config", "workdir", "mode", "help", *PLAN_FLAGS)
+FLAGS = ("config", "workdir", "mode", "folds", "stages", "help", *PLAN_FLAGS)
 OVERRIDE = r"--?(no)?config\."  # how a flag begins that sets a field
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
@@ -49,16 +51,54 @@ def run(command: Callable[[list[str]], None], argv: list[str] | None) -> int:
       command: gets the arguments without the program's name.
       argv: arguments; None takes the process's.
     """
+    arguments = sys.argv[1:] if argv is None else argv
     try:
         with preemption.listening(), processes.ending(_told):
-            command(sys.argv[1:] if argv is None else argv)
+            command(arguments)
     except (Preempted, Exception) as error:
         code, sentence = _told(error)
         if code == EXIT_DEFECT:
             raise
         print(sentence, file=sys.stderr)
+        if code == EXIT_PREEMPTED:  # several processes have ended above: they have a launcher
+            say_next(_name(command), arguments)
         return code
     return EXIT_DONE
+
+
+def say_next(command: str, arguments: Sequence[str]) -> None:
+    """Says a command that is useful next, ready to paste into a shell.
+
+    Args:
+      command: ``main``, ``predict``, ...
+      arguments: its flags, unquoted.  What the user must fill in is in capitals.
+    """
+    say(f"next: {shlex.join(['python', '-m', f'mskjax.{command}', *arguments])}")
+
+
+def say_open(page: Path) -> None:
+    """Says the command that shows a page."""
+    say(f"next: {shlex.join(['python', '-m', 'webbrowser', page.resolve().as_uri()])}")
+
+
+def without(arguments: Sequence[str], *names: str) -> list[str]:
+    """Arguments without some flags, given as ``--name=value`` or as ``--name value``."""
+    kept, left = [], list(arguments)
+    while left:
+        argument = left.pop(0)
+        found = re.fullmatch(rf"--?({'|'.join(names)})(=.*)?", argument, re.DOTALL)
+        if found is None:
+            kept.append(argument)
+        elif found[2] is None and left:
+            del left[0]
+    return kept
+
+
+def _name(command: Callable[..., Any]) -> str:
+    """Of the module that a command is declared in, which may run as ``__main__``."""
+    module = sys.modules[command.__module__]
+    name = module.__spec__.name if module.__spec__ else module.__name__
+    return name.rpartition(".")[2]
 
 
 def _told(error: BaseException) -> tuple[int, str]:
@@ -97,12 +137,16 @@ class StudyFlags:
       workdir: its folder; None where a plan leaves no file.
       mode: any of `MODES`, or `PLAN` alone.
       plan: what was given of `PLAN_FLAGS`.
+      folds: numbers of those to work on; empty: all.
+      stages: names of those to train; empty: all.
     """
 
     config: StudyConfig
     workdir: Path | None
     mode: Sequence[str]
     plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    folds: tuple[int, ...] = ()
+    stages: tuple[str, ...] = ()
 
 
 def study_flags(argv: list[str]) -> StudyFlags:
@@ -116,6 +160,8 @@ def study_flags(argv: list[str]) -> StudyFlags:
     flags.DEFINE_string("config", None, "NAME[:VARIANT]", flag_values=values)
     flags.DEFINE_string("workdir", None, "folder of this study", flag_values=values)
     flags.DEFINE_list("mode", list(MODES), f"any of {', '.join(MODES)}", flag_values=values)
+    flags.DEFINE_list("folds", None, "numbers of folds", flag_values=values)
+    flags.DEFINE_list("stages", None, "names of stages", flag_values=values)
     for name in ("memory_gb", "tflops"):
         flags.DEFINE_float(name, None, "of a device", lower_bound=0.0, flag_values=values)
     flags.DEFINE_integer("studies", None, "of the cohort", lower_bound=1, flag_values=values)
@@ -145,10 +191,51 @@ def study_flags(argv: list[str]) -> StudyFlags:
         )
     given = {name: values[name].value for name in PLAN_FLAGS if values[name].value is not None}
     _check_mode(values.mode, given)
-    config = experiment.load(values.config)
+    folds = _folds(values.folds)
+    if folds is not None and not values["mode"].present:
+        values.mode = list(MODES[:-1])
+    _check_parts(values.mode, folds, values.stages)
+    loaded = experiment.load(values.config)
     configure_runtime()
     workdir = None if values.workdir is None else Path(values.workdir)
-    return StudyFlags(_resolved(config, rest), workdir, values.mode, given)
+    config = _resolved(loaded, rest)
+    _check_stages(config, values.stages or ())
+    stages = tuple(values.stages or ())
+    return StudyFlags(config, workdir, values.mode, given, folds or (), stages)
+
+
+def _folds(given: Sequence[str] | None) -> tuple[int, ...] | None:
+    """Numbers of ``--folds``; None where it was not given."""
+    if given is not None and not (given and all(re.fullmatch(r"\d+", k) for k in given)):
+        raise UserError(
+            f"--folds has {','.join(given) or 'nothing'}; give numbers of folds, e.g. --folds=0,2."
+        )
+    return None if given is None else tuple(sorted(set(map(int, given))))
+
+
+def _check_parts(modes: Sequence[str], folds: Any, stages: Sequence[str] | None) -> None:
+    """Raises UserError if a mode does not go with a part of a study."""
+    if PLAN in modes and (folds is not None or stages is not None):
+        name = "stages" if folds is None else "folds"
+        raise UserError(f"--mode={PLAN} is of the whole study; leave --{name} out.")
+    if folds is not None and "report" in modes:
+        raise UserError(
+            "--mode=report makes the tables and the report of all folds; leave --folds out, or"
+            " report out."
+        )
+    if stages is not None and (list(modes) != ["train"] or not stages):
+        raise UserError("--stages names stages to train; write --mode=train --stages=NAME,...")
+
+
+def _check_stages(config: StudyConfig, names: Sequence[str]) -> None:
+    """Raises UserError if the system has no such stage."""
+    from mskjax import systems  # late: it imports jax
+
+    known = list(systems.declared(config.system)[0])
+    for name in (name for name in names if name not in known):
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+        raise UserError(f"--stages: {config.system} has no stage {name!r}; {hint}")
 
 
 def _check_mode(modes: Sequence[str], given: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from mskjax.setting import Setting
 from mskjax.tables import Row
 from mskjax.training import processes
 from mskjax.training.checkpoints import is_trained
-from mskjax.training.loop import check_alike, fit
+from mskjax.training.loop import check_alike, check_batch, fit
 from mskjax.training.member import Job
 from mskjax.training.mesh import data_mesh
 from mskjax.training.program import Program
@@ -94,7 +94,7 @@ class Fold:
         )
 
 
-def train(folds: Sequence[Fold]) -> None:
+def train(folds: Sequence[Fold], stages: Container[str] | None = None) -> None:
     """Trains what is not done yet of one fold, or of several as one program.
 
     Leaves ``fold_<k>/system.json`` and the stages' folders.  A fold that fails says so in its
@@ -102,6 +102,7 @@ def train(folds: Sequence[Fold]) -> None:
 
     Args:
       folds: on the same cohort, of systems that differ in what changes no shape.
+      stages: names of those that are trained; None gives all.
 
     Raises:
       UserError: see `training.loop.fit`.
@@ -112,6 +113,8 @@ def train(folds: Sequence[Fold]) -> None:
             [f"{f.title} {stage.name}" for f in folds], [_stage(f, position) for f in folds]
         )
     for position, stage in enumerate(folds[0].system.stages):
+        if stages is not None and stage.name not in stages:
+            continue
         left = [f for f in folds if not f.failure and not is_trained(f.folder / stage.name)]
         if folds[0].system.recuts and position:
             for fold in left:  # each has examples of its own
@@ -121,6 +124,18 @@ def train(folds: Sequence[Fold]) -> None:
             _fit(left, position, left[0].setting.examples(_stage(left[0], position)))
     for fold in folds if roles.is_first() else ():
         shutil.rmtree(fold.folder / FOLDER, ignore_errors=True)  # of its own regions alone
+
+
+def check_devices(folds: Sequence[Fold]) -> None:
+    """Whether the batches of folds that train as one program fit the devices.
+
+    Raises:
+      UserError: they do not.
+    """
+    setting = folds[0].setting
+    mesh = data_mesh(setting.config.devices, len(folds))
+    for stage in setting.system.stages:
+        check_batch(stage, mesh, len(folds))
 
 
 def _fit(folds: Sequence[Fold], position: int, prepared: Prepared) -> None:

@@ -1,4 +1,4 @@
-"""A folder that one process at a time may work in.
+"""A folder, or a part of one, that one process at a time may work in.
 
 The lock is a file that names its holder and that the kernel keeps locked (`flock`) until the holder
 ends, however it ends: what is left by a process that was killed can be told from what is in use.
@@ -20,12 +20,21 @@ from mskjax.errors import UserError
 from mskjax.progress import duration, say
 
 LOCK = ".lock"
+_REMOVAL = "-removal"
 _ATTEMPTS = 50  # each lost to a process that released the lock at that moment
 _WAIT_S = 0.02  # 50 times: what a holder may need from making the file to writing its name
 
 
 class InUse(UserError):
-    """Another process works in the folder, or left a lock on another machine."""
+    """Another process works in the folder, or left a lock on another machine.
+
+    Attributes:
+      holder: that process; None where it is not known.
+    """
+
+    def __init__(self, sentence: str, holder: "Holder | None" = None):
+        super().__init__(sentence)
+        self.holder = holder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +102,21 @@ class Lock:
         os.close(self._descriptor)
 
 
-def acquire(folder: Path) -> Lock:
-    """Takes the lock of a folder, which is made if it is missing.
+def acquire(folder: Path, part: str = "") -> Lock:
+    """Takes the lock of a folder, which is made if it is missing, or of a part of it.
 
     What a process of this machine left when it was killed is taken over, and said.
 
     Args:
-      folder: where the file ``.lock`` will lie until `Lock.release`.
+      folder: where the lock's file will lie until `Lock.release`.
+      part: name of what is locked of the folder; empty: all of it.  The two know nothing of one
+        another.
 
     Raises:
       InUse: another process works there, or left a lock on another machine.
       OSError: the folder cannot be made or written.
     """
-    path = folder / LOCK
+    path = file_of(folder, part)
     for _ in range(_ATTEMPTS):
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -125,10 +136,29 @@ def acquire(folder: Path) -> Lock:
         time.sleep(_WAIT_S)
     if _guard(path).exists():
         raise UserError(
-            f"{folder} is being taken over from a dead process; if no other process works there,"
-            f" delete {_guard(path)}."
+            f"{_what(path)} is being taken over from a dead process; if no other process works"
+            f" there, delete {_guard(path)}."
         )
-    raise UserError(f"{folder} is taken and given free all the time; give another --workdir.")
+    raise UserError(f"{_what(path)} is taken and given free all the time; give another --workdir.")
+
+
+def file_of(folder: Path, part: str = "") -> Path:
+    """The file that is the lock of a folder, or of a part of it."""
+    return folder / (f"{LOCK}-{part}" if part else LOCK)
+
+
+def parts(folder: Path) -> list[str]:
+    """The parts of a folder that have a lock of their own now, whoever holds it."""
+    names = (p.name.removeprefix(f"{LOCK}-") for p in folder.glob(f"{LOCK}-*"))
+    return sorted(name for name in names if not name.endswith(_REMOVAL))
+
+
+def holder_of(folder: Path, part: str = "") -> Holder | None:
+    """Who a lock names, dead or alive; the lock is not touched, and None where there is none."""
+    try:
+        return Holder.of(file_of(folder, part).read_text(errors="replace"))
+    except OSError:
+        return None
 
 
 def _open(path: Path) -> tuple[int, bool]:
@@ -143,7 +173,8 @@ def _claim(descriptor: int, is_new: bool, path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InUse(_about_use(path, _holder(descriptor))) from None
+        holder = _holder(descriptor)
+        raise InUse(_about_use(path, holder), holder) from None
     except OSError:  # not known to this file system
         if not is_new:
             _remove_dead(descriptor, path)
@@ -173,7 +204,8 @@ def _remove_dead(descriptor: int, path: Path) -> None:
     if holder is not None and holder.is_local and not holder.is_dead:
         raise InUse(
             f"{_about_use(path, holder)}  If process {holder.pid} is none of mskjax, its number was"
-            f" given anew: delete {path} then."
+            f" given anew: delete {path} then.",
+            holder,
         )
     try:
         os.close(os.open(_guard(path), os.O_CREAT | os.O_EXCL))
@@ -187,8 +219,13 @@ def _remove_dead(descriptor: int, path: Path) -> None:
         _guard(path).unlink()
 
 
+def _what(path: Path) -> Path:
+    """What is locked, for a sentence."""
+    return path.parent / path.name.removeprefix(LOCK).removeprefix("-")
+
+
 def _guard(path: Path) -> Path:
-    return path.with_name(f"{path.name}-removal")
+    return path.with_name(path.name + _REMOVAL)
 
 
 def _take_over(path: Path, holder: Holder | None) -> None:
@@ -199,24 +236,25 @@ def _take_over(path: Path, holder: Holder | None) -> None:
     """
     if holder is None:
         raise UserError(
-            f"{path} names no process; delete that file if no other process works in {path.parent}."
+            f"{path} names no process; delete that file if no other process works in {_what(path)}."
         )
     if not holder.is_local:
         age = duration(max(time.time() - holder.started, 0))
         raise InUse(
-            f"{path.parent} was taken by {holder} ({age} ago), and from {socket.gethostname()} it"
+            f"{_what(path)} was taken by {holder} ({age} ago), and from {socket.gethostname()} it"
             " cannot be seen whether that process has ended; wait for it, give another --workdir,"
-            f" or, once you know that it has ended, delete {path}."
+            f" or, once you know that it has ended, delete {path}.",
+            holder,
         )
     # The number of a dead process may have been given anew, or the folder is a copy.
     why = "has ended" if holder.is_dead else "does not hold it"
-    say(f"{path.parent}: taken over from {holder}, which {why}")
+    say(f"{_what(path)}: taken over from {holder}, which {why}")
 
 
 def _about_use(path: Path, holder: Holder | None) -> str:
     # A lock that names a dead process and is held all the same was taken over at this moment.
     who = "another process" if holder is None or holder.is_dead else holder
-    return f"{path.parent} is in use by {who}; wait for it or give another --workdir."
+    return f"{_what(path)} is in use by {who}; wait for it or give another --workdir."
 
 
 def _holder(descriptor: int) -> Holder | None:

@@ -16,14 +16,17 @@ def _study(argv: list[str]) -> None:
     flags = commands.study_flags(argv)
     # After the flags: help and mistakes answer at once.
     if flags.workdir is None or commands.PLAN in flags.mode:
-        from mskjax import plan
+        from mskjax import next_steps, plan
 
         plan.run(flags.config, flags.workdir, **flags.plan)
+        next_steps.after_plan(flags, argv)
     else:
-        commands.together(config=json.loads(to_json(flags.config)), mode=list(flags.mode))
-        from mskjax import study
+        config, parts = json.loads(to_json(flags.config)), (flags.folds, flags.stages)
+        commands.together(config=config, mode=list(flags.mode), parts=list(map(list, parts)))
+        from mskjax import next_steps, study
 
-        study.run(flags.config, flags.workdir, flags.mode)
+        left = study.run(flags.config, flags.workdir, flags.mode, *parts)
+        next_steps.after_study(flags, argv, left)
 
 
 if __name__ == "__main__":

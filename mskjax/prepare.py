@@ -53,12 +53,12 @@ def _prepare(argv: list[str]) -> None:
         **dict(map(commands.option, arguments.option)),
     )
     print(audit_table(cohort.audit))
-    raw = f" --config.data.manual_dir={arguments.manual_dir}" if arguments.manual_dir else ""
-    options = "".join(f" --config.data.options.{option}" for option in arguments.option)
-    print(
-        f"next: python -m mskjax.main --config={name}:{config}"
-        f" --workdir=runs/{name} --config.data.data_dir={arguments.data_dir}{raw}{options}"
-    )
+    flags = [f"--config={name}:{config}", f"--workdir=runs/{name}"]
+    flags.append(f"--config.data.data_dir={arguments.data_dir}")
+    if arguments.manual_dir:
+        flags.append(f"--config.data.manual_dir={arguments.manual_dir}")
+    flags += (f"--config.data.options.{option}" for option in arguments.option)
+    commands.say_next("main", flags)
 
 
 def audit_table(audit: Mapping[str, Any]) -> str:

@@ -32,7 +32,9 @@ def _report(argv: list[str]) -> None:
             output = output / run.name
         config = config_of(run)
         system = systems.load(config.system).build(config)
-        say(f"report: {write_report(run, system, output)}")
+        page = write_report(run, system, output)
+        say(f"report: {page}")
+        commands.say_open(page)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ says so.
 """
 
 import contextlib
+import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from mskjax import (
     applied,
     cases,
     fold_training,
+    going_on,
+    opening,
     predictions,
     preemption,
     reading,
@@ -28,12 +30,11 @@ from mskjax.applied import Applied
 from mskjax.calibration import write as write_calibration
 from mskjax.config import MODES, StudyConfig
 from mskjax.data import folds, splits
-from mskjax.data.cohorts import Cohort, prepare_cohort, with_shuffled
+from mskjax.data.cohorts import Cohort, with_shuffled
 from mskjax.errors import Diverged, UserError
 from mskjax.fold_training import Fold
 from mskjax.progress import say
 from mskjax.replicas import Replica
-from mskjax.reporting.environment import environment
 from mskjax.reporting.pooled import compare
 from mskjax.reporting.summary import write_report
 from mskjax.setting import Setting
@@ -42,18 +43,44 @@ from mskjax.training import processes
 from mskjax.training.checkpoints import is_trained
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import System
-from mskjax.writers import write_json
 
 CASES = {"test": "cases.csv", "validation": "validation_cases.csv"}  # rows of a part of a fold
 
 
-def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> None:
-    """Runs, resumes or finds finished a study.
+@dataclasses.dataclass(frozen=True)
+class Left:
+    """What a study still lacks when a command ends.
+
+    Attributes:
+      train: numbers of the folds that have a stage that is not trained.
+      evaluate: numbers of those that are trained and whose patients are not read.
+      report: whether the tables and the report of all folds are missing.
+    """
+
+    train: tuple[int, ...] = ()
+    evaluate: tuple[int, ...] = ()
+    report: bool = False
+
+
+def run(
+    config: StudyConfig,
+    workdir: Path,
+    modes: Sequence[str] = MODES,
+    folds: Sequence[int] = (),
+    stages: Sequence[str] = (),
+) -> Left:
+    """Runs, resumes or finds finished a study, or a part of it.
 
     Args:
       config: the resolved config.
       workdir: folder of this study alone.
-      modes: any of `MODES`; ``evaluate`` needs trained stages, ``report`` needs cases.csv.
+      modes: any of `MODES`; ``evaluate`` needs trained stages, ``report`` needs all folds.
+      folds: numbers of those to work on, beside other processes that work on others; none gives
+        all.  Tables and report are then left to a command that is given none.
+      stages: names of those to train; none gives all.
+
+    Returns:
+      What is left to be done.
 
     Raises:
       UserError: the config, the cohort or the folder is wrong, or another process works there; the
@@ -63,23 +90,26 @@ def run(config: StudyConfig, workdir: Path, modes: Sequence[str] = MODES) -> Non
     whole = replicas.of(config, workdir)
     for single in whole.single():
         systems.load(single.config.system).check(single.config)
-    if set(modes) == set(MODES) and _is_finished(whole):
+    if set(modes) == set(MODES) and not folds and _is_finished(whole):
         for page in sorted(workdir.glob("**/report/report.html")):
             say(f"finished: {page}")
-        return
+        return Left()
     workdirs.check(workdir, config)  # once before anything is touched, once when it is ours
     processes.sync("checked")
     with contextlib.ExitStack() as owned:
         for replica in whole.every():
-            owned.enter_context(workdirs.owned(replica.workdir))
-        _run(whole, modes)
+            owned.enter_context(workdirs.owned(replica.workdir, folds))
+        return _run(whole, modes, folds, stages)
 
 
-def _run(whole: Replica, modes: Sequence[str]) -> None:
+def _run(whole: Replica, modes: Sequence[str], folds: Sequence[int], stages: Sequence[str]) -> Left:
     """As `run`, in a workdir of its own; nothing is written before everything is checked."""
     config, workdir = whole.config, whole.workdir
     begun = workdirs.check(workdir, config)
-    cohort = open_cohort(config)
+    extended = [going_on.check(single.workdir, single.config) for single in whole.single()]
+    if any(extended) and "train" not in modes:
+        raise UserError(f"{workdir} is to have more steps; leave --mode out, or train first.")
+    cohort = opening.open_cohort(config)
     module = systems.load(config.system)
     system = module.build(config)
     measured: dict[str, Any] = {}
@@ -90,23 +120,34 @@ def _run(whole: Replica, modes: Sequence[str]) -> None:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
     kept = workdir / "splits.json"
     divided = make_splits(config, cohort, system, kept if begun else None)
-    processes.sync("divided")  # of what was there before
-    begin(whole, cohort, divided, begun)
-    say(
-        f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
-        f" {len(divided.folds)} fold(s), patients on both sides: {divided.patient_overlap}"
-    )
-    for remark in divided.remarks():
-        say(f"note: {remark}")
     with preemption.listening() as stop:
         setting = Setting(config, cohort, system, measured, divided, workdir, stop)
         settings = [setting.replica(s.config, s.workdir, s.name) for s in whole.single()]
-        failed = _run_folds(settings, modes)
-    if roles.is_first():
+        groups = _groups(settings, folds)
+        for group in groups if any(extended) else ():
+            fold_training.check_devices(group)
+        processes.sync("divided")  # of what was there before
+        opening.begin(whole, cohort, divided, folds)
+        say(
+            f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
+            f" {len(divided.folds)} fold(s), patients on both sides: {divided.patient_overlap}"
+        )
+        for remark in divided.remarks():
+            say(f"note: {remark}")
+        failed = _run_folds(groups, modes, stages)
+    if roles.is_first() and not folds:
         _conclude(whole, len(divided.folds), modes, {fold.setting.workdir for fold in failed})
     if failed:
         more = f"  {len(failed)} trainings failed in all." if len(failed) > 1 else ""
         raise Diverged(f"{failed[0].failure}{more}")
+    return _left(whole, _groups(settings))
+
+
+def _left(whole: Replica, groups: Sequence[Sequence[Fold]]) -> Left:
+    every = [fold for group in groups for fold in group]
+    train = {f.number for f in every if not _is_trained(f)}
+    evaluate = {f.number for f in every if not _is_read(f)} - train
+    return Left(tuple(sorted(train)), tuple(sorted(evaluate)), not _is_finished(whole))
 
 
 def _is_finished(study: Replica) -> bool:
@@ -115,47 +156,37 @@ def _is_finished(study: Replica) -> bool:
     return all(parts) and (own or bool(study.config.population.members))
 
 
-def open_cohort(config: StudyConfig) -> Cohort:
-    """The cohort, which the first process packages where it is missing and the others open.
-
-    Raises:
-      UserError: see `prepare_cohort`; or the processes find different cohorts.
-    """
-    if not roles.is_first():
-        processes.sync("packaged")
-    data = config.data
-    cohort = prepare_cohort(
-        data.cohort, data.config, data.data_dir, data.manual_dir, **data.options
-    )
-    if roles.is_first():
-        processes.sync("packaged")
-    prints = processes.gather("cohort", cohort.audit["fingerprint"])
-    if other := [i for i, found in enumerate(prints) if found != prints[0]]:
-        raise UserError(
-            f"process {other[0]} finds another cohort in {data.data_dir} than process 0; give all"
-            " a config.data.data_dir and a config.data.manual_dir of a file system that they share."
-        )
-    return cohort
-
-
-def begin(whole: Replica, cohort: Cohort, divided: splits.Splits, begun: bool) -> None:
-    """Writes what a study, and those that it consists of, say of themselves before they train."""
-    machine = environment()
-    for part in whole.every():
-        started = begun if part is whole else workdirs.check(part.workdir, part.config)
-        workdirs.claim(part.workdir, part.config)
-        write_json(part.workdir / "environment.json", machine)
-        write_json(part.workdir / "cohort.json", cohort.audit)
-        if not started or not (part.workdir / "splits.json").exists():
-            splits.save(part.workdir / "splits.json", divided)
-
-
-def _run_folds(settings: Sequence[Setting], modes: Sequence[str]) -> list[Fold]:
-    """Trains and evaluates what is not done yet, fold by fold or all folds together.
+def _groups(settings: Sequence[Setting], folds: Sequence[int] = ()) -> list[list[Fold]]:
+    """The folds that train together, of all studies that train together.
 
     Args:
-      settings: of studies that train together; one as a rule.
+      settings: of these studies; one as a rule.
+      folds: numbers; none gives all.
+
+    Raises:
+      UserError: there is no such fold.
+    """
+    count = len(settings[0].divided.folds)
+    if unknown := [k for k in folds if not 0 <= k < count]:
+        raise UserError(
+            f"--folds: there is no fold {unknown[0]}; the division has folds 0 to {count - 1}."
+        )
+    numbers = sorted(set(folds)) or range(count)
+    groups = [[Fold(s, k) for s in settings] for k in numbers]
+    if settings[0].config.population.folds == "all":
+        return [[fold for group in groups for fold in group]]
+    return groups
+
+
+def _run_folds(
+    groups: Sequence[Sequence[Fold]], modes: Sequence[str], stages: Sequence[str] = ()
+) -> list[Fold]:
+    """Trains and evaluates what is not done yet, group by group.
+
+    Args:
+      groups: of `_groups`.
       modes: see `run`.
+      stages: see `run`.
 
     Returns:
       The folds whose training failed.
@@ -163,46 +194,51 @@ def _run_folds(settings: Sequence[Setting], modes: Sequence[str]) -> list[Fold]:
     Raises:
       Diverged: so did the only study's.
     """
-    every = [Fold(s, k) for k in range(len(settings[0].divided.folds)) for s in settings]
-    train = [f for f in every if "train" in modes and not _is_trained(f)]
+    every = [fold for group in groups for fold in group]
+    train = [f for f in every if "train" in modes and not _is_trained(f, stages)]
     evaluate = [f for f in every if "evaluate" in modes and not _is_read(f)]
     for fold in (f for f in evaluate if f not in train):
         applied.check_trained(fold.folder, fold.setting.system)
     processes.sync("listed")  # of what was there before
-    _check_examples(train)
-    together = settings[0].config.population.folds == "all"
-    groups = [every] if together else _by_fold(every)
+    _check_examples(train, stages)
+    studies = len({fold.setting.workdir for fold in every})
     for group in groups:
         if wanted := [fold for fold in group if fold in train]:
-            fold_training.train(wanted)
-            if len(settings) == 1 and (failures := [f.failure for f in wanted if f.failure]):
+            fold_training.train(wanted, stages or None)
+            if studies == 1 and (failures := [f.failure for f in wanted if f.failure]):
                 raise failures[0]
         for fold in (f for f in group if f in evaluate and not f.failure):
             _evaluate_fold(fold.setting, fold.number)
     return [fold for fold in train if fold.failure]
 
 
-def _by_fold(folds: Sequence[Fold]) -> list[list[Fold]]:
-    return [list(own) for _, own in itertools.groupby(folds, lambda fold: fold.number)]
-
-
-def _is_trained(fold: Fold) -> bool:
-    return applied.is_trained_fold(fold.folder, fold.setting.system)
+def _is_trained(fold: Fold, stages: Sequence[str] = ()) -> bool:
+    system = fold.setting.system
+    if not stages:
+        return applied.is_trained_fold(fold.folder, system)
+    return all(is_trained(fold.folder / name) for name in stages)
 
 
 def _is_read(fold: Fold) -> bool:
     return (fold.folder / CASES["test"]).exists()
 
 
-def _check_examples(folds: Sequence[Fold]) -> None:
-    """Whether every training has examples, before hours are spent on the stages before it.
+def _check_examples(folds: Sequence[Fold], stages: Sequence[str]) -> None:
+    """Whether every training has what it learns from, before hours are spent on those before it.
 
     Raises:
-      UserError: one has none.
+      UserError: one has no example, or needs a stage that is not trained.
     """
     for fold in folds:
         system = fold.setting.system
-        once = system.stages[:1] if system.recuts else system.stages
+        first, *later = system.stages
+        chosen = [s for s in system.stages if not stages or s.name in stages]
+        if system.recuts and first not in chosen and not is_trained(fold.folder / first.name):
+            raise UserError(
+                f"{fold.folder}: {chosen[0].name} learns from what {first.name} finds, which is not"
+                f" trained; run --mode=train --stages={first.name} first."
+            )
+        once = [s for s in chosen if not (system.recuts and s in later)]
         for stage in (s for s in once if not is_trained(fold.folder / s.name)):
             fold.setting.examples(stage).training_rows(
                 fold.setting.divided.folds[fold.number], f"{fold.title} {stage.name}"
@@ -222,7 +258,7 @@ def _conclude(study: Replica, folds: int, modes: Sequence[str], failed: Containe
     if any(folder in failed for folder in singles):
         return
     system = systems.load(study.config.system).build(study.config)
-    if "evaluate" in modes:
+    if "evaluate" in modes or ("report" in modes and not (study.workdir / "cases.csv").exists()):
         rows = [row for folder in singles for row in gather_rows(folder, folds)]
         cases.write(study.workdir / "cases.csv", rows)
         write_calibration(study.workdir, system.gradings)
@@ -284,14 +320,18 @@ def make_splits(
 
 
 def gather_rows(workdir: Path, folds: int) -> list[Row]:
-    """Rows of all folds; each was written when its fold was complete."""
-    rows: list[Row] = []
-    for number in range(folds):
-        path = workdir / f"fold_{number}" / "cases.csv"
-        if not path.exists():
-            raise UserError(f"{path} is missing; run with --mode=train,evaluate first.")
-        rows += cases.read(path)
-    return rows
+    """Rows of all folds; each was written when its fold was complete.
+
+    Raises:
+      UserError: naming the folds that are missing.
+    """
+    paths = [workdir / f"fold_{k}" / CASES["test"] for k in range(folds)]
+    if missing := [path.parent.name for path in paths if not path.exists()]:
+        raise UserError(
+            f"{workdir}: no {CASES['test']} of {', '.join(missing)}; run --mode=train,evaluate of"
+            " them first, here or on other machines (--folds)."
+        )
+    return [row for path in paths for row in cases.read(path)]
 
 
 def _divide(config: StudyConfig, cohort: Cohort, system: System) -> tuple[splits.Fold, ...]:

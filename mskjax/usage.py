@@ -11,6 +11,8 @@ USAGE = """\
 Runs, resumes or finishes a study:
 
   python -m mskjax.main --config=NAME[:VARIANT] --workdir=DIR [--config.FIELD=VALUE ...]
+
+Of a study that is begun, more steps may be asked for, and nothing else (docs/going_on.md).
 """
 FLAGS = {
     "--config": "an experiment of the list above, found by its name from any folder; a file,"
@@ -18,6 +20,10 @@ FLAGS = {
     "--workdir": "folder of this study alone; a study that was begun there goes on",
     "--mode": f"parts to run, any of {','.join(MODES)}; left out: all.  Or plan: says memory,"
     " FLOPs and time, without data; nothing is run, and plan.json is written if --workdir is given",
+    "--folds": "numbers of the folds to work on, e.g. --folds=0,2; other processes may work on the"
+    " others at the same time.  They are trained and evaluated; a command without --folds then makes"
+    " tables and report of all.  docs/going_on.md says more",
+    "--stages": "with --mode=train: names of the stages to train; left out: all",
     "--memory_gb": "plan: memory of a device, 1e9 bytes; left out: what an accelerator here says",
     "--tflops": "plan: speed of a device, 1e12 FLOP/s; left out: what a compiled step reaches here",
     "--studies": "plan: how many there are, where the cohort is not packaged",

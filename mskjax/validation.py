@@ -8,7 +8,7 @@ would be, on the regions that the fold's own first stage predicts.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mskjax import applied, cases, preemption, replicas, study, systems
+from mskjax import applied, cases, opening, preemption, replicas, study, systems
 from mskjax import workdir as workdirs
 from mskjax.config import StudyConfig
 from mskjax.data import splits
@@ -47,7 +47,7 @@ def validated(
         raise UserError("config.population.members must be empty: one config is chosen at a time.")
     module = systems.load(config.system)
     module.check(config)
-    begun, cohort = workdirs.check(workdir, config), study.open_cohort(config)
+    begun, cohort = workdirs.check(workdir, config), opening.open_cohort(config)
     kept = workdir / "splits.json"
     divided = study.make_splits(config, cohort, module.build(config), kept if begun else None)
     numbers = check_validation(divided, numbers)
@@ -56,7 +56,7 @@ def validated(
     system = module.build(config, measured)
     if config.data.shuffle_labels:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
-    study.begin(whole, cohort, divided, begun)
+    opening.begin(whole, cohort, divided)
     with preemption.listening() as stop:
         setting = Setting(config, cohort, system, measured, divided, workdir, stop)
         settings = [setting.replica(s.config, s.workdir, s.name) for s in whole.single()]

@@ -1,4 +1,6 @@
-"""The folder of a study: one process at a time, one config once something is trained, no traces.
+"""The folder of a study: one config once something is trained, one process at a time, no traces.
+
+One process at a time works in the folder or, where each was given folds of its own, in a fold.
 
 Until something is trained in it the folder belongs to no config, and a command that is refused
 leaves it as it was.
@@ -8,11 +10,13 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mskjax import locks, roles
 from mskjax.config import PopulationConfig, StudyConfig, differences, parse, to_json
@@ -30,33 +34,42 @@ _MOVABLE = (
     ("population", "folds"),  # together or not, a training is the same but for rounding
     ("population", "share"),
 )
-_RESULTS = ("fold_*/*/cost.json", "fold_*/cases.csv", "cases.csv", "report/report.json")
+_RESULTS_OF_FOLDS = ("fold_*/*/cost.json", "fold_*/cases.csv")
+_RESULTS = (*_RESULTS_OF_FOLDS, "cases.csv", "report/report.json")
+# Steps of a stage; of a named member of a population only those that differ from its study's.
+_STEPS = re.compile(
+    r"config\.(population\.members\.(?P<member>.+)\.)?stages\.(?P<stage>\w+)\.train\.steps"
+)
 _NAMED = 5  # changed fields in a message
 _SEEN_S = 30.0  # until another machine sees a new file
+_MOMENT_S = 20.0  # what a process may need to begin: it writes a few small files
 
 
 @contextlib.contextmanager
-def owned(workdir: Path) -> Iterator[None]:
-    """Owns a workdir until the block ends, however it ends; the first process does for all.
+def owned(workdir: Path, folds: Sequence[int] = ()) -> Iterator[None]:
+    """Owns a workdir, or folds of it, until the block ends; the first process does for all.
 
-    If the block raises UserError and nothing was trained in the folder, everything that was made
-    since is removed again, and what was rewritten gets its content back.
+    Several processes may own different folds; whoever owns the workdir is alone in it.  If the
+    block raises UserError and nothing was trained, everything that was made since is removed again,
+    and what was rewritten gets its content back; where others are at work, that of the folds alone.
 
     Args:
       workdir: made if it is missing, and removed again where it stays empty.
+      folds: numbers; none means all of the workdir.
 
     Raises:
       UserError: another process owns it (`locks.acquire`), or it cannot be made, or not all
         processes of this run see the same one.
     """
+    part = part_of(folds[0]) if folds else ""
     if not roles.is_first():
-        _find(workdir, processes.gather("workdir", None)[0])
+        _find(workdir, part, processes.gather("workdir", None)[0])
         yield
         return
     missing: list[Path] = []
     try:
         missing = [p for p in (workdir, *workdir.parents) if not p.exists()]
-        lock = locks.acquire(workdir)
+        held = _acquire(workdir, folds)
     except OSError as error:
         _remove_empty(missing)
         raise UserError(
@@ -65,24 +78,102 @@ def owned(workdir: Path) -> Iterator[None]:
     try:
         before = {p: _content(p, workdir) for p in workdir.rglob("*")}
         try:
-            processes.gather("workdir", (workdir / locks.LOCK).read_text())
+            processes.gather("workdir", locks.file_of(workdir, part).read_text())
             yield
         except UserError:
-            if not is_begun(workdir):
-                _restore(workdir, before)
+            _undo(workdir, folds, before)
             raise
     finally:
-        lock.release()
+        for lock in held:
+            lock.release()
         _remove_empty(missing)
 
 
-def _find(workdir: Path, lock: str) -> None:
+def part_of(fold: int) -> str:
+    """The part of a workdir that a fold is, for `locks`."""
+    return f"fold_{fold}"
+
+
+def busy(workdir: Path, but: Sequence[int] = ()) -> dict[str, locks.Holder]:
+    """Folds that processes own which are not known to have ended -> those processes.
+
+    Args:
+      workdir: of a study.
+      but: folds that are left out.
+    """
+    own = {part_of(k) for k in but}
+    holders = {name: locks.holder_of(workdir, name) for name in locks.parts(workdir)}
+    return {k: h for k, h in holders.items() if k not in own and h is not None and not h.is_dead}
+
+
+@contextlib.contextmanager
+def beginning(workdir: Path) -> Iterator[None]:
+    """Alone in a workdir for a moment, beside those who own folds of it; the first process is.
+
+    Raises:
+      InUse: another process owns all of it.
+    """
+    if not roles.is_first():
+        yield
+        return
+    end = time.monotonic() + _MOMENT_S
+    while True:
+        try:
+            lock = locks.acquire(workdir)
+            break
+        except locks.InUse as error:
+            taken = error.holder.started if error.holder else time.time()
+            # Whoever has had it for longer than a moment is no process that begins.
+            if time.monotonic() > end or time.time() - taken > _MOMENT_S:
+                raise
+            time.sleep(0.1)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(workdir: Path, folds: Sequence[int]) -> list[locks.Lock]:
+    """The lock of a workdir, in which then nobody owns a fold; or those of folds."""
+    held: list[locks.Lock] = []
+    try:
+        if folds:
+            with beginning(workdir):
+                for k in folds:
+                    held.append(locks.acquire(workdir, part_of(k)))
+            return held
+        held.append(locks.acquire(workdir))
+        for part in locks.parts(workdir):  # each is free, or left by a process that has ended
+            locks.acquire(workdir, part).release()
+    except BaseException:
+        for lock in held:
+            lock.release()
+        raise
+    return held
+
+
+def _undo(workdir: Path, folds: Sequence[int], before: dict[Path, bytes | None]) -> None:
+    """Takes back what a refused command has made."""
+    if not folds:
+        if not is_begun(workdir):
+            _restore(workdir, before)
+        return
+    with contextlib.suppress(locks.InUse), beginning(workdir):
+        if not is_begun(workdir) and not busy(workdir, folds):
+            _restore(workdir, before)
+        for k in folds:
+            if not is_begun(workdir, own := part_of(k)):
+                _remove_new(workdir / own, before)
+                _remove_empty([p for p in [workdir / own] if p not in before])
+
+
+def _find(workdir: Path, part: str, lock: str) -> None:
     """Waits for what the first process has just written to be seen here."""
     end = time.monotonic() + _SEEN_S
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
             os.listdir(workdir)  # which has a network file system look anew
-            if (workdir / locks.LOCK).read_text() == lock:
+            if locks.file_of(workdir, part).read_text() == lock:
                 return
         time.sleep(0.1)
     raise UserError(
@@ -91,16 +182,23 @@ def _find(workdir: Path, lock: str) -> None:
     )
 
 
-def is_begun(workdir: Path) -> bool:
+def is_begun(workdir: Path, fold: str = "fold_*") -> bool:
     """Whether a fold has anything that a study of another config must not be mixed with.
 
     Of the study's, or of those that it consists of.
+
+    Args:
+      workdir: of the study.
+      fold: pattern of the folds that are looked at; all as a rule.
     """
-    if any(is_begun(part) for part in _parts(workdir)):
+    if any(is_begun(part, fold) for part in parts_of(workdir)):
         return True
     # A step has its plain number as name once Orbax has written all of it.
-    saved = (step.name.isdigit() for step in workdir.glob("fold_*/*/checkpoints/*/*"))
-    return any(saved) or any(any(workdir.glob(pattern)) for pattern in _RESULTS)
+    saved = (step.name.isdigit() for step in workdir.glob(f"{fold}/*/checkpoints/*/*"))
+    results = (
+        _RESULTS if fold == "fold_*" else [p.replace("fold_*", fold) for p in _RESULTS_OF_FOLDS]
+    )
+    return any(saved) or any(any(workdir.glob(pattern)) for pattern in results)
 
 
 def is_finished(workdir: Path, config: StudyConfig) -> bool:
@@ -109,7 +207,7 @@ def is_finished(workdir: Path, config: StudyConfig) -> bool:
     return (
         (workdir / "report" / "report.html").exists()
         and path.exists()
-        and not _changed(path, config)
+        and not any(_changes(path, config))
     )
 
 
@@ -128,7 +226,8 @@ def config_of(workdir: Path) -> StudyConfig:
 def check(workdir: Path, config: StudyConfig) -> bool:
     """Holds a workdir against the config of a command.
 
-    Where the files lie and on how many devices a study runs may change between runs of one study.
+    Where the files lie and on how many devices a study runs may change between runs of one study,
+    and its stages may be given more steps (`more_steps`).
 
     Returns:
       Whether the folder holds a part of this very study, to go on from.
@@ -138,44 +237,86 @@ def check(workdir: Path, config: StudyConfig) -> bool:
     """
     path = workdir / CONFIG
     if not path.exists():
-        parts = (part / CONFIG for part in _parts(workdir))
+        parts = (part / CONFIG for part in parts_of(workdir))
         if any(workdir.glob("fold_*")) or any(part.exists() for part in parts):
             raise UserError(f"{workdir} holds folds but no {CONFIG}; give an empty --workdir.")
         return False
-    changed = _changed(path, config)
-    begun = is_begun(workdir)
-    if begun and changed:
+    steps, changed = _changes(path, config)
+    if not is_begun(workdir):
+        return False
+    if changed:
         more = f"; and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
         raise UserError(
             f"{workdir} belongs to another config ({'; '.join(changed[:_NAMED])}{more}); give"
-            " another --workdir, or the config it was started with."
+            " another --workdir, or the config it was started with: of a study that is begun, only"
+            " the steps of a stage may change, to more."
         )
-    return begun
+    for field, (before, now) in steps.items():
+        if now < before:
+            raise UserError(
+                f"{workdir}: {field} was {before}, now {now}; a training that is begun may be given"
+                f" more steps and not fewer: give {before} or more, or another --workdir."
+            )
+    return True
 
 
-def claim(workdir: Path, config: StudyConfig) -> None:
+def more_steps(workdir: Path, config: StudyConfig) -> dict[str, tuple[int, int]]:
+    """Which stages are to have more steps than they have in a folder that `check` lets pass.
+
+    Returns:
+      Stage -> steps that it has and that a command asks for; ``MEMBER/STAGE`` where a named member
+      of a population sets its own.
+    """
+    path = workdir / CONFIG
+    if not path.exists() or not is_begun(workdir):
+        return {}
+    found = {_STEPS.fullmatch(field): steps for field, steps in _changes(path, config)[0].items()}
+    return {
+        "/".join(part for part in (match["member"], match["stage"]) if part): steps
+        for match, steps in found.items()
+        if match
+    }
+
+
+def claim(workdir: Path, config: StudyConfig, folds: Sequence[int] = ()) -> None:
     """Writes config.json, unless the folder holds a part of this very study.
 
     What an attempt that trained nothing has left in its folds is removed: logs and notes on weights
     would pass for those of the new config.
 
+    Args:
+      workdir: of the study.
+      config: that the folder is to have.
+      folds: that the caller owns, see `owned`.
+
     Raises:
-      UserError: the folder holds a part of another study.
+      UserError: the folder holds a part of another study, or another one is begun there now.
     """
     if check(workdir, config):
         return
-    for folder in workdir.glob("fold_*") if roles.is_first() else ():
-        shutil.rmtree(folder)
+    others = busy(workdir, folds)
+    if others and (workdir / CONFIG).exists():
+        if any(_changes(workdir / CONFIG, config)):
+            name, holder = next(iter(others.items()))
+            raise UserError(
+                f"{workdir / name} is in use by {holder}, with another config; give another"
+                " --workdir, or that config."
+            )
+        return
+    if roles.is_first():
+        for folder in workdir.glob("fold_*"):
+            if folder.name not in others:
+                shutil.rmtree(folder)
     write_text(workdir / CONFIG, to_json(config))
 
 
-def _parts(workdir: Path) -> list[Path]:
+def parts_of(workdir: Path) -> list[Path]:
     """Folders of the studies that a study consists of (`mskjax.replicas`)."""
     return [path for pattern in PARTS for path in workdir.glob(pattern)]
 
 
-def _changed(path: Path, config: StudyConfig) -> list[str]:
-    """The fields in which config.json differs, but for those that may."""
+def _changes(path: Path, config: StudyConfig) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """In what config.json differs, but for what may: steps of stages, and other fields in words."""
     try:
         old = json.loads(path.read_text())
         old["system"], old["stages"]
@@ -187,8 +328,20 @@ def _changed(path: Path, config: StudyConfig) -> list[str]:
     new = dataclasses.fields(StudyConfig)
     plain = {f.name: f.default for f in new if f.default is not dataclasses.MISSING}
     plain["population"] = dataclasses.asdict(PopulationConfig())
-    old = {**plain, **old}
-    return differences(without_movable(old), without_movable(json.loads(to_json(config))))
+    old, now = without_movable({**plain, **old}), without_movable(json.loads(to_json(config)))
+    before, after = (_whole_numbers(values, "config") for values in (old, now))
+    fields = [f for f in before if _STEPS.fullmatch(f) and after.get(f, before[f]) != before[f]]
+    steps = {field: (before[field], after[field]) for field in fields}
+    others = [c for c in differences(old, now) if c.partition(" ")[0] not in steps]
+    return steps, others
+
+
+def _whole_numbers(values: Any, where: str) -> dict[str, int]:
+    """Dotted name -> value of all that are whole numbers."""
+    if isinstance(values, dict):
+        inner = (_whole_numbers(value, f"{where}.{name}") for name, value in values.items())
+        return {name: value for part in inner for name, value in part.items()}
+    return {where: values} if type(values) is int else {}
 
 
 def without_movable(values: dict) -> dict:
@@ -208,13 +361,17 @@ def _content(path: Path, workdir: Path) -> bytes | None:
 
 
 def _restore(workdir: Path, before: dict[Path, bytes | None]) -> None:
-    kept = {*before, workdir / locks.LOCK}
-    for path in sorted(workdir.rglob("*"), reverse=True):  # what is inside a folder precedes it
-        if path not in kept:
-            path.unlink() if path.is_symlink() or not path.is_dir() else path.rmdir()
+    _remove_new(workdir, before)
     for path, content in before.items():
         if content is not None and (not path.exists() or path.read_bytes() != content):
             path.write_bytes(content)
+
+
+def _remove_new(folder: Path, before: Container[Path]) -> None:
+    """Removes what a folder holds that was not there before, but for locks."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is inside a folder precedes it
+        if path not in before and not path.name.startswith(locks.LOCK):
+            path.unlink() if path.is_symlink() or not path.is_dir() else path.rmdir()
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorboardX
-
 from mskjax import roles
 
 
@@ -46,10 +44,12 @@ class Writer:
         self._files: tuple[Any, ...] = ()
         if not roles.is_first():
             return
+        import tensorboardX  # late: it takes a second, and readers of a run need none of it
+
         path = folder / "metrics.jsonl"
         rows = [r for r in read_rows(path) if r["step"] <= start_step]
         write_text(path, "".join(json.dumps(r) + "\n" for r in rows))
-        self._lines = path.open("a")
+        self._lines = path.open("a", buffering=1)  # each row is there for `status` at once
         self._events = tensorboardX.SummaryWriter(
             str(folder), purge_step=start_step + 1, write_to_disk=True
         )

@@ -252,6 +252,12 @@ def save(path: Path, splits: Splits) -> None:
     write_json(path, content)
 
 
+def are_same(path: Path, splits: Splits) -> bool:
+    """Whether a file of `save` has these folds."""
+    ours = json.loads(json.dumps([dataclasses.asdict(fold) for fold in splits.folds]))
+    return json.loads(path.read_text())["folds"] == ours
+
+
 class _FormError(Exception):
     """What is wrong with the form of a splits file."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mskjax import history
 from mskjax.errors import UserError
 from mskjax.writers import read_rows as read_curve
 
@@ -71,6 +72,20 @@ def curves(
                 by_step[row["step"]] |= row
             found.setdefault(stage, {})[str(fold)] = list(by_step.values())
     return found
+
+
+def recipe(workdir: Path) -> dict[str, Any]:
+    """config.json, and in ``extended`` what trainings were given more steps, if any were."""
+    config = content(workdir / "config.json")
+    found = extended(workdir)
+    return {**config, **({"extended": found} if found else {})}
+
+
+def extended(workdir: Path) -> list[str]:
+    """A sentence on each time that a stage was given more steps after it was begun."""
+    stages = content(workdir / "config.json")["stages"]
+    steps = {name: options.get("train", {}).get("steps", 0) for name, options in stages.items()}
+    return [str(extension) for extension in history.read(workdir, steps)]
 
 
 def content(path: Path) -> Any:

@@ -181,11 +181,14 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         "class_counts": _class_counts(audit, rows),
         "flow": _flow(audit, rows),
         "architecture": artefacts.architecture(workdir, stages),
-        "recipe": artefacts.content(workdir / "config.json"),
+        "recipe": artefacts.recipe(workdir),
         "curves": artefacts.curves(workdir, stages, folds),
         "pictures": _pictures(workdir, system, rows),
         "rules": list(system.rules),
-        "limits": _limits(system, audit, divided, config.data.shuffle_labels),
+        "limits": [
+            *_limits(system, audit, divided, config.data.shuffle_labels),
+            *map(_of_extension, artefacts.extended(workdir)),
+        ],
     }
     report["checklist"] = checklist(report)
     return report
@@ -211,7 +214,7 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
         "calibrated": _calibrated(workdir, system),
         "cost": artefacts.cost_of_seeds(reports),
         "command": _command(config),
-        "recipe": artefacts.content(workdir / "config.json"),
+        "recipe": artefacts.recipe(workdir),
         "limits": [pooled.OF_THE_FIRST, *report["limits"]],
         "pictures": [
             {**entry, "path": f"{seeds[0].name}/{entry['path']}"} for entry in report["pictures"]
@@ -310,6 +313,13 @@ def _limits(system: System, audit: dict[str, Any], divided: Splits, shuffled: bo
     if "official" not in divided.kind:
         limits.append(NO_EXTERNAL)
     return limits
+
+
+def _of_extension(extended: str) -> str:
+    return (
+        f"{extended}.  Its learning rate rose again there: this is not the training of so many"
+        " steps from the start."
+    )
 
 
 def _command(config: StudyConfig) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from jax.sharding import Mesh
 
 from mskjax.errors import Diverged, Preempted, UserError
 from mskjax.progress import Progress, say
@@ -87,6 +88,17 @@ def check_alike(titles: Sequence[str], stages: Sequence[Stage]) -> None:
             )
 
 
+def check_batch(stage: Stage, mesh: Mesh, trainings: int) -> None:
+    """Whether the devices that a training has divide its batch.
+
+    Raises:
+      UserError: they do not.
+    """
+    over = mesh.size if trainings == 1 else mesh.shape[DATA]
+    where = f"config.stages.{stage.name}.train.batch_size"
+    check_batch_size(stage.train.batch_size, over, where)
+
+
 def _check(jobs: Sequence[Job]) -> None:
     """Whether the jobs can train together on their mesh.
 
@@ -95,9 +107,7 @@ def _check(jobs: Sequence[Job]) -> None:
     """
     stages, mesh = [job.program.stage for job in jobs], jobs[0].program.mesh
     check_alike([job.title for job in jobs], stages)
-    where = f"config.stages.{stages[0].name}.train.batch_size"
-    over = mesh.size if len(jobs) == 1 else mesh.shape[DATA]
-    check_batch_size(stages[0].train.batch_size, over, where)
+    check_batch(stages[0], mesh, len(jobs))
 
 
 def _steps(

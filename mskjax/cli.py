@@ -10,6 +10,7 @@ COMMANDS = {
     "evaluate": "test a finished run on patients of another cohort",
     "prepare": "package raw files as a cohort, with an audit",
     "report": "write a run's report again from its artefacts",
+    "status": "say how far a run is and how long it still takes",
     "sweep": "search hyper-parameters, with any number of workers",
 }
 

@@ -192,16 +192,17 @@ def study_flags(argv: list[str]) -> StudyFlags:
     given = {name: values[name].value for name in PLAN_FLAGS if values[name].value is not None}
     _check_mode(values.mode, given)
     folds = _folds(values.folds)
+    modes = list(values.mode)
     if folds is not None and not values["mode"].present:
-        values.mode = list(MODES[:-1])
-    _check_parts(values.mode, folds, values.stages)
+        modes = ["train", "evaluate"]
+    _check_parts(modes, folds, values.stages)
     loaded = experiment.load(values.config)
     configure_runtime()
     workdir = None if values.workdir is None else Path(values.workdir)
     config = _resolved(loaded, rest)
     _check_stages(config, values.stages or ())
     stages = tuple(values.stages or ())
-    return StudyFlags(config, workdir, values.mode, given, folds or (), stages)
+    return StudyFlags(config, workdir, modes, given, folds or (), stages)
 
 
 def _folds(given: Sequence[str] | None) -> tuple[int, ...] | None:

@@ -20,7 +20,8 @@ from mskjax.data.examples import FOLDER
 from mskjax.errors import UserError
 from mskjax.history import Extension
 from mskjax.progress import say
-from mskjax.training.checkpoints import ARCHITECTURE, COST, is_trained, saved_step
+from mskjax.training.checkpoints import ARCHITECTURE, COST, is_trained
+from mskjax.training.saved import FAILED, saved_step
 from mskjax.two_stage.system import System
 from mskjax.writers import write_text
 
@@ -86,7 +87,7 @@ def extend(workdir: Path, config: StudyConfig, folds: Sequence[int] = ()) -> Non
     system = _system(config)
     anew = _anew(system, more)
     extensions = [
-        Extension(name, before, after, _at(workdir, name, anew), history.now(), anew)
+        Extension(name, before, after, _at(workdir, name, anew), history.now(), tuple(anew))
         for name, (before, after) in more.items()
         if "/" not in name  # what a member has of its own stands in its own folder
     ]
@@ -127,7 +128,7 @@ def remove_results(workdir: Path) -> None:
 def _remove_records(fold: Path, system: System, more: Container[str]) -> None:
     """Removes what says that stages are trained, and stages that are trained anew."""
     going_on = _going_on(system, more)
-    _remove(fold / name / file for name in going_on for file in (COST, ARCHITECTURE))
+    _remove(fold / name / file for name in going_on for file in (FAILED, COST, ARCHITECTURE))
     if anew := _anew(system, more):
         _remove([fold / FOLDER, *(fold / name for name in reversed(anew))])
 

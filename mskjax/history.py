@@ -63,8 +63,10 @@ def read(workdir: Path, steps: Mapping[str, Any]) -> list[Extension]:
     if not path.exists():
         return []
     rows = json.loads(path.read_text())["extensions"]
-    names = ("stage", "from", "to", "at", "when", "anew")
-    found = [Extension(*(row[name] for name in names)) for row in rows]
+    found = [
+        Extension(r["stage"], r["from"], r["to"], r["at"], r["when"], tuple(r["anew"]))
+        for r in rows
+    ]
     return [e for e in found if e.after <= steps.get(e.stage, 0)]
 
 

@@ -75,12 +75,9 @@ def run(
       config: the resolved config.
       workdir: folder of this study alone.
       modes: any of `MODES`; ``evaluate`` needs trained stages, ``report`` needs all folds.
-      folds: numbers of those to work on, beside other processes that work on others; none gives
-        all.  Tables and report are then left to a command that is given none.
+      folds: numbers of those to work on, beside other processes; none gives all.  Tables and report
+        are made by a command that is given none.
       stages: names of those to train; none gives all.
-
-    Returns:
-      What is left to be done.
 
     Raises:
       UserError: the config, the cohort or the folder is wrong, or another process works there; the
@@ -140,11 +137,10 @@ def _run(whole: Replica, modes: Sequence[str], folds: Sequence[int], stages: Seq
     if failed:
         more = f"  {len(failed)} trainings failed in all." if len(failed) > 1 else ""
         raise Diverged(f"{failed[0].failure}{more}")
-    return _left(whole, _groups(settings))
+    return _left(whole, [fold for group in _groups(settings) for fold in group])
 
 
-def _left(whole: Replica, groups: Sequence[Sequence[Fold]]) -> Left:
-    every = [fold for group in groups for fold in group]
+def _left(whole: Replica, every: Sequence[Fold]) -> Left:
     train = {f.number for f in every if not _is_trained(f)}
     evaluate = {f.number for f in every if not _is_read(f)} - train
     return Left(tuple(sorted(train)), tuple(sorted(evaluate)), not _is_finished(whole))

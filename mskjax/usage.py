@@ -21,8 +21,8 @@ FLAGS = {
     "--mode": f"parts to run, any of {','.join(MODES)}; left out: all.  Or plan: says memory,"
     " FLOPs and time, without data; nothing is run, and plan.json is written if --workdir is given",
     "--folds": "numbers of the folds to work on, e.g. --folds=0,2; other processes may work on the"
-    " others at the same time.  They are trained and evaluated; a command without --folds then makes"
-    " tables and report of all.  docs/going_on.md says more",
+    " others at the same time.  They are trained and evaluated; a command without --folds makes"
+    " tables and report of all (docs/going_on.md)",
     "--stages": "with --mode=train: names of the stages to train; left out: all",
     "--memory_gb": "plan: memory of a device, 1e9 bytes; left out: what an accelerator here says",
     "--tflops": "plan: speed of a device, 1e12 FLOP/s; left out: what a compiled step reaches here",

@@ -148,17 +148,6 @@ def is_trained(folder: Path) -> bool:
     return (folder / ARCHITECTURE).exists() and (folder / COST).exists()
 
 
-def saved_step(folder: Path) -> int | None:
-    """The step of the state that a stage goes on from; None where there is none.
-
-    Args:
-      folder: ``fold_<k>/<stage>``.
-    """
-    # A step has its plain number as name once Orbax has written all of it.
-    names = (p.name for p in (folder / "checkpoints" / "latest").glob("*"))
-    return max((int(name) for name in names if name.isdigit()), default=None)
-
-
 def selected_step(folder: Path) -> int:
     """The step whose weights a finished stage is used with, of architecture.json.
 

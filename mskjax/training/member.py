@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mskjax import roles
 from mskjax.data.examples import rows_of
 from mskjax.data.pipeline import (
     Examples,
@@ -26,6 +27,7 @@ from mskjax.training.checkpoints import ARCHITECTURE, COST, Checkpoints, restore
 from mskjax.training.hyper import effective, learning_rate
 from mskjax.training.mesh import own_rows, put_batch, put_replicated
 from mskjax.training.program import Program
+from mskjax.training.saved import FAILED
 from mskjax.training.state import TrainState
 from mskjax.writers import Writer, write_json
 
@@ -139,6 +141,8 @@ class Member:
                 state = program.start_from(state, variables)
                 write_json(job.folder / INITIALISATION, notes)
         self.step = int(state.step)
+        if roles.is_first():
+            (job.folder / FAILED).unlink(missing_ok=True)
         if not self.has_ended:
             self._writer = self._opened.enter_context(
                 contextlib.closing(Writer(job.folder, self.step))
@@ -188,10 +192,11 @@ class Member:
         self.checkpoints.save("latest", state, self._stamped())
 
     def conclude(self) -> None:
-        """Says in its folder that it is trained."""
-        if self.failure is not None:
-            return
+        """Says in its folder that it is trained, or what ended it early."""
         job, program = self.job, self.job.program
+        if self.failure is not None:
+            write_json(job.folder / FAILED, {"step": self.step, "why": str(self.failure)})
+            return
         selected = self._record["best_step"] if job.selects_best else self.length
         _write_architecture(job.folder, program, selected)
         if not (job.folder / COST).exists():  # or a kill came between the last save and this line

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
-from training.toy import StopAt, stored_state, toy, toy_examples, train
+from training.toy import StopAt, one_step, stored_state, toy, toy_examples, train
 
-from mskjax.errors import Preempted, UserError
+from mskjax.data.pipeline import batch_numbers, evaluation_batches, take
+from mskjax.errors import Diverged, Preempted, UserError
 from mskjax.evaluation import predict, validate
-from mskjax.training.mesh import data_mesh
+from mskjax.training.checkpoints import Checkpoints
+from mskjax.training.mesh import data_mesh, put_batch, put_replicated
 from mskjax.training.program import Program
 from mskjax.writers import read_rows
 
@@ -154,3 +158,62 @@ def test_best_weights_are_those_of_the_lowest_validation_loss(tmp_path):
     rows = [r for r in read_rows(tmp_path / "metrics.jsonl") if "validation_loss" in r]
     best = min(rows, key=lambda r: r["validation_loss"])
     assert result.step == best["step"]
+
+
+def more(folder, steps, **changes):
+    """The training of a folder with more steps, as `going_on` lets it go on."""
+    for name in ("architecture.json", "cost.json"):
+        (folder / name).unlink()
+    return run(folder, steps=steps, **changes)
+
+
+def test_more_steps_go_on_from_the_last_state_at_the_rate_of_the_new_total(tmp_path):
+    program, _ = run(tmp_path)
+    one = next(evaluation_batches(toy_examples(), 8))
+    like = program.init(put_batch(one, program.mesh), jax.random.key(0))
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        state, _ = checkpoints.restore("latest", like)
+    assert int(state.step) == 12
+    program, _ = more(tmp_path, 20)
+    # The same by hand: the steps from 12 on, each with what a run of 20 steps has there.
+    key, numbers = jax.random.key(7), batch_numbers(np.arange(40), 8, 7)
+    for step in range(12, 20):
+        rows = {"index": numbers[step].astype(np.int32), **take(toy_examples(), numbers[step])}
+        state, _ = one_step(program, state, rows, (), put_replicated(key, program.mesh))
+    (ours,) = (tmp_path / "checkpoints" / "latest").glob("[0-9]*")
+    assert ours.name == "20"
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        found, _ = checkpoints.restore("latest", state)
+    for x, y in zip(leaves(found), leaves(state), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.05, 6, 20)
+    rates = {r["step"]: r["learning_rate"] for r in read_rows(tmp_path / "metrics.jsonl")
+             if "learning_rate" in r}  # fmt: skip
+    assert list(rates) == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
+    for step in (14, 16, 18, 20):
+        assert rates[step] == pytest.approx(float(schedule(step - 1)), rel=1e-5)
+    assert rates[14] > rates[12], "it did not rise again"
+    assert json.loads((tmp_path / "cost.json").read_text())["steps"] == 20
+
+
+def test_more_steps_select_among_all_that_were_validated(tmp_path):
+    # A rate at which the first steps are the best ones.
+    run(tmp_path, steps=8, learning_rate=5.0)
+    before = read_rows(tmp_path / "metrics.jsonl")
+    _, result = more(tmp_path, 16, learning_rate=5.0)
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert rows[: len(before)] == before
+    losses = {r["step"]: r["validation_loss"] for r in rows if "validation_loss" in r}
+    assert list(losses) == [4, 8, 12, 16]
+    assert result.step == min(losses, key=losses.get)
+    again = run(tmp_path, steps=16, learning_rate=5.0)[1]
+    assert_same_bits(again.variables, result.variables)
+
+
+def test_a_training_that_fails_says_so_in_its_folder_until_it_goes_on(tmp_path):
+    with pytest.raises(Diverged):
+        run(tmp_path, break_at=1)
+    failed = json.loads((tmp_path / "failed.json").read_text())
+    assert "was not finite at step" in failed["why"]
+    run(tmp_path)
+    assert not (tmp_path / "failed.json").exists()

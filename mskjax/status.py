@@ -1,0 +1,162 @@
+"""Says how far a run is: ``python -m mskjax.status DIR``.  Reads only, also while it is at work."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mskjax import commands, watch
+from mskjax.progress import duration
+
+BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+WIDTH = 32  # columns of a curve
+_WORDS = {
+    "running": "at work: {text}",
+    "ended": "not at work: {text} has ended without a word; the same command goes on",
+    "unknown": "taken by {text}; whether it is at work cannot be seen from here",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the flags and says how far a run is; returns the exit code."""
+    return commands.run(_status, argv)
+
+
+def _status(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="mskjax status", description=__doc__)
+    parser.add_argument("run", metavar="DIR", help="--workdir of a study or of a sweep")
+    parser.add_argument("--json", action="store_true", help="for programs (docs/going_on.md)")
+    flags = parser.parse_args(argv)
+    found = watch.of(Path(flags.run))
+    if flags.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print("\n".join(lines(found, can_print(BLOCKS, sys.stdout.encoding))))
+
+
+def can_print(text: str, encoding: str | None) -> bool:
+    """Whether an encoding has all characters of a text."""
+    try:
+        text.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def lines(found: dict[str, Any], blocks: bool = True) -> Iterator[str]:
+    """What `watch.of` has found, for a reader.
+
+    Args:
+      found: JSON.
+      blocks: whether curves are drawn with block characters, or with ASCII.
+    """
+    if "trials" in found:
+        yield from _sweep(found)
+        return
+    what = f"{found['system']} ({found['variant']})" if found["system"] else "not begun"
+    yield f"{found['run']}: {what}" + (", finished" if found["finished"] else "")
+    yield from (f"  {line}" for line in _processes(found["processes"]))
+    if not found["processes"] and not found["finished"]:
+        yield "  nothing is at work here; the same command goes on"
+    yield from (f"  {extension}" for extension in found["extended"])
+    for fold in found["folds"]:
+        yield from _fold(fold, blocks)
+    for part in found["runs"]:
+        yield from (f"  {line}" for line in lines(part, blocks))
+    if found["folds"] or found["runs"]:
+        yield f"  {_left(found)}"
+
+
+def _left(found: dict[str, Any]) -> str:
+    if found["finished"]:
+        return "nothing is left"
+    if found["left_s"] is None:
+        return "time left: not known before a step of each stage is measured"
+    if found["left_s"] == 0:
+        return "time left: no training; evaluation and report"
+    several = len(found["folds"]) > 1 or found["runs"]
+    how = ", one after another" if several else ""
+    return f"time left: about {duration(found['left_s'])} of training{how}"
+
+
+def _processes(processes: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for process in processes:
+        part = f"{process['part']} " if process["part"] else ""
+        yield part + _WORDS[process["state"]].format(**process)
+
+
+def _fold(fold: dict[str, Any], blocks: bool) -> Iterator[str]:
+    yield f"  fold_{fold['fold']}"
+    for stage in fold["stages"]:
+        yield f"    {stage['stage']:12} {_about(stage)}"
+        for name, points in stage["curves"].items():
+            if len(points) > 1:
+                first, last = points[0][1], points[-1][1]
+                curve = sparkline(points, blocks)
+                yield f"      {name.removesuffix('_loss'):10} {curve}  {first:.4g} to {last:.4g}"
+    read = fold["evaluation"]
+    done = {"done": "all read", "waiting": "waiting", "begun": f"{read['read']} read"}
+    yield f"    {'evaluation':12} {done[read['state']]} of {read['of']} studies"
+
+
+def _about(stage: dict[str, Any]) -> str:
+    parts = [f"{stage['state']}, step {stage['step']} of {stage['steps']}"]
+    if stage["state"] == "waiting":
+        parts = [f"waiting, {stage['steps']} steps"]
+    if stage["failure"]:
+        parts.append(stage["failure"])
+    for name in ("train_loss", "validation_loss"):
+        if stage[name] is not None:
+            parts.append(f"{name.replace('_', ' ')} {stage[name]:.4g}")
+    if stage["selected_step"] not in (None, stage["step"]):
+        parts.append(f"weights of step {stage['selected_step']}")
+    if stage["steps_per_s"]:
+        parts.append(f"{stage['steps_per_s']:.3g} steps/s")
+    if stage["left_s"]:
+        parts.append(f"about {duration(stage['left_s'])} left")
+    return ", ".join(parts)
+
+
+def sparkline(points: Sequence[Sequence[float]], blocks: bool = True, width: int = WIDTH) -> str:
+    """A curve in one line: means of equal parts of the steps, from the lowest value to the highest.
+
+    Args:
+      points: (step, value) in the order of the steps, values finite.
+      blocks: whether with block characters, or with ASCII.
+      width: columns at most; a part without a point is a space.
+    """
+    width = min(width, len(points))
+    first, last = points[0][0], points[-1][0]
+    values: list[list[float]] = [[] for _ in range(width)]
+    for step, value in points:
+        place = (step - first) / max(last - first, 1) * width
+        values[min(int(place), width - 1)].append(value)
+    means = [sum(own) / len(own) if own else None for own in values]
+    known = [mean for mean in means if mean is not None]
+    low, high, levels = min(known), max(known), BLOCKS if blocks else PLAIN
+    span = (high - low) or 1.0
+    return "".join(
+        " " if mean is None else levels[min(int((mean - low) / span * 8), 7)] for mean in means
+    )
+
+
+def _sweep(found: dict[str, Any]) -> Iterator[str]:
+    trials = found["trials"]
+    running = [t for t in trials if any(p["state"] == "running" for p in t["processes"])]
+    yield f"{found['run']}: sweep, {len(trials)} trials begun, {len(running)} at work here" + (
+        ", finished" if found["finished"] else ""
+    )
+    for trial in trials:
+        failed = f", {trial['failed']} failed" if trial["failed"] else ""
+        at_work = ", at work" if trial in running else ""
+        yield (
+            f"  trial {trial['trial']}  {trial['trained']} of {trial['stages']} stages trained"
+            f"{failed}, {trial['validated']} folds validated{at_work}"
+        )
+    yield f"  each is a run: python -m mskjax.status {found['run']}/trials/NUMBER"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

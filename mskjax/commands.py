@@ -96,9 +96,8 @@ def without(arguments: Sequence[str], *names: str) -> list[str]:
 
 def _name(command: Callable[..., Any]) -> str:
     """Of the module that a command is declared in, which may run as ``__main__``."""
-    module = sys.modules[command.__module__]
-    name = module.__spec__.name if module.__spec__ else module.__name__
-    return name.rpartition(".")[2]
+    spec = sys.modules["__main__"].__spec__ if command.__module__ == "__main__" else None
+    return (spec.name if spec else command.__module__).rpartition(".")[2]
 
 
 def _told(error: BaseException) -> tuple[int, str]:
@@ -200,7 +199,6 @@ def study_flags(argv: list[str]) -> StudyFlags:
     configure_runtime()
     workdir = None if values.workdir is None else Path(values.workdir)
     config = _resolved(loaded, rest)
-    _check_stages(config, values.stages or ())
     stages = tuple(values.stages or ())
     return StudyFlags(config, workdir, modes, given, folds or (), stages)
 
@@ -226,17 +224,6 @@ def _check_parts(modes: Sequence[str], folds: Any, stages: Sequence[str] | None)
         )
     if stages is not None and (list(modes) != ["train"] or not stages):
         raise UserError("--stages names stages to train; write --mode=train --stages=NAME,...")
-
-
-def _check_stages(config: StudyConfig, names: Sequence[str]) -> None:
-    """Raises UserError if the system has no such stage."""
-    from mskjax import systems  # late: it imports jax
-
-    known = list(systems.declared(config.system)[0])
-    for name in (name for name in names if name not in known):
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-        raise UserError(f"--stages: {config.system} has no stage {name!r}; {hint}")
 
 
 def _check_mode(modes: Sequence[str], given: Mapping[str, Any]) -> None:

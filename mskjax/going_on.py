@@ -52,10 +52,10 @@ def check(workdir: Path, config: StudyConfig) -> bool:
     Raises:
       UserError: a training's last state is gone.
     """
-    more = workdirs.more_steps(workdir, config)
-    if not more:
+    if not workdirs.is_extended(workdir, config):
         return False
-    going_on = _going_on(_system(config), more)
+    system = _system(config)
+    going_on = _going_on(system, _more_steps(workdir, system))
     for folder in (workdir / fold / name for name in going_on for fold in _folds(workdir)):
         if is_trained(folder) and saved_step(folder) is None:
             raise UserError(
@@ -76,8 +76,7 @@ def extend(workdir: Path, config: StudyConfig, folds: Sequence[int] = ()) -> Non
     Raises:
       UserError: another process owns a fold.
     """
-    more = workdirs.more_steps(workdir, config)
-    if not more or not roles.is_first():
+    if not roles.is_first() or not workdirs.is_extended(workdir, config):
         return
     for name, holder in workdirs.busy(workdir, folds).items():
         raise UserError(
@@ -85,11 +84,12 @@ def extend(workdir: Path, config: StudyConfig, folds: Sequence[int] = ()) -> Non
             " and run the same command again."
         )
     system = _system(config)
+    more = _more_steps(workdir, system)
     anew = _anew(system, more)
-    extensions = [
-        Extension(name, before, after, _at(workdir, name, anew), history.now(), tuple(anew))
-        for name, (before, after) in more.items()
-        if "/" not in name  # what a member has of its own stands in its own folder
+    extensions = [  # what a member has of its own stands in its own folder
+        Extension(s.name, *more[s.name], _at(workdir, s.name, anew), history.now(), tuple(anew))
+        for s in system.stages
+        if s.name in more
     ]
     steps = {s.name: more.get(s.name, (s.train.steps,))[0] for s in system.stages}
     remove_results(workdir)
@@ -100,6 +100,16 @@ def extend(workdir: Path, config: StudyConfig, folds: Sequence[int] = ()) -> Non
     write_text(workdir / workdirs.CONFIG, to_json(config))
     for extension in extensions:
         say(f"{workdir}: {extension}")
+
+
+def _more_steps(workdir: Path, system: System) -> dict[str, tuple[int, int]]:
+    """Stages of a system that have more steps than in a folder's config -> steps there, and now.
+
+    A group of ``config.stages`` may be the options of several stages.
+    """
+    before = {s.name: s.train.steps for s in _system(workdirs.config_of(workdir)).stages}
+    steps = {s.name: (before[s.name], s.train.steps) for s in system.stages}
+    return {name: (then, now) for name, (then, now) in steps.items() if then != now}
 
 
 def _at(workdir: Path, stage: str, anew: Sequence[str]) -> dict[str, int]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mskjax import workdir as workdirs
 from mskjax.commands import PLAN_FLAGS, StudyFlags, say_next, without
+from mskjax.parts import Left
 from mskjax.progress import say
-from mskjax.study import Left
 
 
 def after_study(flags: StudyFlags, argv: Sequence[str], left: Left) -> None:

@@ -6,7 +6,6 @@ says so.
 """
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
@@ -47,28 +46,13 @@ from mskjax.two_stage.system import System
 CASES = {"test": "cases.csv", "validation": "validation_cases.csv"}  # rows of a part of a fold
 
 
-@dataclasses.dataclass(frozen=True)
-class Left:
-    """What a study still lacks when a command ends.
-
-    Attributes:
-      train: numbers of the folds that have a stage that is not trained.
-      evaluate: numbers of those that are trained and whose patients are not read.
-      report: whether the tables and the report of all folds are missing.
-    """
-
-    train: tuple[int, ...] = ()
-    evaluate: tuple[int, ...] = ()
-    report: bool = False
-
-
 def run(
     config: StudyConfig,
     workdir: Path,
     modes: Sequence[str] = MODES,
     folds: Sequence[int] = (),
     stages: Sequence[str] = (),
-) -> Left:
+) -> parts.Left:
     """Runs, resumes or finds finished a study, or a part of it.
 
     Args:
@@ -87,19 +71,22 @@ def run(
     whole = replicas.of(config, workdir)
     for single in whole.single():
         systems.load(single.config.system).check(single.config)
+    chosen = parts.chosen(config, stages)
     if set(modes) == set(MODES) and not folds and _is_finished(whole):
         for page in sorted(workdir.glob("**/report/report.html")):
             say(f"finished: {page}")
-        return Left()
+        return parts.Left()
     workdirs.check(workdir, config)  # once before anything is touched, once when it is ours
     processes.sync("checked")
     with contextlib.ExitStack() as owned:
         for replica in whole.every():
             owned.enter_context(workdirs.owned(replica.workdir, folds))
-        return _run(whole, modes, folds, stages)
+        return _run(whole, modes, folds, chosen)
 
 
-def _run(whole: Replica, modes: Sequence[str], folds: Sequence[int], stages: Sequence[str]) -> Left:
+def _run(
+    whole: Replica, modes: Sequence[str], folds: Sequence[int], stages: Sequence[str]
+) -> parts.Left:
     """As `run`, in a workdir of its own; nothing is written before everything is checked."""
     config, workdir = whole.config, whole.workdir
     begun = workdirs.check(workdir, config)
@@ -120,7 +107,7 @@ def _run(whole: Replica, modes: Sequence[str], folds: Sequence[int], stages: Seq
     with preemption.listening() as stop:
         setting = Setting(config, cohort, system, measured, divided, workdir, stop)
         settings = [setting.replica(s.config, s.workdir, s.name) for s in whole.single()]
-        groups = _groups(settings, folds)
+        groups = parts.groups(settings, folds)
         for group in groups if any(extended) else ():
             fold_training.check_devices(group)
         processes.sync("divided")  # of what was there before
@@ -137,13 +124,13 @@ def _run(whole: Replica, modes: Sequence[str], folds: Sequence[int], stages: Seq
     if failed:
         more = f"  {len(failed)} trainings failed in all." if len(failed) > 1 else ""
         raise Diverged(f"{failed[0].failure}{more}")
-    return _left(whole, [fold for group in _groups(settings) for fold in group])
+    return _left(whole, [fold for group in parts.groups(settings) for fold in group])
 
 
-def _left(whole: Replica, every: Sequence[Fold]) -> Left:
+def _left(whole: Replica, every: Sequence[Fold]) -> parts.Left:
     train = {f.number for f in every if not _is_trained(f)}
     evaluate = {f.number for f in every if not _is_read(f)} - train
-    return Left(tuple(sorted(train)), tuple(sorted(evaluate)), not _is_finished(whole))
+    return parts.Left(tuple(sorted(train)), tuple(sorted(evaluate)), not _is_finished(whole))
 
 
 def _is_finished(study: Replica) -> bool:
@@ -152,35 +139,13 @@ def _is_finished(study: Replica) -> bool:
     return all(parts) and (own or bool(study.config.population.members))
 
 
-def _groups(settings: Sequence[Setting], folds: Sequence[int] = ()) -> list[list[Fold]]:
-    """The folds that train together, of all studies that train together.
-
-    Args:
-      settings: of these studies; one as a rule.
-      folds: numbers; none gives all.
-
-    Raises:
-      UserError: there is no such fold.
-    """
-    count = len(settings[0].divided.folds)
-    if unknown := [k for k in folds if not 0 <= k < count]:
-        raise UserError(
-            f"--folds: there is no fold {unknown[0]}; the division has folds 0 to {count - 1}."
-        )
-    numbers = sorted(set(folds)) or range(count)
-    groups = [[Fold(s, k) for s in settings] for k in numbers]
-    if settings[0].config.population.folds == "all":
-        return [[fold for group in groups for fold in group]]
-    return groups
-
-
 def _run_folds(
     groups: Sequence[Sequence[Fold]], modes: Sequence[str], stages: Sequence[str] = ()
 ) -> list[Fold]:
     """Trains and evaluates what is not done yet, group by group.
 
     Args:
-      groups: of `_groups`.
+      groups: of `parts.groups`.
       modes: see `run`.
       stages: see `run`.
 

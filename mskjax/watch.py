@@ -67,8 +67,10 @@ def _study(folder: Path, config: Json) -> Json:
 
 
 def _extended(folder: Path, config: Json) -> list[str]:
-    steps = {name: _steps(options) or 0 for name, options in config.get("stages", {}).items()}
+    stages = config.get("stages", {})
     try:
+        named = {row["stage"] for row in _json(folder / history.HISTORY).get("extensions", ())}
+        steps = {name: _steps(stages.get(_group(name, stages))) or 0 for name in named}
         return [str(extension) for extension in history.read(folder, steps)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
@@ -130,15 +132,21 @@ def _count(folder: Path) -> int:
 def _fold(folder: Path, number: int, config: Json) -> Json:
     fold = folder / f"fold_{number}"
     stages: Json = config.get("stages", {})
-    # config.json sorts names; system.json has the stages in the order in which they are trained.
+    # In the order in which they are trained, which config.json, whose names are sorted, lacks; and
+    # a group of the config may be the options of several stages, NAME_...
     known = [_json(p).get("preprocessing", {}) for p in sorted(folder.glob("fold_*/system.json"))]
-    order = [name for name in (known[0] if known else ()) if name in stages]
-    names = [*order, *(name for name in stages if name not in order)]
+    names = list(known[0]) if known else list(stages)
     return {
         "fold": number,
-        "stages": [_stage(fold / name, _steps(stages[name])) for name in names],
+        "stages": [_stage(fold / name, _steps(stages.get(_group(name, stages)))) for name in names],
         "evaluation": _evaluation(folder, number),
     }
+
+
+def _group(name: str, stages: Json) -> str:
+    """The group of ``config.stages`` that holds the options of a stage."""
+    groups = [group for group in stages if name == group or name.startswith(f"{group}_")]
+    return max(groups, key=len, default="")
 
 
 def _steps(options: Any) -> int | None:

@@ -36,10 +36,8 @@ _MOVABLE = (
 )
 _RESULTS_OF_FOLDS = ("fold_*/*/cost.json", "fold_*/cases.csv")
 _RESULTS = (*_RESULTS_OF_FOLDS, "cases.csv", "report/report.json")
-# Steps of a stage; of a named member of a population only those that differ from its study's.
-_STEPS = re.compile(
-    r"config\.(population\.members\.(?P<member>.+)\.)?stages\.(?P<stage>\w+)\.train\.steps"
-)
+# Of a study, and of a member of its population that has its own.
+_STEPS = re.compile(r"config\.(population\.members\..+\.)?stages\.\w+\.train\.steps")
 _NAMED = 5  # changed fields in a message
 _SEEN_S = 30.0  # until another machine sees a new file
 _MOMENT_S = 20.0  # what a process may need to begin: it writes a few small files
@@ -227,7 +225,7 @@ def check(workdir: Path, config: StudyConfig) -> bool:
     """Holds a workdir against the config of a command.
 
     Where the files lie and on how many devices a study runs may change between runs of one study,
-    and its stages may be given more steps (`more_steps`).
+    and its stages may be given more steps (`is_extended`).
 
     Returns:
       Whether the folder holds a part of this very study, to go on from.
@@ -260,22 +258,10 @@ def check(workdir: Path, config: StudyConfig) -> bool:
     return True
 
 
-def more_steps(workdir: Path, config: StudyConfig) -> dict[str, tuple[int, int]]:
-    """Which stages are to have more steps than they have in a folder that `check` lets pass.
-
-    Returns:
-      Stage -> steps that it has and that a command asks for; ``MEMBER/STAGE`` where a named member
-      of a population sets its own.
-    """
+def is_extended(workdir: Path, config: StudyConfig) -> bool:
+    """Whether a command asks for other steps than a folder has, which `check` lets pass."""
     path = workdir / CONFIG
-    if not path.exists() or not is_begun(workdir):
-        return {}
-    found = {_STEPS.fullmatch(field): steps for field, steps in _changes(path, config)[0].items()}
-    return {
-        "/".join(part for part in (match["member"], match["stage"]) if part): steps
-        for match, steps in found.items()
-        if match
-    }
+    return path.exists() and is_begun(workdir) and bool(_changes(path, config)[0])
 
 
 def claim(workdir: Path, config: StudyConfig, folds: Sequence[int] = ()) -> None:

@@ -74,17 +74,20 @@ def curves(
     return found
 
 
-def recipe(workdir: Path) -> dict[str, Any]:
+def recipe(workdir: Path, stages: Sequence[Any]) -> dict[str, Any]:
     """config.json, and in ``extended`` what trainings were given more steps, if any were."""
-    config = content(workdir / "config.json")
-    found = extended(workdir)
-    return {**config, **({"extended": found} if found else {})}
+    found = extended(workdir, stages)
+    return {**content(workdir / "config.json"), **({"extended": found} if found else {})}
 
 
-def extended(workdir: Path) -> list[str]:
-    """A sentence on each time that a stage was given more steps after it was begun."""
-    stages = content(workdir / "config.json")["stages"]
-    steps = {name: options.get("train", {}).get("steps", 0) for name, options in stages.items()}
+def extended(workdir: Path, stages: Sequence[Any]) -> list[str]:
+    """A sentence on each time that a stage was given more steps after it was begun.
+
+    Args:
+      workdir: of a run.
+      stages: of its system.
+    """
+    steps = {stage.name: stage.train.steps for stage in stages}
     return [str(extension) for extension in history.read(workdir, steps)]
 
 

@@ -181,13 +181,13 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         "class_counts": _class_counts(audit, rows),
         "flow": _flow(audit, rows),
         "architecture": artefacts.architecture(workdir, stages),
-        "recipe": artefacts.recipe(workdir),
+        "recipe": artefacts.recipe(workdir, system.stages),
         "curves": artefacts.curves(workdir, stages, folds),
         "pictures": _pictures(workdir, system, rows),
         "rules": list(system.rules),
         "limits": [
             *_limits(system, audit, divided, config.data.shuffle_labels),
-            *map(_of_extension, artefacts.extended(workdir)),
+            *map(_of_extension, artefacts.extended(workdir, system.stages)),
         ],
     }
     report["checklist"] = checklist(report)
@@ -214,7 +214,7 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
         "calibrated": _calibrated(workdir, system),
         "cost": artefacts.cost_of_seeds(reports),
         "command": _command(config),
-        "recipe": artefacts.recipe(workdir),
+        "recipe": artefacts.recipe(workdir, system.stages),
         "limits": [pooled.OF_THE_FIRST, *report["limits"]],
         "pictures": [
             {**entry, "path": f"{seeds[0].name}/{entry['path']}"} for entry in report["pictures"]

@@ -17,6 +17,7 @@ from mskjax import (
     fold_training,
     going_on,
     opening,
+    parts,
     predictions,
     preemption,
     reading,
@@ -134,9 +135,9 @@ def _left(whole: Replica, every: Sequence[Fold]) -> parts.Left:
 
 
 def _is_finished(study: Replica) -> bool:
-    parts = [_is_finished(part) for part in study.parts]
+    each = [_is_finished(part) for part in study.parts]
     own = workdirs.is_finished(study.workdir, study.config)
-    return all(parts) and (own or bool(study.config.population.members))
+    return all(each) and (own or bool(study.config.population.members))
 
 
 def _run_folds(

@@ -67,7 +67,7 @@ def _study(folder: Path, config: Json) -> Json:
 
 
 def _extended(folder: Path, config: Json) -> list[str]:
-    stages = config.get("stages", {})
+    stages = _dict(config.get("stages"))
     try:
         named = {row["stage"] for row in _json(folder / history.HISTORY).get("extensions", ())}
         steps = {name: _steps(stages.get(_group(name, stages))) or 0 for name in named}
@@ -131,11 +131,13 @@ def _count(folder: Path) -> int:
 
 def _fold(folder: Path, number: int, config: Json) -> Json:
     fold = folder / f"fold_{number}"
-    stages: Json = config.get("stages", {})
+    stages = _dict(config.get("stages"))
     # In the order in which they are trained, which config.json, whose names are sorted, lacks; and
     # a group of the config may be the options of several stages, NAME_...
-    known = [_json(p).get("preprocessing", {}) for p in sorted(folder.glob("fold_*/system.json"))]
-    names = list(known[0]) if known else list(stages)
+    known = (
+        _dict(_json(p).get("preprocessing")) for p in sorted(folder.glob("fold_*/system.json"))
+    )
+    names = next((list(order) for order in known if order), list(stages))
     return {
         "fold": number,
         "stages": [_stage(fold / name, _steps(stages.get(_group(name, stages)))) for name in names],
@@ -150,8 +152,7 @@ def _group(name: str, stages: Json) -> str:
 
 
 def _steps(options: Any) -> int | None:
-    train = options.get("train") if isinstance(options, dict) else None
-    steps = train.get("steps") if isinstance(train, dict) else None
+    steps = _dict(_dict(options).get("train")).get("steps")
     return steps if isinstance(steps, int) else None
 
 
@@ -214,7 +215,7 @@ def _evaluation(folder: Path, number: int) -> Json:
     """Studies of a fold that are read, of those that it tests."""
     fold = folder / f"fold_{number}"
     folds = _json(folder / "splits.json").get("folds") or []
-    tested = set(folds[number].get("test", [])) if number < len(folds) else set()
+    tested = set(_dict(folds[number]).get("test") or ()) if number < len(folds) else set()
     index = _json(folder / "cohort.json").get("index") or []
     of = sum(patient in tested for patient, _ in index)
     if (fold / "cases.csv").exists():
@@ -251,10 +252,13 @@ def _json(path: Path) -> Json:
     """A JSON object; empty where there is none, or none that can be read now."""
     for _ in range(2):  # another file may take its name at this moment
         try:
-            found = json.loads(path.read_text())
-            return found if isinstance(found, dict) else {}
+            return _dict(json.loads(path.read_text()))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError):
             time.sleep(0.05)
     return {}
+
+
+def _dict(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}

@@ -50,6 +50,7 @@ def test_every_command_explains_itself(command):
     assert process.returncode == 0, process.stderr
     assert "--" in process.stdout
     flags = {"main": "workdir", "prepare": "manual_dir", "report": "runs", "sweep": "storage"}
+    flags |= {"status": "json"}
     flag = flags[command]
     assert flag in process.stdout
 

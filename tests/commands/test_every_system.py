@@ -55,7 +55,7 @@ def test_leaves_every_file_of_the_contract(run):
             assert list(folder.glob("events.out.tfevents.*"))
     for name in names:
         assert (run.workdir / name).stat().st_size > 0, name
-    assert str(run.workdir / "report" / "report.html") in run.said.splitlines()[-1]
+    assert f"report: {run.workdir / 'report' / 'report.html'}" in run.said.splitlines()
     assert not unfinished(run.workdir)
 
 

@@ -96,6 +96,25 @@ def test_a_seed_that_was_lost_is_trained_again_alone(seeds, data_dir, main_here,
     assert (workdir / "seed_0/fold_0/regions/architecture.json").stat().st_mtime_ns == untouched
 
 
+def test_seeds_are_given_more_steps_together(seeds, data_dir, main_here, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(seeds, workdir)
+    more = FEW | {f"stages__{stage}__train__steps": 8 for stage in ("regions", "grades")}
+    assert main_here(*study(workdir, data_dir, *SEEDS, **more)) == 0
+    assert "regions: extended from 6 to 8 steps at step 6" in capsys.readouterr().out
+    costs = [json.loads(p.read_text()) for p in workdir.glob("seed_*/fold_*/*/cost.json")]
+    assert [cost["steps"] for cost in costs] == [8] * 8
+    report = json.loads((workdir / "report/report.json").read_text())
+    assert report["recipe"]["extended"][0].startswith("regions: extended from 6 to 8")
+    # A seed that goes on alone comes to the same weights.
+    alone = tmp_path / "alone"
+    shutil.copytree(seeds / "seed_1", alone)
+    fields = [f"--config.stages.{stage}.train.steps=8" for stage in ("regions", "grades")]
+    fields.append(f"--config.data.data_dir={data_dir}")
+    assert main_here(f"--config={alone}/config.json", f"--workdir={alone}", *fields) == 0
+    assert_close(workdir / "seed_1", alone)
+
+
 def test_folds_that_train_together_are_those_of_one_after_another(
     seeds, data_dir, main_here, tmp_path, capsys
 ):

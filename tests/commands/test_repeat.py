@@ -1,0 +1,48 @@
+"""A run is repeated from its config.json, with or without changes (test_folds.py trains one)."""
+
+import dataclasses
+import json
+
+from mskjax import commands
+from mskjax.config import PopulationConfig, to_json
+from mskjax.workdir import config_of
+
+
+def flags(path, *changes):
+    return commands.study_flags([f"--config={path}", "--workdir=runs/again", *changes]).config
+
+
+def test_a_finished_run_says_all_of_itself(finished):
+    path = finished.workdir / "config.json"
+    assert to_json(flags(path)) == path.read_text()
+    assert flags(path) == config_of(finished.workdir)
+
+
+def test_any_field_may_be_changed_optional_ones_too(finished):
+    config = config_of(finished.workdir)
+    changed = flags(
+        finished.workdir / "config.json",
+        "--config.train_seed=3",
+        "--config.data.splits=mine.json",
+        "--config.data.options.patients=7",
+        "--config.population.seeds=2",
+        "--config.stages.regions.patch=(32,48)",
+        "--config.stages.regions.train.learning_rate=1",
+    )
+    assert (changed.train_seed, changed.population.seeds) == (3, 2)
+    assert changed.data.splits == "mine.json"
+    assert changed.data.options == {**config.data.options, "patients": 7}
+    assert list(changed.stages["regions"]["patch"]) == [32, 48]
+    assert changed.stages["regions"]["train"]["learning_rate"] == 1.0
+    assert changed.stages["grades"] == config.stages["grades"]
+
+
+def test_a_population_says_all_of_itself_too(finished, tmp_path):
+    config = config_of(finished.workdir)
+    members = {"fast": {"stages": {"regions": {"train": {"learning_rate": 0.05}}}}, "plain": {}}
+    config = dataclasses.replace(config, population=PopulationConfig(seeds=2, members=members))
+    path = tmp_path / "config.json"
+    path.write_text(to_json(config))
+    again = flags(path)
+    assert json.loads(to_json(again)) == json.loads(path.read_text())
+    assert again.population.members == members

@@ -64,7 +64,7 @@ class TrainConfig:
 
     Attributes:
       steps: optimiser steps in all.  A training that is begun may be given more: it goes on from
-        its last state, at the rate that the schedule of the new number has there (docs/going_on.md).
+        its last state, at the rate that the new number's schedule has there (docs/going_on.md).
       batch_size: examples a step, over all devices; a multiple of the number of devices.
       learning_rate: peak of the schedule.
       warmup_steps: steps of the linear rise from 0; fewer than `steps`.

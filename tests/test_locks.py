@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from mskjax import locks
 from mskjax.errors import UserError
 from mskjax.locks import LOCK, acquire
 
@@ -221,3 +222,20 @@ def test_a_process_that_died_while_it_took_over_is_told_of(tmp_path, no_flock, m
     assert f"delete {tmp_path / LOCK}-removal." in refusal(tmp_path)
     (tmp_path / f"{LOCK}-removal").unlink()
     acquire(tmp_path).release()
+
+
+def test_parts_of_a_folder_are_locked_by_themselves(tmp_path):
+    whole, part = locks.acquire(tmp_path), locks.acquire(tmp_path, "fold_2")
+    try:
+        assert locks.parts(tmp_path) == ["fold_2"]
+        assert locks.holder_of(tmp_path, "fold_2").pid == os.getpid()
+        assert locks.holder_of(tmp_path, "fold_3") is None
+        said = f"{tmp_path / 'fold_2'} is in use by process {os.getpid()} on"
+        with pytest.raises(locks.InUse, match=said) as caught:
+            locks.acquire(tmp_path, "fold_2")
+        assert caught.value.holder.pid == os.getpid()
+        locks.acquire(tmp_path, "fold_3").release()
+    finally:
+        part.release()
+        whole.release()
+    assert not list(tmp_path.iterdir())

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import runpy
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -39,18 +41,18 @@ def tree(folder):
     }
 
 
-def command(folder, error, *made):
+def command(folder, error, *made, folds=()):
     """A command that makes files and ends with an error."""
-    with workdirs.owned(folder):
-        assert (folder / LOCK).exists()
+    with workdirs.owned(folder, folds):
+        assert any(folder.glob(f"{LOCK}*"))
         for name in made:
             write(folder / name, "new")
         raise error
 
 
-def refused(folder, *made):
+def refused(folder, *made, folds=()):
     with pytest.raises(UserError, match="wrong"):
-        command(folder, UserError("wrong"), *made)
+        command(folder, UserError("wrong"), *made, folds=folds)
 
 
 RESULTS = (
@@ -176,3 +178,73 @@ def test_a_study_is_finished_for_its_own_config_alone(folder, config):
     write(folder / "report" / "report.html")
     assert workdirs.is_finished(folder, config)
     assert not workdirs.is_finished(folder, dataclasses.replace(config, seed=1))
+
+
+def test_different_folds_are_owned_at_once_and_nothing_twice(folder):
+    with workdirs.owned(folder, [0]), workdirs.owned(folder, [1, 2]):
+        assert workdirs.busy(folder).keys() == {"fold_0", "fold_1", "fold_2"}
+        assert workdirs.busy(folder, but=[0]).keys() == {"fold_1", "fold_2"}
+        for taken, name in (([3, 2], "fold_2"), ([0], "fold_0"), ([], "fold_0")):
+            with pytest.raises(UserError, match=f"{folder / name} is in use by process"):
+                workdirs.owned(folder, taken).__enter__()
+        with workdirs.owned(folder, [3]):  # a refusal holds nothing
+            pass
+    assert not folder.exists()
+    with workdirs.owned(folder):
+        # Who owns all of it has done so for longer than a process needs to begin.
+        old = json.loads((folder / LOCK).read_text()) | {"started": 0.0}
+        (folder / LOCK).write_text(json.dumps(old))
+        with pytest.raises(UserError, match="in use by process"):
+            workdirs.owned(folder, [0]).__enter__()
+
+
+def test_who_begins_waits_for_another_one_that_begins(folder):
+    begun, order = threading.Event(), []
+
+    def first():
+        with workdirs.beginning(folder):
+            begun.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    begun.wait()
+    with workdirs.owned(folder, [1]):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_refused_command_of_a_fold_leaves_what_others_made(folder):
+    with workdirs.owned(folder, [0]):
+        write(folder / "config.json", "theirs")
+        write(folder / "fold_0/regions/metrics.jsonl")
+        refused(folder, "fold_1/regions/metrics.jsonl", folds=[1])
+        assert sorted(tree(folder)) == [
+            f"{LOCK}-fold_0", "config.json", "fold_0", "fold_0/regions",
+            "fold_0/regions/metrics.jsonl",
+        ]  # fmt: skip
+        write(folder / "fold_0/regions/checkpoints/latest/10/state")
+    refused(folder, "fold_1/regions/metrics.jsonl", folds=[1])
+    assert not (folder / "fold_1").exists()
+    refused(folder, "fold_1/regions/checkpoints/latest/10/state", folds=[1])
+    assert (folder / "fold_1").exists(), "what was trained stays"
+
+
+def test_a_refused_command_of_a_fold_that_is_alone_leaves_no_trace(folder, tmp_path):
+    refused(folder, "config.json", "fold_1/regions/metrics.jsonl", folds=[1])
+    assert tree(tmp_path) == {}
+
+
+def test_folds_begin_with_one_config(folder, config):
+    with workdirs.owned(folder, [0]):
+        workdirs.claim(folder, config, [0])
+        write(folder / "fold_0/regions/metrics.jsonl")
+        with workdirs.owned(folder, [1]):
+            workdirs.claim(folder, config, [1])
+            assert (folder / "fold_0/regions/metrics.jsonl").exists(), "the other one's"
+            other = dataclasses.replace(config, seed=1)
+            with pytest.raises(UserError, match="fold_0 is in use by .* with another config"):
+                workdirs.claim(folder, other, [1])
+            assert json.loads((folder / "config.json").read_text())["seed"] == 0

@@ -15,13 +15,12 @@ def flags(path, *changes):
 def test_a_finished_run_says_all_of_itself(finished):
     path = finished.workdir / "config.json"
     assert to_json(flags(path)) == path.read_text()
-    assert flags(path) == config_of(finished.workdir)
 
 
 def test_any_field_may_be_changed_optional_ones_too(finished):
-    config = config_of(finished.workdir)
+    path = finished.workdir / "config.json"
     changed = flags(
-        finished.workdir / "config.json",
+        path,
         "--config.train_seed=3",
         "--config.data.splits=mine.json",
         "--config.data.options.patients=7",
@@ -29,12 +28,14 @@ def test_any_field_may_be_changed_optional_ones_too(finished):
         "--config.stages.regions.patch=(32,48)",
         "--config.stages.regions.train.learning_rate=1",
     )
-    assert (changed.train_seed, changed.population.seeds) == (3, 2)
-    assert changed.data.splits == "mine.json"
-    assert changed.data.options == {**config.data.options, "patients": 7}
-    assert list(changed.stages["regions"]["patch"]) == [32, 48]
-    assert changed.stages["regions"]["train"]["learning_rate"] == 1.0
-    assert changed.stages["grades"] == config.stages["grades"]
+    expected = json.loads(path.read_text())
+    expected["train_seed"] = 3
+    expected["data"] |= {"splits": "mine.json", "options": expected["data"]["options"]}
+    expected["data"]["options"]["patients"] = 7
+    expected["population"]["seeds"] = 2
+    expected["stages"]["regions"]["patch"] = [32, 48]
+    expected["stages"]["regions"]["train"]["learning_rate"] = 1.0
+    assert json.loads(to_json(changed)) == expected
 
 
 def test_a_population_says_all_of_itself_too(finished, tmp_path):

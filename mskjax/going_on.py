@@ -31,11 +31,13 @@ RESULTS = (
     "report/report.html",
     "report",
     "members.json",
+    "calibration.json",
     "cases.csv",
     "fold_*/cases.csv",
     "fold_*/cases.part.jsonl",
     "fold_*/validation_cases.csv",
     "fold_*/validation_cases.part.jsonl",
+    "fold_*/environment.json",
     "fold_*/predictions",
     "fold_*/pictures",
 )

@@ -6,8 +6,9 @@ come writes config, cohort and division, and the others hold theirs against thes
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mskjax import going_on, roles
 from mskjax import workdir as workdirs
@@ -15,6 +16,7 @@ from mskjax.config import StudyConfig
 from mskjax.data import splits
 from mskjax.data.cohorts import Cohort, prepare_cohort
 from mskjax.errors import UserError
+from mskjax.progress import say
 from mskjax.replicas import Replica
 from mskjax.reporting.environment import environment
 from mskjax.training import processes
@@ -69,6 +71,7 @@ def begin(
             shared = bool(folds) and (started or bool(workdirs.busy(part.workdir, folds)))
             if shared:
                 _check_shared(part.workdir, cohort, divided)
+                _compare(part.workdir / "environment.json", machine)
             workdirs.claim(part.workdir, part.config, folds)
             for name, content in (("environment.json", machine), ("cohort.json", cohort.audit)):
                 if not shared or not (part.workdir / name).exists():
@@ -98,3 +101,12 @@ def _check_shared(workdir: Path, cohort: Cohort, divided: splits.Splits) -> None
             f"{theirs} divides the patients otherwise than this command; give all processes the"
             " same config.data.splits, or another --workdir."
         )
+
+
+def _compare(path: Path, machine: Mapping[str, Any]) -> None:
+    """Says where this machine has other versions than the one that began the study."""
+    theirs = json.loads(path.read_text()).get("packages", {}) if path.exists() else {}
+    ours = machine["packages"]
+    if other := [name for name in ours if theirs.get(name, ours[name]) != ours[name]]:
+        versions = ", ".join(f"{name} {theirs[name]} there and {ours[name]} here" for name in other)
+        say(f"note: {path} is of a machine with other versions ({versions}).")

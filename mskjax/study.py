@@ -90,7 +90,7 @@ def _run(
 ) -> parts.Left:
     """As `run`, in a workdir of its own; nothing is written before everything is checked."""
     config, workdir = whole.config, whole.workdir
-    begun = workdirs.check(workdir, config)
+    begun, *_ = [workdirs.check(part.workdir, part.config) for part in whole.every()]
     extended = [going_on.check(single.workdir, single.config) for single in whole.single()]
     if any(extended) and "train" not in modes:
         raise UserError(f"{workdir} is to have more steps; leave --mode out, or train first.")

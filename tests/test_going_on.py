@@ -17,8 +17,10 @@ from mskjax.fields import completed
 from mskjax.locks import acquire
 
 STAYS = ("config.json", "splits.json", "cohort.json", "environment.json", "notes.txt")
-RESULTS = ("manifest.json", "report/report.json", "report/report.html", "cases.csv")
+RESULTS = ("manifest.json", "report/report.json", "report/report.html", "calibration.json")
+RESULTS += ("cases.csv",)
 OF_FOLD = ("cases.csv", "pictures/a.png", "predictions/a.nii.gz", "validation_cases.csv")
+OF_FOLD += ("environment.json",)
 
 
 def config_of(system, **steps):

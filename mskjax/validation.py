@@ -8,7 +8,7 @@ would be, on the regions that the fold's own first stage predicts.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mskjax import applied, cases, opening, preemption, replicas, study, systems
+from mskjax import applied, cases, going_on, opening, preemption, replicas, study, systems
 from mskjax import workdir as workdirs
 from mskjax.config import StudyConfig
 from mskjax.data import splits
@@ -47,7 +47,10 @@ def validated(
         raise UserError("config.population.members must be empty: one config is chosen at a time.")
     module = systems.load(config.system)
     module.check(config)
-    begun, cohort = workdirs.check(workdir, config), opening.open_cohort(config)
+    begun = workdirs.check(workdir, config)
+    for single in whole.single():
+        going_on.check(single.workdir, single.config)
+    cohort = opening.open_cohort(config)
     kept = workdir / "splits.json"
     divided = study.make_splits(config, cohort, module.build(config), kept if begun else None)
     numbers = check_validation(divided, numbers)

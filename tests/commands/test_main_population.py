@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commands.command_line import ROOT, run, study
 
-from mskjax import applied
+from mskjax import applied, status
 from mskjax.training.checkpoints import restore_variables
 
 pytestmark = pytest.mark.long
@@ -144,3 +144,5 @@ def test_members_train_together_and_one_that_fails_spoils_no_other(
     assert "member_mad fold_0 regions: loss or gradient was not finite at step" in said.err
     assert (workdir / "member_slow/report/report.html").exists()
     assert not (workdir / "member_mad/cases.csv").exists()
+    assert status.main([str(workdir)]) == 0
+    assert "regions      failed" in capsys.readouterr().out

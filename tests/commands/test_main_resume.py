@@ -1,6 +1,7 @@
 """A run that is stopped at any moment and started again ends with the same bits."""
 
 import random
+import shlex
 import shutil
 import signal
 import time
@@ -42,8 +43,10 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(
     begun = {"regions": "regions/checkpoints/latest/10", "grades": "grades/checkpoints"}[stage]
     wait_for(process, f"fold_0/{begun}", tmp_path)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    out, said = process.communicate(timeout=120)
     assert process.returncode == 75, said
+    if "saved at step" in said:
+        assert out.splitlines()[-1] == f"next: python -m mskjax.main {shlex.join(arguments)}"
     # A compilation may outlast its grace; what was saved before is there.
     assert f"fold_0 {stage}: saved at step" in said or (stage == "grades" and "at once" in said)
     assert "run the same command to go on" in said

@@ -89,7 +89,7 @@ def _sweep(folder: Path) -> Json:
                     "trained": sum(stage["state"] == "trained" for stage in stages),
                     "failed": sum(stage["state"] == "failed" for stage in stages),
                     "stages": len(stages),
-                    "validated": len(list(path.glob("**/fold_*/validation_cases.csv"))),
+                    "validated": _validated(path),
                 }
             )
     return {
@@ -98,6 +98,12 @@ def _sweep(folder: Path) -> Json:
         "processes": [],
         "trials": trials,
     }
+
+
+def _validated(folder: Path) -> int:
+    """Folds whose validation patients are read, of all seeds."""
+    places = ("fold_*/validation_cases.csv", "seed_*/fold_*/validation_cases.csv")
+    return sum(1 for place in places for _ in folder.glob(place))
 
 
 def _processes(folder: Path) -> list[Json]:

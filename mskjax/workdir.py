@@ -20,12 +20,14 @@ from typing import Any
 
 from mskjax import locks, roles
 from mskjax.config import PopulationConfig, StudyConfig, differences, parse, to_json
+from mskjax.data.examples import FOLDER
 from mskjax.errors import UserError
 from mskjax.training import processes
 from mskjax.writers import write_text
 
 CONFIG = "config.json"
 REWRITTEN = (CONFIG, "environment.json", "cohort.json", "splits.json")  # by every command
+OF_STUDY = (*REWRITTEN, FOLDER)  # what all folds share, see `Setting.examples`
 PARTS = ("member_*", "seed_*")  # folders of the studies that a study consists of
 _MOVABLE = (
     ("devices",),
@@ -74,7 +76,11 @@ def owned(workdir: Path, folds: Sequence[int] = ()) -> Iterator[None]:
             f"--workdir: {workdir} cannot be made or written ({error.strerror}); give another one."
         ) from None
     try:
-        before = {p: _content(p, workdir) for p in workdir.rglob("*")}
+        # Of the folders of others, who are at work in them, nothing is looked at.
+        places = [workdir / part_of(k) for k in folds] or [workdir]
+        every = [p for p in (*places, *(workdir / name for name in OF_STUDY)) if p.exists()]
+        every += (p for place in places for p in place.rglob("*"))
+        before = {p: _content(p, workdir) for p in every}
         try:
             processes.gather("workdir", locks.file_of(workdir, part).read_text())
             yield
@@ -158,11 +164,14 @@ def _undo(workdir: Path, folds: Sequence[int], before: dict[Path, bytes | None])
         return
     with contextlib.suppress(locks.InUse), beginning(workdir):
         if not is_begun(workdir) and not busy(workdir, folds):
-            _restore(workdir, before)
-        for k in folds:
-            if not is_begun(workdir, own := part_of(k)):
-                _remove_new(workdir / own, before)
-                _remove_empty([p for p in [workdir / own] if p not in before])
+            for path in (workdir / name for name in OF_STUDY):
+                if path not in before and path.exists():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _give_back(before)
+        for own in (workdir / part_of(k) for k in folds):
+            if not is_begun(workdir, own.name):
+                _remove_new(own, before)
+                _remove_empty([own] if own not in before else [])
 
 
 def _find(workdir: Path, part: str, lock: str) -> None:
@@ -192,11 +201,20 @@ def is_begun(workdir: Path, fold: str = "fold_*") -> bool:
     if any(is_begun(part, fold) for part in parts_of(workdir)):
         return True
     # A step has its plain number as name once Orbax has written all of it.
-    saved = (step.name.isdigit() for step in workdir.glob(f"{fold}/*/checkpoints/*/*"))
+    saved = [step.name.isdigit() for step in _found(workdir, f"{fold}/*/checkpoints/*/*")]
     results = (
         _RESULTS if fold == "fold_*" else [p.replace("fold_*", fold) for p in _RESULTS_OF_FOLDS]
     )
-    return any(saved) or any(any(workdir.glob(pattern)) for pattern in results)
+    return any(saved) or any(_found(workdir, pattern) for pattern in results)
+
+
+def _found(workdir: Path, pattern: str) -> list[Path]:
+    """What matches, in a folder that others may work in."""
+    while True:
+        try:
+            return list(workdir.glob(pattern))
+        except FileNotFoundError:  # one of its folders was removed at this moment
+            continue
 
 
 def is_finished(workdir: Path, config: StudyConfig) -> bool:
@@ -348,6 +366,11 @@ def _content(path: Path, workdir: Path) -> bytes | None:
 
 def _restore(workdir: Path, before: dict[Path, bytes | None]) -> None:
     _remove_new(workdir, before)
+    _give_back(before)
+
+
+def _give_back(before: dict[Path, bytes | None]) -> None:
+    """Gives files that a command rewrites the content that they had."""
     for path, content in before.items():
         if content is not None and (not path.exists() or path.read_bytes() != content):
             path.write_bytes(content)

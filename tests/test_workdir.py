@@ -77,10 +77,12 @@ def test_files_that_were_there_stay_as_they_were(folder):
     write(folder / "config.json", "old")
     write(folder / "notes" / "mine.txt", "mine")
     (folder / "link").symlink_to(folder / "notes")
+    (folder / "dangling").symlink_to(folder / "none")
     before = tree(folder)
     refused(folder, "config.json", "splits.json", "notes/theirs.txt", "fold_0/regions/x")
     assert tree(folder) == before
     assert (folder / "link").is_symlink()
+    assert (folder / "dangling").is_symlink()
 
 
 @pytest.mark.parametrize("result", RESULTS)
@@ -235,6 +237,16 @@ def test_a_refused_command_of_a_fold_leaves_what_others_made(folder):
 def test_a_refused_command_of_a_fold_that_is_alone_leaves_no_trace(folder, tmp_path):
     refused(folder, "config.json", "fold_1/regions/metrics.jsonl", folds=[1])
     assert tree(tmp_path) == {}
+
+
+def test_a_refused_command_of_a_fold_keeps_the_files_of_the_user(folder):
+    write(folder / "config.json", "old")
+    write(folder / "notes/mine.txt", "mine")
+    write(folder / "fold_0/notes.txt", "mine")
+    write(folder / "fold_1/notes.txt", "mine")
+    before = tree(folder)
+    refused(folder, "config.json", "splits.json", "prepared/x/image.npy", "fold_1/a/b", folds=[1])
+    assert tree(folder) == before
 
 
 def test_folds_begin_with_one_config(folder, config):

@@ -98,7 +98,7 @@ def run(wish: Wish) -> None:
     if wish.mapping is not None:
         everyone: list[NewStudy | Refused] = [*found.studies, *found.refused]
         write_private(wish.mapping, table([_mapped(study) for study in everyone]))
-    for sentence in found.skipped:
+    for sentence in found.notes:
         say(f"note: {sentence}")
     reader = _Reader(wish, builder, together, describer, about(wish, together, fitted))
     _read_all(wish, reader, found.studies, found.refused, names)

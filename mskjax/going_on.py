@@ -31,6 +31,7 @@ RESULTS = (
     "report/report.html",
     "report",
     "members.json",
+    "external",
     "calibration.json",
     "cases.csv",
     "fold_*/cases.csv",

@@ -135,7 +135,7 @@ WEAK = {
     "before the new config": ("rename", r"run/config\.", 1),
     "in the first save": ("rename", r"fold_0/regions/.*latest/66\.orbax-checkpoint-tmp$", 1),
     "before the record of the stage": ("rename", r"fold_1/regions/architecture\.", 1),
-    "in the evaluation": ("call", "mskjax.study:rows_of_fold", 2),
+    "in the evaluation": ("call", "mskjax.reading:rows_of_fold", 2),
     "before the report": ("rename", r"report/report\.", 1),
 }
 

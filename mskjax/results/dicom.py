@@ -25,7 +25,7 @@ def dicom_objects(result: Result, salt: bytes | None) -> tuple[Objects, tuple[st
     Returns:
       The objects, and notes on what could not be referred to.
     """
-    channels, notes = by_channel(result.sources, result.study, Uids(salt))
+    channels, notes = by_channel(result, Uids(salt))
     if not channels:
         return Objects(), tuple(notes)
     segments = None

@@ -156,6 +156,8 @@ class Result:
       picture: PNG.
       coverage: stated coverage of the conformal sets, 0 to 1; None where none are fitted.
       sources: DICOM files that were read, by channel; empty of other formats.
+      frames: of the sources, by channel: file -> numbers, from 0, of the frames that were read,
+        where these are not all that a multi-frame file has.
     """
 
     study: str
@@ -171,6 +173,7 @@ class Result:
     picture: bytes | None = None
     coverage: float | None = None
     sources: Mapping[str, Sequence[Path]] = dataclasses.field(default_factory=dict)
+    frames: Mapping[str, Mapping[Path, Sequence[int]]] = dataclasses.field(default_factory=dict)
 
     def without_images(self) -> "Result":
         """All but masks and picture, for `summary.write_summary` over many studies."""

@@ -36,6 +36,7 @@ from mskjax.imaging import headers
 from mskjax.imaging.dicom_file import open_dicom
 from mskjax.imaging.grids import aligned, corner_gap
 from mskjax.imaging.volume import Volume
+from mskjax.results.result import Result
 
 _CLASSIC = {MRImageStorage: "MR", CTImageStorage: "CT"}
 _MULTIFRAME = {
@@ -47,7 +48,7 @@ _MULTIFRAME = {
 _SAME_PLACE_VOXELS = 0.1
 _SAME_PLACE_MM = 1e-3
 _LONGEST_NAME = 63  # characters of a patient's name, VR PN and LO
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 # Of patient and study, what a derived object has in common with its source where ids are kept.
 # Descriptions stay behind: they are of the source.
@@ -63,7 +64,6 @@ _WANTED = (
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices",
     "SliceThickness", *_LOSSY, "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
-
 
 _METHOD = re.compile(r"ISO_\d+_\d+")
 
@@ -141,18 +141,25 @@ class Images:
         return planes
 
 
-def images_of(files: Sequence[Path], study: str, uids: Uids) -> Images:
+def images_of(
+    files: Sequence[Path], frames: Mapping[Path, Sequence[int]], study: str, uids: Uids
+) -> Images:
     """Reads the headers of the files of a channel.
 
     Args:
-      files: of one classic series, or one Enhanced multi-frame file.
+      files: of one classic series, or one Enhanced multi-frame file; what is no image is left out.
+      frames: file -> numbers, from 0, of the frames that were read, where these are not all.
       study: stands for the patient in what is derived.
       uids: how UIDs are written.
 
     Raises:
       Unreferable: naming what the headers lack.
     """
-    opened = [open_dicom(file, _WANTED) for file in files]
+    found = {file: open_dicom(file, _WANTED) for file in files}
+    images = {file: header for file, header in found.items() if fields.written(header, "Rows")}
+    if not images:
+        raise Unreferable("they are no images")
+    files, opened = list(images), list(images.values())
     first = opened[0]
     kind = UID(fields.written(first, "SOPClassUID"))
     if kind not in _CLASSIC | _MULTIFRAME:
@@ -162,18 +169,22 @@ def images_of(files: Sequence[Path], study: str, uids: Uids) -> Images:
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
         if not all(fields.written(header, keyword) for header in opened):
             raise Unreferable(f"they have no {keyword}")
+    if len({fields.written(header, "SeriesInstanceUID") for header in opened}) > 1:
+        raise Unreferable("they are of several series")
     places = [
         _place(files[number], number, frame, header)
         for number, dataset in enumerate(opened)
         for frame, header in enumerate(_frame_headers(dataset))
     ]
-    order, affine = _grid(places)
+    read = [p.frame in frames.get(files[p.file], (p.frame,)) for p in places]
+    order, affine = _grid(places, np.flatnonzero(read))
+    positions = _apart(places, order, affine)
     frame_of_reference = fields.written(first, "FrameOfReferenceUID") or generate_uid()
     common = _common(first, kind, study, uids)
     common.FrameOfReferenceUID = uids(frame_of_reference)
     stand_ins = []
     for number, header in enumerate(opened):
-        own = [place.position for place in places if place.file == number]
+        own = [at for at, place in zip(positions, places, strict=True) if place.file == number]
         stand_ins.append(_stand_in(header, common, own, affine, uids))
     return Images(tuple(stand_ins), tuple((p.file, p.frame) for p in places), order, affine, first)
 
@@ -242,22 +253,36 @@ def _place(path: Path, file: int, frame: int, header: Dataset) -> _Place:
     return _Place(file, frame, position, orientation, spacing, pitch)
 
 
-def _grid(places: Sequence[_Place]) -> tuple[np.ndarray, np.ndarray]:
+def _grid(places: Sequence[_Place], read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The order of the planes along the normal and the (4, 4) affine to RAS mm.
 
-    Of several planes at one place (echoes) the first one is the slice.
+    Args:
+      places: of all planes.
+      read: numbers of those that were read.  Of several at one place the first one is the slice.
     """
-    first = places[0]
+    first = places[int(read[0])]
     row, column = first.orientation[:3], first.orientation[3:]
     normal = np.cross(row, column)
     depths = np.array([place.position @ normal for place in places])
-    order = np.argsort(depths, kind="stable")
+    order = read[np.argsort(depths[read], kind="stable")]
     order = order[np.concatenate([[True], np.diff(depths[order]) > _SAME_PLACE_MM])]
     step = float(np.diff(depths[order]).mean()) if len(order) > 1 else first.pitch
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = row * first.spacing[1], column * first.spacing[0]
     affine[:3, 2], affine[:3, 3] = normal * step, places[int(order[0])].position
-    return order, LPS_TO_RAS @ affine
+    return order, _LPS_TO_RAS @ affine
+
+
+def _apart(places: Sequence[_Place], order: np.ndarray, affine: np.ndarray) -> list[np.ndarray]:
+    """Positions of all planes in LPS mm; those that were not read lie beyond the last slice.
+
+    No frame of a derived object is made of them, and no two planes may lie at one place.
+    """
+    lps = _LPS_TO_RAS @ affine
+    positions = [lps[:3, 3] + lps[:3, 2] * (len(order) + n) for n in range(len(places))]
+    for number in order.tolist():
+        positions[number] = places[number].position
+    return positions
 
 
 def _common(first: Dataset, kind: UID, study: str, uids: Uids) -> Dataset:
@@ -293,7 +318,7 @@ def _stand_in(
     dataset.update(common)
     dataset.SOPInstanceUID = uids(fields.written(header, "SOPInstanceUID"))
     across, down, pitch = np.linalg.norm(affine[:3, :3], axis=0)
-    cosines = (LPS_TO_RAS @ affine)[:3, :2] / (across, down)
+    cosines = (_LPS_TO_RAS @ affine)[:3, :2] / (across, down)
     measures, orientation = Dataset(), Dataset()
     measures.PixelSpacing = _decimals(np.array([down, across]))
     measures.SliceThickness = measures.SpacingBetweenSlices = format_number_as_ds(float(pitch))
@@ -320,17 +345,16 @@ def _decimals(values: np.ndarray) -> list[str]:
     return [format_number_as_ds(float(v)) for v in values]
 
 
-def by_channel(
-    sources: Mapping[str, Sequence[Path]], study: str, uids: Uids
-) -> tuple[dict[str, Images], list[str]]:
+def by_channel(result: Result, uids: Uids) -> tuple[dict[str, Images], list[str]]:
     """Images of all channels that have some, and notes on channels that cannot be referred to."""
     found: dict[str, Images] = {}
     notes = []
-    for channel, files in sources.items():
+    for channel, files in result.sources.items():
         if not files:
             continue
         try:
-            found[channel] = images_of(files, study, uids)
+            frames = result.frames.get(channel, {})
+            found[channel] = images_of(files, frames, result.study, uids)
         except Unreferable as why:
             notes.append(f"no DICOM file refers to the images of {channel}: {why}.")
     return found, notes

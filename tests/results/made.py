@@ -50,12 +50,12 @@ def pixels(index: int) -> bytes:
     return rng.integers(0, 4000, (ROWS, COLUMNS)).astype(np.uint16).tobytes()
 
 
-def enhanced(file: Path) -> list[Path]:
-    """Writes a multi-frame file whose frames are in no order."""
+def enhanced(file: Path, echoes: int = 1) -> list[Path]:
+    """Writes a multi-frame file whose frames are in no order; all of an echo before the next."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    frame, order = oblique(), [3, 0, 4, 2, 1]
+    frame, order = oblique(), [3, 0, 4, 2, 1] * echoes
     dataset = identified(ROWS, COLUMNS, ENHANCED_MR)
-    dataset.NumberOfFrames = SLICES
+    dataset.NumberOfFrames = len(order)
     shared, measures, orientation = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = ["0.5", "0.8"], "2.5"
     orientation.ImageOrientationPatient = numbers(frame[:, :2].T.ravel())

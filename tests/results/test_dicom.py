@@ -16,7 +16,7 @@ from pydicom.datadict import DicomDictionary
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from results.made import classic, enhanced, label_maps, result_of
+from results.made import SLICES, classic, enhanced, label_maps, result_of
 
 from mskjax.imaging.dicom_file import open_dicom
 from mskjax.imaging.files import read_volume
@@ -234,20 +234,55 @@ def test_the_search_would_find_what_is_kept(planted, tmp_path):
         ({"SOPClassUID": "1.3.46.670589.11.0.0.12.1"}, "not MR or CT images"),
         ({"StudyInstanceUID": None}, "they have no StudyInstanceUID"),
         ({"SOPInstanceUID": None}, "they have no SOPInstanceUID"),
+        ({"SeriesInstanceUID": "{number}"}, "they are of several series"),
+        ({"Rows": None}, "they are no images"),
     ],
 )
 def test_images_that_nothing_can_refer_to_are_a_note(tmp_path, change, why):
     files = classic(tmp_path / "in")
-    for file in files:
+    result = result_of(files)
+    for number, file in enumerate(files):
         dataset = pydicom.dcmread(file)
         for keyword, value in change.items():
-            setattr(dataset, keyword, value)
+            setattr(dataset, keyword, value and value.format(number=f"1.2.3.{number}"))
         dataset.save_as(file)
-    (note,) = write_study(tmp_path / "out", result_of(files))
+    (note,) = write_study(tmp_path / "out", result)
     assert note.startswith("no DICOM file refers to the images of image: ")
     assert why in note
     assert not list((tmp_path / "out").glob("*.dcm"))
     assert (tmp_path / "out" / "result.json").exists()
+
+
+def test_of_several_echoes_the_one_that_was_read_is_referred_to(tmp_path):
+    result = result_of(enhanced(tmp_path / "one.dcm"))
+    (file,) = enhanced(tmp_path / "two.dcm", echoes=2)
+    read = tuple(range(SLICES, 2 * SLICES))
+    write_study(tmp_path / "a", result, salt=b"s")
+    both_echoes = dataclasses.replace(
+        result, sources={"image": [file]}, frames={"image": {file: read}}
+    )
+    write_study(tmp_path / "b", both_echoes, salt=b"s")
+    (first, _), (second, _) = both(tmp_path / "a"), both(tmp_path / "b")
+    np.testing.assert_array_equal(first.pixel_array, second.pixel_array)
+
+    def frames_of(seg):
+        groups = seg.PerFrameFunctionalGroupsSequence
+        images = [g.DerivationImageSequence[0].SourceImageSequence[0] for g in groups]
+        return np.array([image.ReferencedFrameNumber for image in images])
+
+    np.testing.assert_array_equal(frames_of(second), frames_of(first) + SLICES)
+    assert not DCIODVFY or not errors_in(tmp_path / "b" / "segmentation.dcm")
+
+
+def test_what_is_no_image_among_the_files_is_not_referred_to(tmp_path):
+    files = classic(tmp_path / "in")
+    write_study(tmp_path / "first", result_of(files), keep_ids=True)
+    mixed = dataclasses.replace(
+        result_of(files), sources={"image": [tmp_path / "first" / "report.dcm", *files]}
+    )
+    write_study(tmp_path / "second", mixed, keep_ids=True)
+    (first, _), (second, _) = both(tmp_path / "first"), both(tmp_path / "second")
+    assert first.ReferencedSeriesSequence == second.ReferencedSeriesSequence
 
 
 @pytest.mark.parametrize(

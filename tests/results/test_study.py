@@ -1,5 +1,6 @@
 """What lies in the folder of a study."""
 
+import dataclasses
 import json
 
 import jsonschema  # type: ignore[import-untyped]
@@ -11,7 +12,7 @@ from results.made import classic, enhanced, result_of
 from mskjax.imaging.files import read_volume, write_volume
 from mskjax.imaging.volume import Volume
 from mskjax.results import study as study_module
-from mskjax.results.document import schema
+from mskjax.results.document import restored, schema
 from mskjax.results.result import Mask, Result
 from mskjax.results.study import file_stem, write_study
 
@@ -68,6 +69,14 @@ def test_result_json_follows_the_schema_and_holds_the_result(tmp_path, masks):
     there = {p.name for p in (tmp_path / "out").iterdir()}
     assert {name for name in named if name} | {"result.json"} == there
     assert (document["files"]["segmentation"] is not None) == masks
+
+
+def test_a_result_is_restored_from_its_document(tmp_path):
+    result = result_of(classic(tmp_path / "in"))
+    notes = write_study(tmp_path / "out", result)
+    document = json.loads((tmp_path / "out" / "result.json").read_text())
+    plain = dataclasses.replace(result.without_images(), sources={}, notes=(*result.notes, *notes))
+    assert restored(document) == plain
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,11 @@ MORE = {"stages__regions__train__steps": 66, "stages__grades__train__steps": 8}
 OF_RUN = ("config", "environment", "cohort", "splits", "history")
 OF_STAGE = ("architecture", "cost", "initialisation")
 STAYS = tuple(f"{name}.json" for name in OF_RUN)
-STAYS += ("fold_*/system.json", *(f"fold_*/*/{name}.json" for name in OF_STAGE))
+STAYS += (
+    "fold_*/system.json",
+    "fold_*/profile.csv",
+    *(f"fold_*/*/{name}.json" for name in OF_STAGE),
+)
 STAYS += ("fold_*/*/metrics.jsonl", "fold_*/*/events*", "fold_*/*/checkpoints/**/*")
 
 

@@ -9,10 +9,7 @@ from mskjax.errors import UserError
 from mskjax.inputs.headers import Header, Headers
 from mskjax.inputs.sequence import Shown, shown
 from mskjax.inputs.stacks import Stack, stacks
-from mskjax.inputs.walk import Skipped
-from mskjax.progress import Progress
-
-_SPEAK_FROM = 2000  # files; reading fewer headers takes seconds
+from mskjax.inputs.walk import Skipped, counted
 
 
 @dataclass(frozen=True)
@@ -85,8 +82,7 @@ def dicom_studies(
 
 def _read(files: Sequence[Path], faults: dict[Path, str], skipped: Skipped) -> Iterator[Header]:
     headers = Headers()
-    bar = Progress("headers", len(files)) if len(files) >= _SPEAK_FROM else None
-    for path in files:
+    for path in counted(files, "headers"):
         try:
             header = headers.read(path)
         except UserError as error:
@@ -96,10 +92,6 @@ def _read(files: Sequence[Path], faults: dict[Path, str], skipped: Skipped) -> I
                 skipped.add(header, path)
             else:
                 yield header
-        if bar:
-            bar.advance()
-    if bar:
-        bar.close()
 
 
 def _distinct(headers: Iterator[Header], skipped: Skipped) -> list[Header]:

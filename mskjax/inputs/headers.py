@@ -18,14 +18,16 @@ FACTS = (
     "ScanOptions", "SequenceName", "MRAcquisitionType", "EchoTime", "EffectiveEchoTime",
     "RepetitionTime", "InversionTime", "InversionTimes", "EchoPulseSequence", "AcquisitionContrast",
     "SpectrallySelectedSuppression", "ComplexImageComponent", "ContrastBolusAgent",
-    "DiffusionBValue", "SeriesDescription", "ProtocolName", "FrameOfReferenceUID",
-    "SliceThickness", "SpacingBetweenSlices",
+    "DiffusionBValue", "SamplesPerPixel", "SeriesDescription", "ProtocolName",
+    "FrameOfReferenceUID", "SliceThickness", "SpacingBetweenSlices",
 )  # fmt: skip
 _IDS = (
     "StudyInstanceUID", "PatientID", "SeriesInstanceUID", "SOPInstanceUID", "SeriesNumber",
     "StudyDate", "NumberOfFrames",
 )  # fmt: skip
 _TAGS = (*_IDS, *FACTS, *GROUPS, *TRAITS, *(keyword for keyword, _ in PLACE))
+
+_LONGEST = 256  # characters of a text; patterns are looked for in it
 
 Numbers = tuple[float, ...]
 
@@ -89,9 +91,14 @@ class Headers:
                 return found.kind
             dataset = found.header
             count = whole(file, dataset, "NumberOfFrames", 1) or 1
-            frames = frame_headers(file, dataset, count)
+            try:
+                frames = frame_headers(file, dataset, count)
+            except UserError:  # it is of its series all the same, and no other lacks it
+                frames, count = [Dataset()], 1
             facts = tuple(
-                (k, text) for k in FACTS if (text := written(frames[0], k) or written(dataset, k))
+                (k, text[:_LONGEST])
+                for k in FACTS
+                if (text := written(frames[0], k) or written(dataset, k))
             )
             ids = {keyword: written(dataset, keyword) for keyword in _IDS}
             number = ids["SeriesNumber"]
@@ -120,7 +127,8 @@ class Headers:
         except UserError:  # said in full when it is read
             where = None
         said = traits(header)
-        return Plane(file, frame, where, self._once(tuple(said.get(k, "") for k in TRAITS)))
+        told = tuple(said.get(k, "")[:_LONGEST] for k in TRAITS)
+        return Plane(file, frame, where, self._once(told))
 
     def _once(self, value):
         return self._texts.setdefault(value, value)

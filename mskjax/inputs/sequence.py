@@ -26,7 +26,7 @@ STIR_TI_MS, T1_TI_MS, FLAIR_TI_MS = (80.0, 350.0), (350.0, 1400.0), 1400.0
 # Never taken unless by hand.
 NEVER = (
     "no MR", "localiser", "secondary capture", "diffusion", "map", "subtraction", "projection",
-    "phase", "fat image", "opposed-phase image", "without a place",
+    "phase", "colour", "fat image", "opposed-phase image", "without a place",
 )  # fmt: skip
 # Taken only where a study has nothing better: the worse, the higher.
 WORSE = {
@@ -226,6 +226,8 @@ def _header_flags(facts: Mapping[str, str], inversion_ms: float) -> list[str]:
         found.append("secondary capture")
     if facts.get("Modality", "MR") != "MR":
         found.append("no MR")
+    if facts.get("SamplesPerPixel", "1") != "1":
+        found.append("colour")
     if facts.get("ComplexImageComponent") == "PHASE":
         found.append("phase")
     if (facts.get("DiffusionBValue") or "0") not in ("0", "0.0") or (

@@ -19,7 +19,7 @@ from mskjax.inputs.names import NamedStudy, named_studies
 from mskjax.inputs.pseudonyms import Pseudonyms
 from mskjax.inputs.study import NewStudy, Refused
 from mskjax.inputs.table import Listed, read_listed
-from mskjax.inputs.walk import Skipped, files_below, input_label, printable, sort_kinds
+from mskjax.inputs.walk import Skipped, counted, files_below, input_label, printable, sort_kinds
 from tfds_builders.images import Wanted
 
 _LONGEST_NAME = 80
@@ -101,7 +101,8 @@ def _searched(
     roots: Mapping[Path, str], needs: Mapping[str, Wanted], skipped: Skipped
 ) -> tuple[list[DicomStudy], list[NamedStudy]]:
     kinds: dict[str, list[Path]] = {"dicom": [], "volume": [], "doubtful": []}
-    for kind, path in sort_kinds(files_below(roots, skipped), skipped):
+    files = files_below(roots, skipped)
+    for kind, path in sort_kinds(counted(files, "files"), skipped):
         kinds[kind].append(path)
     dicom = dicom_studies(kinds["dicom"], kinds["doubtful"], skipped)
     taken = {file.parent for study in dicom for file in study.files}

@@ -6,16 +6,18 @@ Only the given paths themselves may be links.
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mskjax.errors import UserError
 from mskjax.imaging.dicom_file import is_dicom, other_kind
+from mskjax.progress import Progress
 
 MOST_FILES = 500_000  # a thousand studies; their headers take 0.5 GB
 MOST_DEEP = 40  # folders within folders
 _NAMED = 3
+_SPEAK_FROM = 5000  # files; fewer take seconds
 VOLUMES = (".nii", ".nii.gz", ".mha", ".mhd", ".png")
 _ARCHIVES = (
     ".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz", ".7z", ".rar", ".gz",
@@ -128,7 +130,18 @@ def _entry(
         skipped.add("no regular file, but a pipe, socket or device", path)
 
 
-def sort_kinds(files: Sequence[Path], skipped: Skipped) -> Iterator[tuple[str, Path]]:
+def counted(files: Sequence[Path], title: str) -> Iterator[Path]:
+    """The files, with progress where they are many."""
+    bar = Progress(title, len(files)) if len(files) >= _SPEAK_FROM else None
+    for path in files:
+        yield path
+        if bar:
+            bar.advance()
+    if bar:
+        bar.close()
+
+
+def sort_kinds(files: Iterable[Path], skipped: Skipped) -> Iterator[tuple[str, Path]]:
     """Each file that may hold an image, as ``dicom``, ``volume`` or ``doubtful``.
 
     Args:

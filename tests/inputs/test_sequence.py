@@ -92,6 +92,7 @@ def test_weighting(facts, weighting):
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, ("secondary capture",)),
         ({"ImageType": "DERIVED\\SECONDARY\\SCREEN SAVE"}, ("secondary capture", "reformatted")),
         ({"Modality": "CT"}, ("no MR",)),
+        ({"SamplesPerPixel": "3"}, ("colour",)),
         ({"DiffusionBValue": "800"}, ("diffusion",)),
         ({"DiffusionBValue": "0"}, ()),
         ({"SeriesDescription": "ep2d_diff_b50_400_800_ADC"}, ("diffusion",)),

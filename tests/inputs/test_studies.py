@@ -235,6 +235,22 @@ def test_a_file_that_may_be_a_slice_stops_the_study_that_it_lies_with(spine, con
     assert any("it cannot be read, and may be an image" in line for line in result.notes)
 
 
+def test_what_has_no_place_stops_nothing(spine):
+    """Several frames that nothing places, as pictures have them, are a series that is not taken."""
+    folder, made = spine
+    dataset = pydicom.dcmread(made["t2"][0])
+    dataset.NumberOfFrames, dataset.PixelData = 3, dataset.PixelData * 3
+    dataset.SeriesInstanceUID, dataset.SOPInstanceUID = uid("cine"), uid("cine 1")
+    with pytest.warns(UserWarning, match="exceeds the maximum length"):
+        dataset.SeriesDescription = "t2 dixon " * 3000
+    dataset.save_as(folder / "DICOM" / "cine")
+    study = the_study(folder, DISCS)
+    assert files_of(study, "image") == set(made["t2"])
+    assert " of 9: sagittal T2" in study.chosen["image"]
+    why = the_refusal(folder, DISCS, series="40")
+    assert "T2, without a place, TE 101 ms, TR 3600 ms, 1 slice" in why
+
+
 def test_dixon_images_of_one_series_are_told_apart(tmp_path):
     kinds = {"W": "WATER", "F": "FAT", "IN_PHASE": "IN", "OPP_PHASE": "OPP"}
     made = {

@@ -16,7 +16,7 @@ from mskjax.inputs import choice
 from mskjax.inputs.dicom_studies import DicomStudy, dicom_studies
 from mskjax.inputs.drafts import of_dicom, of_names, of_table
 from mskjax.inputs.names import NamedStudy, named_studies
-from mskjax.inputs.pseudonyms import Pseudonyms
+from mskjax.inputs.pseudonyms import Pseudonyms, table, write_private
 from mskjax.inputs.study import NewStudy, Refused
 from mskjax.inputs.table import Listed, read_listed
 from mskjax.inputs.walk import Skipped, counted, files_below, input_label, printable, sort_kinds
@@ -87,6 +87,21 @@ def find_studies(
         tuple(study for study in found if isinstance(study, Refused)),
         (*notes, *skipped.sentences(keep_ids)),
     )
+
+
+def write_names(path: Path, studies: Sequence[NewStudy | Refused]) -> None:
+    """Writes the table that maps names back: name, StudyInstanceUID, PatientID, files.
+
+    Args:
+      path: of a new file, which nobody else may read from its first byte on.
+      studies: named.
+
+    Raises:
+      UserError: it exists, or cannot be written.
+    """
+    identities = [(study.name, study.identity) for study in studies]
+    rows = [(name, i.study_uid, i.patient_id, i.sources) for name, i in identities]
+    write_private(path, table(rows))
 
 
 def _check_picks(picks: Mapping[str, choice.Pick], studies: Sequence[DicomStudy]) -> None:

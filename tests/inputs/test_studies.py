@@ -1,5 +1,6 @@
 """Paths to studies: what is found, chosen, refused and skipped, and in which words."""
 
+import csv
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from mskjax.imaging.files import read_volume
 from mskjax.imaging.series import Series
 from mskjax.inputs import walk
 from mskjax.inputs.pseudonyms import Pseudonyms
-from mskjax.inputs.studies import find_studies
+from mskjax.inputs.studies import find_studies, write_names
 from mskjax.inputs.study import scrub
 
 SHARED = Path(os.environ.get("MSKJAX_SHARED", Path(__file__).resolve().parents[2] / "../shared"))
@@ -541,12 +542,20 @@ def test_a_header_that_declares_too_much_is_a_fault_of_its_study(spine, tmp_path
     assert "more than the 536870912" in result.refused[0].why
 
 
-def test_the_private_table_is_of_the_studies(spine, tmp_path):
-    """Name, UID, id and files of each; made by the command with `pseudonyms.write_private`."""
+def test_the_table_that_maps_back_is_written_on_request(spine, tmp_path):
     study = the_study(spine[0], DISCS)
-    identity = study.identity
-    assert (identity.study_uid, identity.patient_id) == (uid("study"), "PAT-4711")
-    assert set(identity.sources) == set((spine[0] / "DICOM").iterdir())
+    refused = found(spine[0], DISCS, series="40").refused[0]
+    write_names(tmp_path / "names.csv", [study])
+    write_names(tmp_path / "other.csv", [refused])
+    with (tmp_path / "names.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["study"] == study.name
+    assert (row["study_uid"], row["patient_id"]) == (uid("study"), "PAT-4711")
+    assert set(row["files"].split(" | ")) == set(map(str, (spine[0] / "DICOM").iterdir()))
+    assert (tmp_path / "names.csv").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "other.csv").read_bytes() == (tmp_path / "names.csv").read_bytes()
+    with pytest.raises(UserError, match="exists and is not overwritten"):
+        write_names(tmp_path / "names.csv", [study])
 
 
 @real

@@ -51,8 +51,11 @@ def dicom_studies(
     faults: dict[Path, str] = {}
     headers = _distinct(_read(files, faults, skipped), skipped)
     for path in doubtful:
-        empty = not path.stat().st_size
-        faults[path] = "it is empty, 0 bytes" if empty else "it is of no known kind"
+        try:
+            empty = not path.stat().st_size
+            faults[path] = "it is empty, 0 bytes" if empty else "it is of no known kind"
+        except OSError as error:
+            faults[path] = f"it cannot be opened: {error.strerror}"
     owners: dict[Path, set[tuple[str, ...]]] = {}
     studies: dict[tuple[str, ...], list[Header]] = {}
     for header in headers:
@@ -100,11 +103,18 @@ def _distinct(headers: Iterator[Header], skipped: Skipped) -> list[Header]:
     kept = []
     for header in headers:
         twin = first.setdefault(header.instance, header) if header.instance else header
-        if twin is not header and filecmp.cmp(twin.file, header.file, shallow=False):
+        if twin is not header and _is_copy(twin.file, header.file):
             skipped.add("a copy of another file", header.file)
         else:
             kept.append(header)
     return kept
+
+
+def _is_copy(a: Path, b: Path) -> bool:
+    try:
+        return filecmp.cmp(a, b, shallow=False)
+    except OSError:  # said when it is read
+        return False
 
 
 def _study_key(header: Header) -> tuple[str, ...]:

@@ -88,7 +88,8 @@ def of_names(
     study: NamedStudy, needs: Mapping[str, Wanted], roots: tuple[Path, ...]
 ) -> NewStudy | Refused:
     """The study of files that their names tell."""
-    sources = tuple(p for paths in (*study.files.values(), study.unclear) for p in paths)
+    own = (path for paths in (*study.files.values(), study.unclear) for path in paths)
+    sources = tuple(part for path in own for part in _parts(path))
     first = next((study.files[c] for c in needs if c in study.files), study.unclear)
     identity = Identity(_content(first[:1]), study.name, sources=sources, roots=roots)
     missing = [c for c, wanted in needs.items() if c not in study.files and not wanted.optional]
@@ -101,6 +102,8 @@ def of_names(
             f"has no {' and '.join(missing)}, only {' and '.join(study.files)}; end names in {ends}"
             " with the same beginning, or give a table."
         )
+    elif any(map(_leads_out, sources)):
+        why = "its MetaImage names a data file outside of its folder; put that beside the header."
     elif several:
         why = f"several files are its {' and '.join(several)} by their names; give a table."
     else:
@@ -117,7 +120,7 @@ def of_names(
 
 def of_table(row: Listed, roots: tuple[Path, ...]) -> NewStudy | Refused:
     """The study of a row of a table."""
-    files = tuple(file for path in row.files.values() for file in parts(path))
+    files = tuple(file for path in row.files.values() for file in _parts(path))
     uid, patient = _dicom_ids(files)
     key = "\0".join((uid, patient)) if uid else _content(files[:1])
     given = (*roots, *row.files.values())
@@ -135,6 +138,19 @@ def of_table(row: Listed, roots: tuple[Path, ...]) -> NewStudy | Refused:
     )
 
 
+def _parts(path: Path) -> list[Path]:
+    try:
+        return parts(path)
+    except OSError:  # said when it is read
+        return [path]
+
+
+def _leads_out(path: Path) -> bool:
+    """Whether a MetaImage header names a data file that lies, or leads, out of its folder."""
+    folder = path.resolve().parent
+    return any(not part.resolve().is_relative_to(folder) for part in _parts(path))
+
+
 def _dicom_ids(files: Sequence[Path]) -> tuple[str, str]:
     """StudyInstanceUID and PatientID of the first file that has them."""
     for file in files:
@@ -150,7 +166,7 @@ def _dicom_ids(files: Sequence[Path]) -> tuple[str, str]:
 def _content(files: Sequence[Path]) -> str:
     """What tells a study by its first file: content, not name."""
     state = hashlib.sha256()
-    for path in (part for file in files for part in parts(file)):
+    for path in (part for file in files for part in _parts(file)):
         try:
             with path.open("rb") as file:
                 state.update(hashlib.file_digest(file, "sha256").digest())

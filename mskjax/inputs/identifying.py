@@ -5,6 +5,7 @@ are data, ``identifying.json``.
 """
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ _CONTENT = json.loads(Path(__file__).with_name("identifying.json").read_text())
 IDENTIFYING: Mapping[str, str] = _CONTENT["attributes"]
 
 _DEEPEST = 8  # sequences within sequences; files of scanners have three
+_LONGEST_HEADER = 1 << 16  # bytes
+_METAIMAGE_WORDS = re.compile(r"MET_\w+|True|False|Image|LOCAL|LIST|[RLAPIS]{3}", re.IGNORECASE)
 _PIXELS = 0x7FE0
 _STANDARD_UID = "1.2.840.10008."
 
@@ -54,7 +57,12 @@ def identifying_values(
 
 
 def values_of_file(path: Path) -> list[tuple[str, str]]:
-    """As `identifying_values`, of a file; none where it is no DICOM or cannot be read."""
+    """As `identifying_values`, of a file; none where it has no such header or cannot be read.
+
+    Of a MetaImage these are all fields with a text of its own, such as the name of its data file.
+    """
+    if path.name.lower().endswith((".mhd", ".mha")):
+        return list(_metaimage_values(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -62,6 +70,20 @@ def values_of_file(path: Path) -> list[tuple[str, str]]:
             return [*identifying_values(dataset.file_meta), *identifying_values(dataset)]
         except Exception:  # the message about such a file quotes no header
             return []
+
+
+def _metaimage_values(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        with path.open("rb") as file:
+            lines = file.read(_LONGEST_HEADER).split(b"\n")
+    except OSError:
+        return
+    for line in lines:
+        name, _, value = (part.strip() for part in line.decode("latin-1").partition("="))
+        if re.search("[A-Za-z]", value) and not _METAIMAGE_WORDS.fullmatch(value):
+            yield name[:40], value
+        if name == "ElementDataFile":
+            return
 
 
 def _text(value: object) -> str:

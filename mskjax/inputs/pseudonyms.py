@@ -108,7 +108,8 @@ def write_private(path: Path, text: str) -> None:
         raise UserError(
             f"{path} cannot be written ({error.strerror}); name another file."
         ) from error
-    with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+    # A file system may hold names that are no text.
+    with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write(text)
 
 

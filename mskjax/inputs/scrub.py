@@ -33,6 +33,7 @@ _GENERIC = frozenset(
         )
     ).split()
 )
+_UID = re.compile(r"[0-9.]+")
 _PARTS = re.compile(r"[\\^=]+|\s{2,}")
 
 
@@ -66,29 +67,32 @@ class Scrubber:
         pattern, known = self._known
         done, start = [], 0
         while found := pattern.search(text, start):
-            whole, alias = known.get(found[0].lower(), (found[0], "[removed]"))
-            end = found.end()
-            k = len(found[0])
-            while k < len(whole) and end < len(text) and text[end].lower() == whole[k].lower():
-                end, k = end + 1, k + 1
+            end, alias = found.end(), "[removed]"
+            for whole, name in known.get(found[0].lower(), ()):
+                reached = found.end() + _shared(whole[len(found[0]) :], text[found.end() :])
+                if alias == "[removed]" or reached > end:
+                    end, alias = reached, name
             done += [text[start : found.start()], alias]
             start = end
         return "".join([*done, text[start:]])
 
     @functools.cached_property
-    def _known(self) -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
-        """A pattern of all texts, and lower-case text to the whole one and its alias."""
-        known: dict[str, tuple[str, str]] = {}
+    def _known(self) -> tuple[re.Pattern[str], dict[str, list[tuple[str, str]]]]:
+        """A pattern of all texts, and what it finds, in lower case, to whole texts and aliases.
+
+        A long text is found by its beginning too, since messages cut what they quote.
+        """
+        known: dict[str, list[tuple[str, str]]] = {}
         patterns: dict[str, str] = {}
         for text, alias, is_path in [*self._path_texts(), *self._header_texts()]:
             for form in dict.fromkeys((text, repr(text)[1:-1], printable(text))):
-                if form.lower() in known or not form.strip():
+                if form in patterns or not form.strip():
                     continue
-                known[form.lower()] = form, alias
+                known.setdefault(form.lower(), []).append((form, alias))
                 patterns[form] = _pattern(form, is_path)
-                if len(form) > _SURE and not is_path:
+                if len(form) > _SURE and not is_path and not _UID.fullmatch(form):
                     cut = form[:_SURE]
-                    known.setdefault(cut.lower(), (form, alias))
+                    known.setdefault(cut.lower(), []).append((form, alias))
                     patterns.setdefault(cut, _pattern(cut, is_path))
         ordered = sorted(patterns, key=len, reverse=True)
         joined = "|".join(patterns[form] for form in ordered) or r"(?!)"
@@ -127,6 +131,12 @@ class Scrubber:
                     yield text.strip(), f"[{keyword}]", False
 
 
+def _shared(a: str, b: str) -> int:
+    """How many characters two texts begin with in common, upper and lower case alike."""
+    pairs = zip(a.lower(), b.lower(), strict=False)
+    return next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
+
+
 def _forms(path: Path) -> Iterable[str]:
     """How a path may be written, without forms so short that they are no path."""
     forms = (str(path), os.path.abspath(path), os.path.realpath(path))
@@ -146,7 +156,7 @@ def _is_telling(text: str) -> bool:
 
 def _pattern(form: str, is_path: bool) -> str:
     escaped = re.escape(form)
-    size = len(form.encode())  # a name of two characters tells much in some scripts
+    size = len(form.encode(errors="replace"))  # a name of two characters tells much in some scripts
     if is_path or size >= _SHORT:
         return escaped
     if size >= _SHORTEST:

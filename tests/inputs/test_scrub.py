@@ -1,5 +1,6 @@
 """Nothing that identifies a study is left in a message about it."""
 
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mskjax.inputs import scrub as scrub_module
 from mskjax.inputs.identifying import IDENTIFYING, identifying_values
 from mskjax.inputs.pseudonyms import Pseudonyms
 from mskjax.inputs.scrub import Scrubber
-from mskjax.inputs.studies import find_studies
+from mskjax.inputs.studies import find_studies, write_names
 from mskjax.inputs.study import scrub
 
 DISCS = builder_class("disc_degeneration")
@@ -115,6 +116,48 @@ def test_a_value_that_was_cut_short_is_replaced_too(tmp_path):
     for end in (20, 40, 79):
         said = own.scrub(f"x: AdditionalPatientHistory: odd ({story[:end]})")
         assert said == "x: AdditionalPatientHistory: odd ([AdditionalPatientHistory])"
+
+
+def test_values_that_begin_alike_are_each_replaced_whole(tmp_path):
+    first, second = "Pain in the left knee since May", "Pain in the left hip since a fall in June"
+    own, _ = scrubber(tmp_path, AdditionalPatientHistory=first, ReasonForStudy=second)
+    assert own.scrub(f"({second[:30]})") == "([ReasonForStudy])"
+    assert own.scrub(f"({first[:28]})") == "([AdditionalPatientHistory])"
+
+
+def test_a_metaimage_names_its_data_file(tmp_path):
+    path = tmp_path / "a.mhd"
+    path.write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_SHORT\nOffset = 0 0 0\n"
+        "TransformMatrix = -1 0 0 0 1 0 0 0 -1\nElementSpacing = 4 1 1\nComment = Hans from Ulm\n"
+        "ElementDataFile = mueller_hans.raw\n"
+    )
+    (study,) = find_studies([tmp_path], DISCS.wanted, names=Pseudonyms(b"k" * 32)).studies
+    with pytest.raises(UserError, match="mueller_hans.raw is missing") as caught:
+        study.read(DISCS.read_images)
+    said = scrub(str(caught.value), study)
+    assert "is missing" in said
+    assert "mueller" not in said
+    assert scrub("by Hans from Ulm", study) == "by [Comment]"
+    path.write_text(path.read_text().replace("mueller_hans.raw", "../secret.raw"))
+    (tmp_path.parent / "secret.raw").write_bytes(bytes(16))
+    (refused,) = find_studies([tmp_path], DISCS.wanted, names=Pseudonyms(b"k" * 32)).refused
+    assert refused.why.startswith("its MetaImage names a data file outside of its folder")
+
+
+def test_names_that_are_no_text_are_no_trouble(tmp_path):
+    folder = tmp_path / "b"
+    folder.mkdir()
+    odd = os.fsdecode(os.fsencode(str(folder)) + b"/M\xfcller_\xff.nii.gz")
+    Path(odd).write_bytes(b"")
+    study = find_studies([tmp_path], DISCS.wanted).studies[0]
+    with pytest.raises(UserError) as caught:
+        study.read(DISCS.read_images)
+    assert scrub(str(caught.value), study).startswith("file 1 of 1: cannot be read")
+    scrub(str(caught.value), study, keep_ids=True).encode()  # can be printed
+    assert study.name == "M_ller"
+    write_names(tmp_path / "names.csv", [study])
+    assert odd.encode(errors="surrogateescape") in (tmp_path / "names.csv").read_bytes()
 
 
 def test_words_of_the_trade_stay(tmp_path):

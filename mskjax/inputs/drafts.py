@@ -36,13 +36,14 @@ def of_dicom(
         sources=files,
         roots=roots,
     )
+    series = [dataclasses.replace(shown, is_named=keep_ids) for shown in study.series]
     try:
-        chosen = choice.choose(study.series, needs, picks)
+        chosen = choice.choose(series, needs, picks)
     except choice.Unclear as error:
         return Refused("", str(error), identity)
     remarks = []
     for channel, index in chosen.items():
-        taken = study.series[index]
+        taken = series[index]
         remarks += _remarks(channel, taken, needs[channel], channel in picks)
         lacking = study.may_lack(taken.stack)
         if lacking and study.is_alone:
@@ -56,8 +57,8 @@ def of_dicom(
     remarks += [f"has no {c}, which may be left out" for c in needs if c not in chosen]
     return NewStudy(
         name="",
-        files={channel: study.series[i].stack.series() for channel, i in chosen.items()},
-        chosen={channel: choice.label(study.series, i) for channel, i in chosen.items()},
+        files={channel: series[i].stack.series() for channel, i in chosen.items()},
+        chosen={channel: choice.label(series, i) for channel, i in chosen.items()},
         remarks=tuple(remarks),
         identity=identity,
     )

@@ -16,6 +16,7 @@ import numpy as np
 from mskjax.imaging import headers
 from mskjax.imaging.planes import ISOTROPIC, MOST_OBLIQUE, MOST_TILTED
 from mskjax.inputs.stacks import Stack
+from mskjax.inputs.walk import printable
 
 SHORT_TE_MS, T2_TE_MS = 30.0, 60.0
 PD_TE_MS = 50.0  # turbo spin echo of joints
@@ -97,6 +98,7 @@ class Shown:
       flags: of `NEVER` and `WORSE`, in that order.
       echo_ms: echo time; NaN where it is not said.
       repetition_ms: repetition time, likewise.
+      is_named: whether its words may quote SeriesDescription.
     """
 
     stack: Stack
@@ -104,6 +106,7 @@ class Shown:
     flags: tuple[str, ...]
     echo_ms: float
     repetition_ms: float
+    is_named: bool = False
 
     @property
     def is_taken(self) -> bool:
@@ -144,7 +147,7 @@ class Shown:
         )
 
     def words(self) -> str:
-        """In words that quote nothing of the header, e.g. ``sagittal T2, TE 101 ms, 15 slices``."""
+        """In words, e.g. ``sagittal T2, TE 101 ms, 15 slices``; see `is_named`."""
         head = " ".join(filter(None, (self.plane, self.weighting.upper()))) or "images"
         times = [
             f"{name} {value:.4g} ms"
@@ -153,7 +156,9 @@ class Shown:
         ]
         count = len(self.stack.planes)
         size = f"{count} slice{'s' * (count != 1)}"
-        return ", ".join([head, *self.flags, *times, size])
+        name = " ".join(self.stack.facts.get("SeriesDescription", "").split())
+        quoted = [printable(f'"{name}"')] if self.is_named and name else []
+        return ", ".join([head, *self.flags, *times, size, *quoted])
 
     def _is_isotropic(self) -> bool:
         first = self.stack.planes[0].where

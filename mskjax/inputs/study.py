@@ -39,7 +39,8 @@ class NewStudy:
     Attributes:
       name: usable as a file name; says nothing of the patient unless ids are kept.
       files: channel to its file, folder or series, as `CohortBuilder.read_images` takes them.
-      chosen: channel to what was taken, in words that quote no header: ``series 3 of 7: ...``.
+      chosen: channel to what was taken, in words: ``series 3 of 7: ...``, with SeriesDescription
+        where ids are kept.
       remarks: what its reader should know of the choice.
       identity: what identifies it.
       pixel_mm: pixel size of a PNG; NaN where it is not given.

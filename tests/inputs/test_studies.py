@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from imaging.dicom_writer import header
 from inputs.dicom_tree import LOCALISER, STIR, T1, T2, uid, write_enhanced, write_images
 from PIL import Image
 
@@ -91,6 +92,8 @@ def test_the_sequence_is_found_among_those_of_an_examination(spine):
     # The localiser's three planes are three of eight.
     assert said == "series 4 of 8: sagittal T2, TE 101 ms, TR 3600 ms, 5 slices"
     assert study.remarks == ()
+    (kept,) = find_studies([folder], DISCS.wanted).studies
+    assert kept.chosen["image"] == f'{said}, "t2_tse_sag"'
     images = study.read(DISCS.read_images)
     expected = read_volume(Series(tuple(made["t2"])))
     assert images.part["image"].shape == (5, 24, 20)
@@ -250,6 +253,25 @@ def test_what_has_no_place_stops_nothing(spine):
     assert " of 9: sagittal T2" in study.chosen["image"]
     why = the_refusal(folder, DISCS, series="40")
     assert "T2, without a place, TE 101 ms, TR 3600 ms, 1 slice" in why
+
+
+def test_what_lies_about_in_an_export_is_counted_with_its_kind(spine):
+    folder, _ = spine
+    directory = header(1, 1, "1.2.840.10008.1.3.10")
+    report = header(1, 1, "1.2.840.10008.5.1.4.1.1.88.11")
+    for dataset, name in ((directory, "DICOMDIR"), (report, "SR0001")):
+        for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"):
+            delattr(dataset, keyword)
+        dataset.PatientName = "Mueller^Hans"
+        dataset.save_as(folder / "DICOM" / name, enforce_file_format=True)
+    (folder / "autorun.inf").write_text("[autorun]")
+    result = found(folder, DISCS)
+    assert len(result.studies) == 1
+    assert result.notes == (
+        "1 file or folder is not read (text).",
+        "1 file or folder is not read (DICOM, Media Storage Directory Storage).",
+        "1 file or folder is not read (DICOM, Basic Text SR Storage).",
+    )
 
 
 def test_dixon_images_of_one_series_are_told_apart(tmp_path):

@@ -68,7 +68,7 @@ def choose(
     """
     best = {
         channel: _picked(series, channel, picks[channel])
-        if channel in picks and _applies(series, picks[channel])
+        if applies(series, picks.get(channel))
         else _best(series, channel, wanted)
         for channel, wanted in needs.items()
     }
@@ -99,9 +99,9 @@ def label(series: Sequence[Shown], index: int) -> str:
     return f"series {index + 1} of {len(series)}: {series[index].words()}"
 
 
-def _applies(series: Sequence[Shown], pick: Pick) -> bool:
-    """A UID is of one study alone; the others are decided without it."""
-    return bool(pick.number) or any(s.stack.uid == pick.uid for s in series)
+def applies(series: Sequence[Shown], pick: Pick | None) -> bool:
+    """Whether a pick is of this study: a UID is of one alone, the others are decided without it."""
+    return pick is not None and (bool(pick.number) or any(s.stack.uid == pick.uid for s in series))
 
 
 def _picked(series: Sequence[Shown], channel: str, pick: Pick) -> list[int]:

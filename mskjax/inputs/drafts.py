@@ -44,7 +44,8 @@ def of_dicom(
     remarks = []
     for channel, index in chosen.items():
         taken = series[index]
-        remarks += _remarks(channel, taken, needs[channel], channel in picks)
+        by_hand = choice.applies(series, picks.get(channel))
+        remarks += _remarks(channel, taken, needs[channel], by_hand)
         lacking = study.may_lack(taken.stack)
         if lacking and study.is_alone:
             refused = Refused("", _about_lacking(lacking), identity)
@@ -124,6 +125,8 @@ def of_table(row: Listed, roots: tuple[Path, ...]) -> NewStudy | Refused:
     files = tuple(file for path in row.files.values() for file in _parts(path))
     uid, patient = _dicom_ids(files)
     key = "\0".join((uid, patient)) if uid else _content(files[:1])
+    if not files:
+        key = f"{row.name}\0{row.why}"
     given = (*roots, *row.files.values())
     identity = Identity(key, row.name, uid, patient, files, given)
     if row.why:

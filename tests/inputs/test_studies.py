@@ -169,6 +169,8 @@ def test_a_uid_is_of_its_study_alone(spine, tmp_path):
     assert [s.chosen["image"][:8] for s in result.studies] == ["series 4", "series 1"][
         :: 1 if result.studies[0].identity.patient_id == "PAT-4711" else -1
     ]
+    by_hand = {s.identity.patient_id: s.remarks for s in result.studies}
+    assert by_hand == {"PAT-4711": ("image was chosen by hand",), "B": ()}
     with pytest.raises(UserError, match="--series gives a UID that no series has"):
         found(folder, DISCS, series="1.2.3.4")
 
@@ -433,6 +435,8 @@ def test_a_table_says_everything(spine, tmp_path):
         "row 6 is the study of row 2; give every study its own name.",
         "row 7 has a pixel_mm that is no number from 0.05 to 20.",
     ]
+    assert len({study.name for study in (*result.studies, *result.refused)}) == 7
+    assert not any("-" in study.name[6:] for study in result.refused)
     by_name = {s.identity.own_name: s for s in result.studies}
     assert by_name["MUELLER"].read(DISCS.read_images).part["image"].shape == (5, 24, 20)
     assert by_name["c"].pixel_mm == 0.4

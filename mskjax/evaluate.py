@@ -38,7 +38,7 @@ def _evaluate(argv: list[str]) -> None:
     name, _, config_name = flags.cohort.partition("/")
     commands.configure_runtime()
     # Imported late: help and mistakes answer at once.
-    from mskjax import external, systems
+    from mskjax import external, manifest, systems
     from mskjax.data.cohorts import prepare_cohort
     from mskjax.reporting.summary import write_report
     from mskjax.workdir import config_of
@@ -62,11 +62,11 @@ def _evaluate(argv: list[str]) -> None:
     command = shlex.join(["python", "-m", "mskjax.evaluate", *argv])
     external.run(run, cohort, output, folds, command)
     system = systems.load(config.system).build(config)
-    page = (
-        write_report(run, system)
-        if inside
-        else write_report(run, system, output / "report", [output])
-    )
+    if inside:
+        page = write_report(run, system)
+        manifest.follow(run)
+    else:
+        page = write_report(run, system, output / "report", [output])
     external.announce(output, page)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mskjax import going_on, roles
+from mskjax import going_on, manifest, roles
 from mskjax import workdir as workdirs
 from mskjax.config import StudyConfig
 from mskjax.data import splits
@@ -50,6 +50,7 @@ def begin(
     whole: Replica,
     cohort: Cohort,
     divided: splits.Splits,
+    modes: Sequence[str],
     folds: Sequence[int] = (),
 ) -> None:
     """Writes what a study, and those that it consists of, say of themselves before they train.
@@ -58,6 +59,8 @@ def begin(
       whole: the study.
       cohort: of its patients.
       divided: their division.
+      modes: see `study.run`; a finished run of which only the report is written anew keeps all of
+        it, and its manifest.
       folds: that the caller owns, beside others who may own others; none means all.
 
     Raises:
@@ -65,6 +68,8 @@ def begin(
     """
     machine = environment()
     for part in whole.every():
+        if {*modes} == {"report"} and manifest.exists(part.workdir):
+            continue
         with workdirs.beginning(part.workdir) if folds else contextlib.nullcontext():
             going_on.extend(part.workdir, part.config, folds)
             started = workdirs.check(part.workdir, part.config)
@@ -73,6 +78,8 @@ def begin(
                 _check_shared(part.workdir, cohort, divided)
                 _compare(part.workdir / "environment.json", machine)
             workdirs.claim(part.workdir, part.config, folds)
+            if roles.is_first():
+                manifest.discard(part.workdir)
             for name, content in (("environment.json", machine), ("cohort.json", cohort.audit)):
                 if not shared or not (part.workdir / name).exists():
                     write_json(part.workdir / name, content)

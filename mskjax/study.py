@@ -16,6 +16,7 @@ from mskjax import (
     cases,
     fold_training,
     going_on,
+    manifest,
     opening,
     parts,
     predictions,
@@ -35,6 +36,7 @@ from mskjax.errors import Diverged, UserError
 from mskjax.fold_training import Fold
 from mskjax.progress import say
 from mskjax.replicas import Replica
+from mskjax.reporting.environment import environment
 from mskjax.reporting.pooled import compare
 from mskjax.reporting.summary import write_report
 from mskjax.setting import Setting
@@ -43,6 +45,7 @@ from mskjax.training import processes
 from mskjax.training.checkpoints import is_trained
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import System
+from mskjax.writers import write_json
 
 CASES = {"test": "cases.csv", "validation": "validation_cases.csv"}  # rows of a part of a fold
 
@@ -112,7 +115,7 @@ def _run(
         for group in groups if any(extended) else ():
             fold_training.check_devices(group)
         processes.sync("divided")  # of what was there before
-        opening.begin(whole, cohort, divided, folds)
+        opening.begin(whole, cohort, divided, modes, folds)
         say(
             f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
             f" {len(divided.folds)} fold(s), patients on both sides: {divided.patient_overlap}"
@@ -215,6 +218,8 @@ def _conclude(study: Replica, folds: int, modes: Sequence[str], failed: Containe
         whole = [p for p in study.parts if not any(s.workdir in failed for s in p.single())]
         if "report" in modes:
             compare(study.workdir, {p.workdir.name: p.workdir for p in whole})
+            if len(whole) == len(study.parts):
+                _vouch(study.workdir)
         return
     singles = [single.workdir for single in study.single()]
     if any(folder in failed for folder in singles):
@@ -227,6 +232,15 @@ def _conclude(study: Replica, folds: int, modes: Sequence[str], failed: Containe
     if "report" in modes:
         page = write_report(study.workdir, system)
         say(f"report: {page}")
+        _vouch(study.workdir)
+
+
+def _vouch(workdir: Path) -> None:
+    """Leaves the manifest of a run that is finished; nothing is written after it."""
+    if manifest.exists(workdir):
+        manifest.follow(workdir)
+    else:
+        manifest.write(workdir)
 
 
 def _evaluate_fold(setting: Setting, number: int) -> None:
@@ -236,6 +250,8 @@ def _evaluate_fold(setting: Setting, number: int) -> None:
     def leave(fold: Applied, study: Study, found: Any) -> None:
         predictions.leave(setting.folder(number), fold.system, study, found, phantom)
 
+    # Of the machine that reads: it is what the rows can be compared on (`mskjax.verification`).
+    write_json(setting.folder(number) / "environment.json", environment())
     read_fold(setting, number, "test", leave)
 
 
@@ -255,7 +271,7 @@ def read_fold(
         folder / CASES[part],
         {"fold": number, "seed": setting.train_seed},
         f"{setting.title(number)} {'evaluation' if part == 'test' else part}",
-        kept=lambda row: _is_of(row, fold, part),
+        kept=lambda row: is_of(row, fold, part),
         seen=functools.partial(seen, loaded),
     )
 
@@ -323,6 +339,7 @@ def _divide(config: StudyConfig, cohort: Cohort, system: System) -> tuple[splits
     )
 
 
-def _is_of(row: Row, fold: splits.Fold, part: str) -> bool:
+def is_of(row: Row, fold: splits.Fold, part: str) -> bool:
+    """Whether a row is of a part of a fold, which of a division by case not all of a study are."""
     case = row.get("case")
     return fold.cases is None or not case or fold.cases.get(case) == part

@@ -34,6 +34,11 @@ def read_rows(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+def as_text(rows: Sequence[Row]) -> list[Row]:
+    """Rows as they come back from a file."""
+    return [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
+
+
 def append(path: Path, rows: Sequence[Row]) -> None:
     """Adds rows that belong together, as text, to a file that `appended` reads.
 
@@ -42,7 +47,7 @@ def append(path: Path, rows: Sequence[Row]) -> None:
     if not roles.is_first():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = [{k: "" if v is None else str(v) for k, v in row.items()} for row in rows]
+    text = as_text(rows)
     with path.open("a+b") as file:
         if end := file.tell():
             file.seek(end - 1)

@@ -191,6 +191,39 @@ def prepare_cohort(
     return _open(builder, packages.provide(builder, again))
 
 
+def find_cohort(
+    name: str, config: str, data_dir: str | Path, fingerprint: str, **config_fields: Any
+) -> Cohort | None:
+    """Opens the package of some content, wherever its raw files are; packages nothing.
+
+    Args:
+      name: e.g. ``disc_degeneration``.
+      config: e.g. ``phantom``.
+      data_dir: folder of packaged cohorts.
+      fingerprint: of the content.
+      **config_fields: options of the config to change.
+
+    Returns:
+      None where nothing of this config and these options is packaged.
+
+    Raises:
+      UserError: no such cohort or option; its package is damaged, or all that are there have other
+        content.
+    """
+    builder = _builder(name, config, data_dir, config_fields, None)
+    fitting = packages.of_options(builder)
+    for package in fitting:
+        if package.audit["fingerprint"] == fingerprint:
+            return _open(builder, package.folder)
+    if fitting:
+        prints = ", ".join(f"{p.folder} ({p.audit['fingerprint'][:16]})" for p in fitting)
+        raise UserError(
+            f"no package of {name}/{config} in {data_dir} has the fingerprint {fingerprint[:16]};"
+            f" there is {prints}: give the --data_dir of the cohort that the run is of."
+        )
+    return None
+
+
 def _builder(
     name: str,
     config: str,

@@ -56,7 +56,7 @@ def provide(builder: CohortBuilder, again: bool) -> Path:
         package of their folder was made of; or several packages fit.
     """
     every = _packages(builder)
-    fitting = [p for p in every if not p.is_damaged and p.audit["options"] == _options(builder)]
+    fitting = _of_options(builder, every)
     if builder.builder_config.obtain and builder.manual_dir is None:
         if again:
             builder.source()  # says that raw files are needed
@@ -82,6 +82,11 @@ def provide(builder: CohortBuilder, again: bool) -> Path:
     if damaged:
         raise UserError(about_damage(builder, damaged[0].folder, "its audit cannot be read"))
     return _make(builder, every, raw)
+
+
+def of_options(builder: CohortBuilder) -> list[Package]:
+    """The packages of the builder's config and options that can be read, of any raw files."""
+    return _of_options(builder, _packages(builder))
 
 
 def about_damage(builder: CohortBuilder, folder: Path, why: object) -> str:
@@ -110,6 +115,10 @@ def _packages(builder: CohortBuilder) -> list[Package]:
     version = builder.data_path.name
     folders = [above / builder.base_config, *sorted(above.glob(f"{builder.base_config}-*"))]
     return [_read(f / version) for f in folders if (f / version).is_dir()]
+
+
+def _of_options(builder: CohortBuilder, every: Sequence[Package]) -> list[Package]:
+    return [p for p in every if not p.is_damaged and p.audit["options"] == _options(builder)]
 
 
 def _read(folder: Path) -> Package:

@@ -240,6 +240,11 @@ def load(
 
 def save(path: Path, splits: Splits) -> None:
     """Writes splits.json under its final name only when complete."""
+    write_json(path, as_json(splits))
+
+
+def as_json(splits: Splits) -> dict[str, Any]:
+    """The content of splits.json."""
     content = {
         "unit": splits.unit,
         "kind": splits.kind,
@@ -249,7 +254,7 @@ def save(path: Path, splits: Splits) -> None:
         "left_out": splits.left_out,
         "folds": [dataclasses.asdict(f) for f in splits.folds],
     }
-    write_json(path, content)
+    return json.loads(json.dumps(content))
 
 
 def are_same(path: Path, splits: Splits) -> bool:

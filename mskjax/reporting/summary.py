@@ -66,13 +66,25 @@ def write_report(
       UserError: a part of the run is missing.
     """
     output = output or workdir / "report"
+    report = content(workdir, system, external)
+    write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    return write_page(report, workdir, output)
+
+
+def content(workdir: Path, system: System, external: Sequence[Path] = ()) -> dict[str, Any]:
+    """As `summarise`, of all seeds where there are several, with external tests.
+
+    Args:
+      workdir: folder of a finished evaluation.
+      system: of the run.
+      external: folders of external tests, beside those that lie in the run.
+    """
     seeds = sorted(workdir.glob("seed_*"), key=lambda p: int(p.name.removeprefix("seed_")))
     report = _of_seeds(workdir, seeds, system) if seeds else summarise(workdir, system)
     if tests := [*tests_of(workdir), *external]:
         report |= _external(workdir, system, tests, report["limits"])
         report["checklist"] = checklist(report)
-    write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-    return write_page(report, workdir, output)
+    return report
 
 
 def _external(

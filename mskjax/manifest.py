@@ -53,16 +53,21 @@ def write(run: Path) -> None:
 def follow(run: Path) -> None:
     """Takes the report's files anew, after they were written anew; all other entries stay.
 
-    A study that the run is a part of follows too.  Where there is no manifest none is made: it
+    The studies that the run is a part of follow too.  Where there is no manifest none is made: it
     would vouch for files that nobody has looked after.
     """
     if not exists(run):
         return
     kept = {n: e for n, e in read(run).items() if not n.startswith(f"{REPORT}/")}
     _save(run, kept | _hashed(run, [p for p in _counted(run) if p.parts[0] == REPORT]))
-    own, whole = Path(run.name) / MANIFEST, run.absolute().parent
+    _follow_above(run.absolute())
+
+
+def _follow_above(run: Path) -> None:
+    own, whole = Path(run.name) / MANIFEST, run.parent
     if exists(whole) and own.as_posix() in (listed := read(whole)):
         _save(whole, listed | _hashed(whole, [own]))
+        _follow_above(whole)
 
 
 def entries(run: Path) -> dict[str, Entry]:

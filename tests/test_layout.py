@@ -37,6 +37,9 @@ THROUGH = {
     "training/trainer": "training/test_population",
     "training/stage": "training/test_loop",  # with the stage of training/toy.py
     "training/state": "training/test_loop",
+    # A finished run, untouched and forged.
+    "verification/account": "commands/test_verify_command",
+    "verification/checks": "commands/test_verify_command",
     # What systems share is tested with the systems' own masks, grades and rules.
     "two_stage/boxes": "systems/test_modic_changes",
     "two_stage/discs": "systems/test_disc_degeneration",

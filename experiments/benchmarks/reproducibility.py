@@ -4,12 +4,12 @@
     python experiments/benchmarks/reproducibility.py --emulate Haswell SandyBridge EPYC-Rome
 
 Every operation runs on the same numbers in a process per setting: once more as it is, with the
-instruction set of compiled code capped, with fewer and more threads, without the flag that
-`mskjax.commands` sets.  What another processor would do, with all that libraries choose at run time
-by its features and the sizes of its caches, is seen under ``qemu-x86_64`` (Debian's qemu-user),
-which computes floating point to the bit.  A cell says ``same``, or the largest difference from the
-first setting by the largest magnitude of the output.  Below the table: the loss of a tiny U-Net
-over its steps, from the same start, by setting.
+instruction set of compiled code capped, with fewer and more threads, and without the flag that
+`mskjax.commands` sets (YNN, a library of products and sums).  What another processor would do, with
+all that libraries choose at run time by its features and the sizes of its caches, is seen under
+``qemu-x86_64`` (Debian's qemu-user), which computes floating point to the bit.  A cell says
+``same``, or the largest difference from the first setting by the largest magnitude of the output.
+Below the table: the loss of a tiny U-Net over its steps, from the same start, by setting.
 """
 
 import argparse
@@ -27,6 +27,7 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 import numpy as np
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"  # of mskjax.commands
+NO_FLAG = "--xla_cpu_use_onednn=false"  # which is the default
 # The variables of a setting, beside `FLAG`; NPROC is what XLA takes for the number of threads.
 SETTINGS: Mapping[str, Mapping[str, str]] = {
     "as it is": {},
@@ -36,7 +37,8 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "SSE4.2 code": {"XLA_FLAGS": f"{FLAG} --xla_cpu_max_isa=SSE4_2"},
     "1 thread": {"NPROC": "1"},
     "8 threads": {"NPROC": "8"},
-    "without YNN": {"XLA_FLAGS": "--xla_cpu_use_onednn=false"},
+    "without YNN": {"XLA_FLAGS": NO_FLAG},
+    "that, 1 thread": {"XLA_FLAGS": NO_FLAG, "NPROC": "1"},
 }
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 LOSS = "loss"  # name of the losses of a training among the outputs
@@ -57,6 +59,12 @@ def main() -> None:
     found = {name: _run(variables, flags.steps) for name, variables in SETTINGS.items()}
     for model in flags.emulate:
         found[model] = _run({}, min(flags.steps, 20), model)
+    import jax
+
+    from mskjax.reporting.processor import processor
+
+    here = processor()
+    print(f"jax {jax.__version__}, {here['model']}, {here['threads']} threads\n")
     print(table(found))
     if flags.steps:
         print("\n" + drift(found))

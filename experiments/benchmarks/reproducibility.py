@@ -7,7 +7,8 @@ Every operation runs on the same numbers in a process per setting: once more as 
 instruction set of compiled code capped, with fewer and more threads, and without the flag that
 `mskjax.commands` sets (YNN, a library of products and sums).  What another processor would do, with
 all that libraries choose at run time by its features and the sizes of its caches, is seen under
-``qemu-x86_64`` (Debian's qemu-user), which computes floating point to the bit.  A cell says
+``qemu-x86_64`` (Debian's qemu-user), which computes to the bit what the standard of floating point
+defines; approximate instructions (of rsqrt) have other values there than on the chip.  A cell says
 ``same``, or the largest difference from the first setting by the largest magnitude of the output.
 Below the table: the loss of a tiny U-Net over its steps, from the same start, by setting.
 """

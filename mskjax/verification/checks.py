@@ -69,9 +69,8 @@ def verify(run: Path, data_dir: str | None = None) -> Iterator[Check]:
     Raises:
       UserError: the folder holds no finished run.
     """
-    missing = [name for name in _NEEDED if not (run / name).exists()]
-    if missing and not manifest.exists(run):
-        raise UserError(f"{run / missing[0]} is missing; finish the run before it is verified.")
+    if not manifest.exists(run):  # with one, what is missing is named
+        _check_finished(replicas.of(config_of(run), run))
     yield _guarded("files", _files, run)
     try:
         whole = replicas.of(config_of(run), run)
@@ -82,6 +81,15 @@ def verify(run: Path, data_dir: str | None = None) -> Iterator[Check]:
     for part in whole.every():
         yield _guarded(f"{_titled(part)}config", _config, run, part)
     yield from _content(run, whole, data_dir)
+
+
+def _check_finished(whole: Replica) -> None:
+    """Raises UserError if something that a finished run has is missing."""
+    for part in whole.every():
+        names = [] if part.config.population.members else _NEEDED  # they have reports of their own
+        if missing := next((n for n in names if not (part.workdir / n).exists()), None):
+            path = part.workdir / missing
+            raise UserError(f"{path} is missing; finish the run before it is verified.")
 
 
 def _content(run: Path, whole: Replica, data_dir: str | None) -> Iterator[Check]:

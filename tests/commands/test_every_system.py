@@ -14,6 +14,7 @@ from commands.command_line import ROOT, complaint, contents, unfinished
 from mskjax import applied, calibration, cases, profile, quality, systems
 from mskjax.config import StudyConfig, parse
 from mskjax.data.cohorts import builder_class, prepare_cohort
+from mskjax.report import main as report_command
 from mskjax.study import make_splits
 
 # The run of one system is made anyway, for the other tests of the commands.
@@ -45,7 +46,7 @@ def test_leaves_every_file_of_the_contract(run):
     config = parse(StudyConfig, json_of(run, "config.json"))
     assert config.system == run.name
     names = ["config.json", "environment.json", "cohort.json", "splits.json", "cases.csv"]
-    names += ["report/report.json", "report/report.html"]
+    names += ["report/report.json", "report/report.html", "manifest.json"]
     for number, _ in enumerate(folds_of(run)):
         names += [f"fold_{number}/system.json", f"fold_{number}/profile.csv"]
         for stage in systems.load(run.name).build(config).stages:
@@ -71,6 +72,13 @@ def test_the_report_keeps_to_the_contract(run):
     assert ("PHANTOM" in page) == (report["cohort"]["kind"] == "phantom")
     assert ("REAL DATA" in page) == (report["cohort"]["kind"] == "real")
     assert 'src="http' not in page
+
+
+def test_reads_and_scores_to_the_same_digits_again(run, capsys):
+    assert report_command([f"--runs={run.workdir}", "--verify"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "PASS"
+    assert sum("rows read again, to the last digit" in line for line in lines) == len(folds_of(run))
 
 
 def test_no_patient_is_on_both_sides(run):

@@ -30,7 +30,7 @@ RESULTS = (
     "manifest.json",
     "report/report.html",
     "report",
-    "members.json",
+    "comparison",
     "external",
     "calibration.json",
     "cases.csv",

@@ -1,14 +1,19 @@
-"""Writes the report of a run again, or verifies the run (``--verify``, docs/reproducibility.md).
+"""Writes the report of a run again, compares runs, or verifies them.
 
 ``python -m mskjax.report --runs=DIR [--output=DIR]`` computes the report from what the run left.
 
+``python -m mskjax.report --runs A B C --output=DIR`` compares several runs (docs/compare.md).  So
+are the members of a population, given by its folder.
+
 ``python -m mskjax.report --runs=DIR --verify [--data_dir=DATA] [--output=DIR]`` holds the files
 against the manifest, reads and scores the held-out studies again and compares every cell of
-cases.csv and every figure.  The last line is PASS or FAIL; FAIL ends with exit code 2.
+cases.csv and every figure (docs/reproducibility.md).  The last line is PASS or FAIL; FAIL ends with
+exit code 2.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mskjax import commands
@@ -16,7 +21,7 @@ from mskjax.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses the flags and writes or verifies the reports; returns the exit code."""
+    """Parses the flags and does what they ask for; returns the exit code."""
     return commands.run(_report, argv)
 
 
@@ -28,7 +33,11 @@ def _report(argv: list[str]) -> None:
     )
     parser.add_argument("--runs", nargs="+", required=True, help="workdirs of finished runs")
     parser.add_argument(
-        "--output", help="folder of the report (default: the run's own), or of verify.json"
+        "--output",
+        help="folder of the report (default: the run's own), of the comparison, or of verify.json",
+    )
+    parser.add_argument(
+        "--reference", help="of several runs, the one to compare the others with; default: the first"
     )
     parser.add_argument("--verify", action="store_true", help="read, score and compare again")
     parser.add_argument(
@@ -42,8 +51,45 @@ def _report(argv: list[str]) -> None:
         if not run.is_dir():
             raise UserError(f"--runs: {run} is not a folder; give the --workdir of a run.")
     commands.configure_runtime()
-    each = _verify if flags.verify else _write
-    failed = [str(run) for run in runs if not each(run, flags, len(runs) > 1)]
+    output = Path(flags.output) if flags.output else None
+    if flags.verify:
+        _verify_all(runs, output, flags.data_dir)
+    else:
+        _write(runs, output, flags.reference)
+
+
+def _write(runs: Sequence[Path], output: Path | None, reference: str | None) -> None:
+    """Writes the report of a run, which is then in the run's manifest, or compares several."""
+    from mskjax import comparing, manifest, systems
+    from mskjax.progress import say
+    from mskjax.reporting.summary import write_report
+    from mskjax.workdir import config_of
+
+    folders = [part for run in runs for part in comparing.members(run) or [run]]
+    if len(folders) > 1:
+        if output is None and len(runs) > 1:
+            raise UserError("--output is needed to compare several runs; give it a folder.")
+        commands.say_open(comparing.write(folders, output or runs[0] / comparing.FOLDER, reference))
+        return
+    if reference:
+        raise UserError("--reference is for several runs, and --runs has one; leave it out.")
+    run = folders[0]
+    config = config_of(run)
+    page = write_report(run, systems.load(config.system).build(config), output)
+    say(f"report: {page}")
+    if output is None or output.resolve() == (run / manifest.REPORT).resolve():
+        manifest.follow(run)
+    commands.say_open(page)
+
+
+def _verify_all(runs: Sequence[Path], output: Path | None, data_dir: str | None) -> None:
+    """Verifies runs one after the other.
+
+    Raises:
+      UserError: naming those that are not what they were.
+    """
+    places = {run: output and (output / run.name if len(runs) > 1 else output) for run in runs}
+    failed = [str(run) for run, place in places.items() if not _verify(run, place, data_dir)]
     if failed:
         raise UserError(
             f"{' and '.join(failed)} {'is' if len(failed) == 1 else 'are'} not as the run left it;"
@@ -51,25 +97,7 @@ def _report(argv: list[str]) -> None:
         )
 
 
-def _write(run: Path, flags: argparse.Namespace, several: bool) -> bool:
-    """Writes a report; its own one is then in the manifest of the run."""
-    from mskjax import manifest, systems
-    from mskjax.progress import say
-    from mskjax.reporting.summary import write_report
-    from mskjax.workdir import config_of
-
-    config = config_of(run)
-    system = systems.load(config.system).build(config)
-    output = _output(run, flags, several)
-    page = write_report(run, system, output)
-    say(f"report: {page}")
-    commands.say_open(page)
-    if output is None or output.resolve() == (run / manifest.REPORT).resolve():
-        manifest.follow(run)
-    return True
-
-
-def _verify(run: Path, flags: argparse.Namespace, several: bool) -> bool:
+def _verify(run: Path, output: Path | None, data_dir: str | None) -> bool:
     """Verifies a run and says so; whether nothing differs."""
     from mskjax.progress import say
     from mskjax.verification import account, checks
@@ -77,19 +105,13 @@ def _verify(run: Path, flags: argparse.Namespace, several: bool) -> bool:
 
     say(f"verifying {run}")
     done = []
-    for check in checks.verify(run, flags.data_dir):
+    for check in checks.verify(run, data_dir):
         done.append(check)
         say(account.lines(check))
-    if output := _output(run, flags, several):
+    if output:
         write_json(output / "verify.json", account.as_json(run, done))
     say(account.verdict(done))
     return not account.failed(done)
-
-
-def _output(run: Path, flags: argparse.Namespace, several: bool) -> Path | None:
-    if not flags.output:
-        return None
-    return Path(flags.output) / run.name if several else Path(flags.output)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 from mskjax import (
     applied,
     cases,
+    comparing,
     fold_training,
     going_on,
     manifest,
@@ -37,7 +38,6 @@ from mskjax.fold_training import Fold
 from mskjax.progress import say
 from mskjax.replicas import Replica
 from mskjax.reporting.environment import environment
-from mskjax.reporting.pooled import compare
 from mskjax.reporting.summary import write_report
 from mskjax.setting import Setting
 from mskjax.tables import Row
@@ -216,10 +216,10 @@ def _conclude(study: Replica, folds: int, modes: Sequence[str], failed: Containe
         _conclude(part, folds, modes, failed)
     if study.config.population.members:
         whole = [p for p in study.parts if not any(s.workdir in failed for s in p.single())]
-        if "report" in modes:
-            compare(study.workdir, {p.workdir.name: p.workdir for p in whole})
-            if len(whole) == len(study.parts):
-                _vouch(study.workdir)
+        if "report" in modes and len(whole) > 1:
+            comparing.write([p.workdir for p in whole], study.workdir / comparing.FOLDER)
+        if "report" in modes and len(whole) == len(study.parts):
+            _vouch(study.workdir)
         return
     singles = [single.workdir for single in study.single()]
     if any(folder in failed for folder in singles):

@@ -247,7 +247,7 @@ def test_seeds_and_members_are_extended_alike(tmp_path):
         if part.parts:
             for fold in part.workdir.glob("fold_*"):
                 shutil.rmtree(fold)
-    write(tmp_path / "run" / "members.json")
+    write(tmp_path / "run" / "comparison" / "comparison.json")
 
     def extended(wanted):
         for part in replicas.of(wanted, tmp_path / "run").every():
@@ -264,7 +264,7 @@ def test_seeds_and_members_are_extended_alike(tmp_path):
     more = dataclasses.replace(with_steps(config, regions=80), population=population)
     names = [f"member_{m}/seed_{s}" for m in ("fast", "slow") for s in (0, 1)]
     assert extended(more) == dict(zip(names, (30, 30, 80, 80), strict=True))
-    assert not (tmp_path / "run" / "members.json").exists()
+    assert not (tmp_path / "run" / "comparison" / "comparison.json").exists()
     assert len(list((tmp_path / "run").glob("member_fast/seed_*/report/report.html"))) == 2
     assert not list((tmp_path / "run").glob("member_slow/seed_*/report/report.html"))
     (extension,) = history.read(tmp_path / "run" / "member_slow", {"regions": 80})

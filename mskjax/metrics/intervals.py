@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 import statistics
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,11 +22,13 @@ UNDEFINED_WORTH_SAYING = 0.05
 ROOM = 64
 # Elements (resamples x cases) per step of the device loop: 16 MB per float32 intermediate.
 CHUNK_ELEMENTS = 2**22
+WEIGHTS_AT_ONCE = 256  # of those that are given, see `weighting`
 
 DRAWS = "draws"  # in an estimate of a report, while `keeping_draws`
 
 Statistic = Callable[[Any, jax.Array], Any]
 _keeping: list[bool] = []
+_given: list[Mapping[Hashable, np.ndarray]] = []
 
 
 @contextlib.contextmanager
@@ -37,6 +39,25 @@ def keeping_draws() -> Iterator[None]:
         yield
     finally:
         _keeping.pop()
+
+
+@contextlib.contextmanager
+def weighting(weights: Mapping[Hashable, np.ndarray]) -> Iterator[None]:
+    """Until the block ends, estimates are taken under these weights of patients, not resampled.
+
+    So figures of different tables are taken on the same resamples, whatever rows the tables have,
+    and a bootstrap becomes another procedure, e.g. a permutation (`metrics.paired`).  Estimates
+    hold their draws.
+
+    Args:
+      weights: patient -> (R,) float32, for each of R draws the weight of all of its cases.
+    """
+    _given.append(weights)
+    try:
+        with keeping_draws():
+            yield
+    finally:
+        _given.pop()
 
 
 @dataclass(frozen=True)
@@ -124,16 +145,17 @@ def patient_bootstrap(
     arrays = jax.tree.map(np.asarray, data)
     codes, count = _patient_codes(patients, arrays)
     size = room(len(codes))
-    value, draws = _resampled(
-        statistic,
-        padded(arrays, size),
-        padded(codes, size),
-        len(codes),
-        count,
-        jax.random.key(seed),
-        resamples=resamples,
-        chunk=max(1, min(resamples + 1, CHUNK_ELEMENTS // size)),
-    )
+    cases = padded(arrays, size), padded(codes, size), len(codes)
+    at_once = max(1, min(resamples + 1, CHUNK_ELEMENTS // size))
+    if _given:
+        weights = np.stack([_given[-1][p] for p in dict.fromkeys(patients)], 1)
+        resamples = len(weights)
+        value, draws = _weighted(statistic, *cases, weights)
+    else:
+        key = jax.random.key(seed)
+        value, draws = _resampled(
+            statistic, *cases, count, key, resamples=resamples, chunk=at_once
+        )
     method = f"patient bootstrap, percentile, {resamples} resamples"
 
     def estimate(value: np.ndarray, draws: np.ndarray) -> Any:
@@ -220,6 +242,31 @@ def _resampled(
     # The last one is no resample, so that the statistic is compiled once.
     found = jax.lax.map(one, jnp.arange(resamples + 1), batch_size=chunk)
     return jax.tree.map(lambda f: f[-1], found), jax.tree.map(lambda f: f[:-1], found)
+
+
+def _weighted(
+    statistic: Statistic, data: Any, codes: np.ndarray, cases: int, weights: np.ndarray
+) -> tuple[Any, Any]:
+    """As `_resampled`, under (R, P) weights of patients; some at a time, so that any R is one program."""
+    size = codes.shape[0]
+    chunk = max(1, min(WEIGHTS_AT_ONCE, CHUNK_ELEMENTS // size))
+    table = np.concatenate([weights, np.ones((1, weights.shape[1]))]).astype(np.float32)
+    blank = -len(table) % chunk, room(table.shape[1]) - table.shape[1]
+    blocks = np.pad(table, [(0, n) for n in blank], constant_values=1.0)
+    blocks = blocks.reshape(-1, chunk, blocks.shape[1])
+    parts = [
+        jax.device_get(_under(statistic, data, codes, np.int32(cases), b)) for b in blocks
+    ]
+    found = jax.tree.map(lambda *own: np.concatenate(own)[: len(table)], *parts)
+    return jax.tree.map(lambda f: f[-1], found), jax.tree.map(lambda f: f[:-1], found)
+
+
+@functools.partial(jax.jit, static_argnames="statistic")
+def _under(
+    statistic: Statistic, data: Any, codes: jax.Array, cases: jax.Array, weights: jax.Array
+) -> Any:
+    real = (jnp.arange(codes.shape[0]) < cases).astype(jnp.float32)
+    return jax.vmap(lambda own: statistic(data, own[codes] * real))(weights)
 
 
 def _patient_codes(patients: Sequence[Hashable] | np.ndarray, data: Any) -> tuple[Any, int]:

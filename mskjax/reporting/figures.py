@@ -306,7 +306,13 @@ _SOURCES = {
 }
 
 
-def forest(rows: Sequence[Mapping[str, Any]], title: str, *, phantom: bool = False) -> bytes:
+def forest(
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    *,
+    line: float | None = None,
+    phantom: bool = False,
+) -> bytes:
     """Values with their intervals under one another, to compare a model with what stands beside it.
 
     Args:
@@ -314,6 +320,7 @@ def forest(rows: Sequence[Mapping[str, Any]], title: str, *, phantom: bool = Fal
         "n": int | None, "source": "model" | "baseline" | "published"}``; ``source`` is
         "model" where absent.  A row without value is listed as not defined.
       title: the metric.
+      line: where a vertical line stands, e.g. 0 for differences.
       phantom: write PHANTOM across the figure.
 
     Returns:
@@ -330,7 +337,9 @@ def forest(rows: Sequence[Mapping[str, Any]], title: str, *, phantom: bool = Fal
         for position, row in enumerate(rows):
             _forest_row(axes, position, row)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(*_forest_limits(rows))
+        axes.set_xlim(*_forest_limits(rows, line))
+        if line is not None:
+            axes.axvline(line, color="#111827", lw=1, ls=(0, (4, 3)))
         axes.set_yticks(range(len(rows)), [_short(row["name"], 46) for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -344,18 +353,25 @@ def _forest_row(axes: Axes, position: int, row: Mapping[str, Any]) -> None:
     value, lo, hi, n = (row.get(key) for key in ("value", "lo", "hi", "n"))
     text = "not defined"
     if value is not None:
-        text = f"{value:.3f}"
+        text = _decimals(value)
         if lo is not None and hi is not None:
             axes.hlines(position, lo, hi, color=colour, lw=1.8)
-            text += f" ({lo:.3f} to {hi:.3f})"
+            text += f" ({_decimals(lo)} to {_decimals(hi)})"
         axes.plot(value, position, marker, color=colour, mfc=face, mew=1.6, ms=7)
     if n is not None:
         text += f"  n = {n}"
     axes.text(1.02, position, text, transform=axes.get_yaxis_transform(), va="center", size=10)
 
 
-def _forest_limits(rows: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
-    values = [row.get(key) for row in rows for key in ("value", "lo", "hi")]
+def _decimals(value: float) -> str:
+    text = f"{value:.3f}"
+    return "0.000" if text == "-0.000" else text
+
+
+def _forest_limits(
+    rows: Iterable[Mapping[str, Any]], line: float | None
+) -> tuple[float, float]:
+    values = [line, *(row.get(key) for row in rows for key in ("value", "lo", "hi"))]
     finite = [value for value in values if value is not None and math.isfinite(value)]
     if not finite:
         return 0.0, 1.0

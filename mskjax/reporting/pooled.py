@@ -6,18 +6,13 @@ training from any seed on any patients: each resample of patients is combined wi
 With few seeds their spread is itself known badly; all values are printed.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mskjax.metrics.intervals import DRAWS, percentile_interval
-from mskjax.progress import say
-from mskjax.reporting import wording
-from mskjax.writers import write_json
 
 Json = dict[str, Any]
 
@@ -83,26 +78,3 @@ def _estimate(parts: Sequence[Mapping[str, Any]], which: np.ndarray) -> Json:
         return found | {"ci95": None, "why": why or "infinite"}
     method = f"{found['method']}, each with one of {len(parts)} seeds"
     return found | {"ci95": [low, high], "method": method}
-
-
-def compare(workdir: Path, members: Mapping[str, Path]) -> None:
-    """Writes ``members.json`` and says the leading figure of each member of a population.
-
-    Args:
-      workdir: of the population.
-      members: name -> folder of a run with a report.
-    """
-    found = {}
-    for name, folder in members.items():
-        report = json.loads((folder / "report" / "report.json").read_text())
-        primary = report["primary"]
-        found[name] = {"metric": primary, **(report["end_to_end"].get(primary) or {})}
-        value, ci = found[name].get("value"), found[name].get("ci95")
-        shown = "not defined" if value is None else f"{value:.3f}"
-        interval = f" ({ci[0]:.3f} to {ci[1]:.3f})" if ci else ""
-        say(f"{name}: {wording.metric(primary)}, end to end, {shown}{interval}")
-    write_json(workdir / "members.json", found)
-    say(
-        "note: these figures are of test patients; a member that is chosen by them looks better"
-        " than it is.  Choose by validation patients: python -m mskjax.sweep."
-    )

@@ -110,6 +110,18 @@ def number_or_dash(value: Any) -> str:
     return "–" if _unknown(value) else number(value)
 
 
+def signed(value: Any) -> str:
+    """A difference with its sign and 3 decimals, a dash where there is none.
+
+    >>> signed(0.0312), signed(-0.2), signed(0.0), signed(None)
+    ('+0.031', '−0.200', '0.000', '–')
+    """
+    if _unknown(value):
+        return "–"
+    text = f"{abs(value):.3f}"
+    return text if not float(text) else f"{'−' if value < 0 else '+'}{text}"
+
+
 def p_value(value: Any) -> str:
     """A p-value with 3 decimals and no leading zero, ``< .001`` below that, a dash where none is.
 

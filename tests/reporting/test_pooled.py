@@ -5,7 +5,7 @@ import pytest
 
 from mskjax.metrics.intervals import keeping_draws, patient_bootstrap
 from mskjax.metrics.segmentation import mean_over_cases
-from mskjax.reporting.pooled import compare, pooled, without_draws
+from mskjax.reporting.pooled import pooled, without_draws
 
 RESAMPLES = 4000
 
@@ -74,17 +74,3 @@ def test_a_report_holds_no_resamples():
     json.dumps(without_draws([report(0.0), {"a": {"draws": np.zeros(3)}}]))
     values, ids = cohort()
     assert "draws" not in patient_bootstrap(mean_over_cases, values, ids, 50).as_json()
-
-
-def test_members_are_compared_with_a_warning(tmp_path, capsys):
-    for name, value in (("a", 0.7), ("b", None)):
-        figure = {"value": value, "ci95": value and [0.6, 0.8], "n": 5}
-        (tmp_path / name / "report").mkdir(parents=True)
-        text = json.dumps({"primary": "auroc_malignant", "end_to_end": {"auroc_malignant": figure}})
-        (tmp_path / name / "report" / "report.json").write_text(text)
-    compare(tmp_path, {name: tmp_path / name for name in ("a", "b")})
-    said = capsys.readouterr().out
-    assert "a: AUROC, malignant, end to end, 0.700 (0.600 to 0.800)" in said
-    assert "b: AUROC, malignant, end to end, not defined" in said
-    assert "looks better than it is" in said
-    assert json.loads((tmp_path / "members.json").read_text())["a"]["value"] == 0.7

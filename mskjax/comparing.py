@@ -1,4 +1,4 @@
-"""Runs that a user names, compared: which folders these are, what they are called, and their page."""
+"""Runs that a user names, compared: which folders these are, what they are called, their page."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -37,7 +37,8 @@ def _report(argv: list[str]) -> None:
         help="folder of the report (default: the run's own), of the comparison, or of verify.json",
     )
     parser.add_argument(
-        "--reference", help="of several runs, the one to compare the others with; default: the first"
+        "--reference",
+        help="of several runs, the one to compare the others with; default: the first",
     )
     parser.add_argument("--verify", action="store_true", help="read, score and compare again")
     parser.add_argument(

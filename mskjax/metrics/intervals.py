@@ -153,9 +153,7 @@ def patient_bootstrap(
         value, draws = _weighted(statistic, *cases, weights)
     else:
         key = jax.random.key(seed)
-        value, draws = _resampled(
-            statistic, *cases, count, key, resamples=resamples, chunk=at_once
-        )
+        value, draws = _resampled(statistic, *cases, count, key, resamples=resamples, chunk=at_once)
     method = f"patient bootstrap, percentile, {resamples} resamples"
 
     def estimate(value: np.ndarray, draws: np.ndarray) -> Any:
@@ -247,16 +245,14 @@ def _resampled(
 def _weighted(
     statistic: Statistic, data: Any, codes: np.ndarray, cases: int, weights: np.ndarray
 ) -> tuple[Any, Any]:
-    """As `_resampled`, under (R, P) weights of patients; some at a time, so that any R is one program."""
+    """As `_resampled`, under (R, P) weights of patients; some at a time: any R is one program."""
     size = codes.shape[0]
     chunk = max(1, min(WEIGHTS_AT_ONCE, CHUNK_ELEMENTS // size))
     table = np.concatenate([weights, np.ones((1, weights.shape[1]))]).astype(np.float32)
     blank = -len(table) % chunk, room(table.shape[1]) - table.shape[1]
     blocks = np.pad(table, [(0, n) for n in blank], constant_values=1.0)
     blocks = blocks.reshape(-1, chunk, blocks.shape[1])
-    parts = [
-        jax.device_get(_under(statistic, data, codes, np.int32(cases), b)) for b in blocks
-    ]
+    parts = [jax.device_get(_under(statistic, data, codes, np.int32(cases), b)) for b in blocks]
     found = jax.tree.map(lambda *own: np.concatenate(own)[: len(table)], *parts)
     return jax.tree.map(lambda f: f[-1], found), jax.tree.map(lambda f: f[:-1], found)
 

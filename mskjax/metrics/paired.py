@@ -1,10 +1,10 @@
 """Two ways to reach a figure, compared on the same patients: intervals and p-values.
 
 The interval of a difference is that of a bootstrap over patients, both sides on the same resamples.
-The p-value is that of a permutation test (Good 2005, chapter 3; for medical figures Venkatraman and
-Begg, Biometrika 1996): if it did not matter which side read a patient, the two readings of a patient
-could be exchanged, all cases of the patient together.  It holds for any figure and, other than a
-p-value read off a bootstrap, for few patients: of four patients none is below 2/16.
+The p-value is that of a permutation test (Good 2005, chapter 3; for ROC curves Venkatraman and
+Begg, Biometrika 1996): if it did not matter which side read a patient, the two readings of a
+patient could be exchanged, all cases of the patient together.  It holds for any figure and, other
+than a p-value read off a bootstrap, for few patients: of four patients none is below 2/16.
 
 Both are weights of patients.  A figure takes case weights, so the side that has exchanged some
 patients is the cases of both sides under one another, each patient with weight 1 on one side and

@@ -3,6 +3,7 @@
 What is refused or left out, and why (docs/compare.md tells it to users):
 
 - Runs of different systems: no figure of one is a figure of the other.
+- A run without the figure that leads the other.
 - Control runs: their labels are not the patients'.
 - Divisions by case: the networks have seen the patients that they are tested on.
 - Generated beside real patients.
@@ -10,14 +11,14 @@ What is refused or left out, and why (docs/compare.md tells it to users):
 - Cross-validated patients beside those of a single test set.  Recipes are chosen by
   cross-validation, and its networks have seen most of what a single test set keeps apart.
 - Cases of one id with different reference labels, or studies of one id of different patients.
-- Masks as references of different cohorts: cases.csv does not hold them, so nothing shows that they
-  are the same.  Figures of grades are compared, those on reference regions are not.
-- Patients who are on both sides of a fold of either run, by a shared image, or by whom a sweep chose
-  one of the recipes: their cases are left out.
+- Masks as references of different cohorts: cases.csv does not hold them, so nothing shows that
+  they are the same.  Figures of grades are compared, those on reference regions are not.
+- Patients who are on both sides of a fold of either run, by a shared image, or by whom a sweep
+  chose one of the recipes: their cases are left out.
 - Runs that share no case.
 
-Other folds of the same patients are no obstacle: each run has read every shared patient with networks
-that have not seen the patient.  The difference then holds the division too, which is said.
+Other folds of the same patients are no obstacle: each run has read every shared patient with
+networks that have not seen the patient.  The difference then holds the division too, which is said.
 """
 
 import dataclasses
@@ -147,6 +148,12 @@ def check(run: Run, standard: Run) -> None:
             f"the patients of {standard.name} are {_kind(standard)}, those of {run.name} are"
             f" {_kind(run)}; compare runs on the same patients."
         )
+    for one in (standard, run):
+        if standard.system.primary not in one.report["end_to_end"]:
+            raise UserError(
+                f"{one.name} has no figure {standard.system.primary}, which leads"
+                f" {standard.name}; compare runs that grade the same."
+            )
     _check_apart(run.folder.resolve(), standard.folder.resolve())
     single = {r.name: len(r.divided.crossed(0)) == 1 for r in (standard, run)}
     if single[run.name] != single[standard.name]:
@@ -266,9 +273,7 @@ def _index(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     return {_key(row): row["patient"] for row in rows}
 
 
-def _check_references(
-    standard: Run, run: Run, part: str, common: set[tuple[str, str]]
-) -> None:
+def _check_references(standard: Run, run: Run, part: str, common: set[tuple[str, str]]) -> None:
     ours, theirs = (
         {_key(r): r for r in own.parts[part][0] if _key(r) in common} for own in (standard, run)
     )
@@ -285,9 +290,9 @@ def _check_references(
 
 def _tainted(run: Run) -> dict[str, str]:
     """Patients whom the networks, or who chose the recipe, have seen -> why."""
-    found = {
-        p: f"{run.name} has their images on both sides of a fold" for p in run.divided.overlapping
-    }
+    found = dict.fromkeys(
+        run.divided.overlapping, f"{run.name} has their images on both sides of a fold"
+    )
     sweep = run.folder.resolve().parent / "sweep.json"
     if not sweep.exists():
         return found

@@ -1,11 +1,10 @@
 """Finished runs of one system compared: comparison.json (docs/compare.md) and its page.
 
 The figures of each run are those of its report.  Differences are taken anew, on the cases that a
-run shares with the reference, by the system's own `summarise`, so that a missed region costs what it
-costs everywhere; both runs on the same resamples of patients (`metrics.paired`).
+run shares with the reference, by the system's own `summarise`, so that a missed region costs what
+it costs everywhere; both runs on the same resamples of patients (`metrics.paired`).
 """
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -148,7 +147,7 @@ def _figures(runs: Sequence[Run]) -> list[Json]:
 
 def _reported(run: Run, part: str) -> Mapping[str, Any]:
     report = run.report if part == CROSSED else run.report.get("held_out")
-    return report or dict.fromkeys(_PLACES, {})
+    return report or {place: {} for place in _PLACES}
 
 
 # --------------------------------------------------------------------------------------------
@@ -196,9 +195,7 @@ def _differences(
 class _Compared:
     """Two runs on the cases of one part that they share."""
 
-    def __init__(
-        self, standard: Run, run: Run, shared: Shared, known: dict[Any, list[Json]]
-    ):
+    def __init__(self, standard: Run, run: Run, shared: Shared, known: dict[Any, list[Json]]):
         self.shared = shared
         self.resamples, self.seed = standard.config.resamples, standard.config.seed
         count = len(shared.patients)
@@ -347,9 +344,7 @@ def _config(runs: Sequence[Run]) -> list[Json]:
     return [
         {
             "field": (path := name.removeprefix(".")),
-            "values": {
-                run.name: _value(own, path) for run, own in zip(runs, configs, strict=True)
-            },
+            "values": {run.name: _value(own, path) for run, own in zip(runs, configs, strict=True)},
         }
         for name in sorted(names)
     ]
@@ -366,7 +361,10 @@ def _environment(runs: Sequence[Run]) -> list[Json]:
     found = [dict(_flat(run.report["environment"])) for run in runs]
     names = dict.fromkeys(name for own in found for name in own)
     return [
-        {"field": name, "values": {r.name: own.get(name) for r, own in zip(runs, found, strict=True)}}
+        {
+            "field": name,
+            "values": {r.name: own.get(name) for r, own in zip(runs, found, strict=True)},
+        }
         for name in names
         if any(own.get(name) != found[0].get(name) for own in found)
     ]

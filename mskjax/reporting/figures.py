@@ -368,9 +368,7 @@ def _decimals(value: float) -> str:
     return "0.000" if text == "-0.000" else text
 
 
-def _forest_limits(
-    rows: Iterable[Mapping[str, Any]], line: float | None
-) -> tuple[float, float]:
+def _forest_limits(rows: Iterable[Mapping[str, Any]], line: float | None) -> tuple[float, float]:
     values = [line, *(row.get(key) for row in rows for key in ("value", "lo", "hi"))]
     finite = [value for value in values if value is not None and math.isfinite(value)]
     if not finite:

@@ -1,10 +1,12 @@
 """``mskjax.report``: a run's report again, from what the run left."""
 
+import json
 import shutil
 
 import pytest
 from commands.command_line import complaint, contents, run
 
+from mskjax import cases
 from mskjax.report import main
 
 pytestmark = pytest.mark.slow
@@ -33,13 +35,82 @@ def test_needs_no_checkpoint_and_follows_the_table(finished, tmp_path):
     assert report != (finished.workdir / "report" / "report.json").read_text()
 
 
-def test_several_runs_in_one_folder(finished, tmp_path):
-    runs = [str(tmp_path / name) for name in ("one", "other")]
-    for folder in runs:
-        shutil.copytree(finished.workdir, folder, ignore=shutil.ignore_patterns("checkpoints"))
-    assert main(["--runs", *runs, f"--output={tmp_path / 'both'}"]) == 0
-    assert (tmp_path / "both" / "one" / "report.html").exists()
-    assert (tmp_path / "both" / "other" / "report.html").exists()
+@pytest.fixture(scope="module")
+def two(finished, tmp_path_factory):
+    """The finished run and a copy that calls every disc of one patient v, in one folder."""
+    folder = tmp_path_factory.mktemp("compared")
+    for name in ("one", "other"):
+        shutil.copytree(
+            finished.workdir, folder / name, ignore=shutil.ignore_patterns("checkpoints")
+        )
+    table = folder / "other" / "cases.csv"
+    rows = cases.read(table)
+    for row in rows:
+        if row["kind"] == "grade" and row["patient"] == rows[0]["patient"]:
+            for name in ("i", "ii", "iii", "iv", "v"):
+                row[f"p_model_pfirrmann_{name}"] = str(float(name == "v"))
+            row["call_pfirrmann"] = "v"
+    cases.write(table, rows)
+    assert main([f"--runs={folder / 'other'}"]) == 0
+    return folder
+
+
+def test_several_runs_are_compared_in_a_folder(two, tmp_path):
+    before = contents(two)
+    output = tmp_path / "both"
+    process = run("mskjax.report", "--runs", str(two / "one"), str(two / "other"),
+                  f"--output={output}")  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert f"comparison: {output / 'comparison.html'}" in process.stdout
+    assert "other minus one, end to end: " in process.stdout
+    assert sorted(p.name for p in output.iterdir()) == ["comparison.html", "comparison.json"]
+    assert contents(two) == before
+    found = json.loads((output / "comparison.json").read_text())
+    each = [json.loads((two / n / "report" / "report.json").read_text()) for n in ("one", "other")]
+    (pair,), primary = found["pairs"], found["primary"]
+    first = pair["differences"][0]
+    assert first["metric"] == primary
+    values = [r["end_to_end"][primary]["value"] for r in each]
+    assert [first["reference"], first["run"]] == pytest.approx(values, abs=1e-5)
+    assert values[0] != values[1]
+    assert first["difference"]["n"] == each[0]["end_to_end"][primary]["n"]
+    # One patient of six differs: exchanging that one or not is all that matters.
+    assert first["p"] == 1
+    assert pair["remarks"] == []
+
+
+def test_the_reference_is_chosen_by_name_or_folder(two, tmp_path, capsys):
+    runs = [str(two / name) for name in ("one", "other")]
+    for chosen in ("other", runs[1]):
+        assert main(["--runs", *runs, f"--output={tmp_path}", f"--reference={chosen}"]) == 0
+        assert "one minus other, end to end: " in capsys.readouterr().out
+    assert main(["--runs", *runs, f"--output={tmp_path}", "--reference=oher"]) == 2
+    assert "--reference is oher; it must be one of one, other" in complaint(capsys.readouterr().err)
+
+
+def test_members_of_a_population_are_compared_in_its_folder(two, tmp_path, capsys):
+    for name in ("one", "other"):
+        shutil.copytree(two / name, tmp_path / f"member_{name}")
+    assert main([f"--runs={tmp_path}"]) == 0
+    assert (tmp_path / "comparison" / "comparison.html").exists()
+    assert "member_other minus member_one" in capsys.readouterr().out
+
+
+def test_a_comparison_that_is_refused_leaves_nothing(two, tmp_path, capsys):
+    runs = [str(two / name) for name in ("one", "other")]
+    assert main(["--runs", *runs]) == 2
+    assert "--output is needed to compare several runs" in complaint(capsys.readouterr().err)
+    shutil.copytree(two / "other", tmp_path / "control")
+    config = tmp_path / "control" / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"shuffle_labels": false', '"shuffle_labels": true'))
+    assert config.read_text() != text
+    output = tmp_path / "out"
+    assert main(["--runs", runs[0], str(tmp_path / "control"), f"--output={output}"]) == 2
+    assert "control is a control run with shuffled labels" in complaint(capsys.readouterr().err)
+    assert main(["--runs", runs[0], "--reference=one"]) == 2
+    assert "--reference is for several runs" in complaint(capsys.readouterr().err)
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("missing", ["cases.csv", "config.json", "fold_1/grades/cost.json"])

@@ -28,7 +28,7 @@ DRAWS = "draws"  # in an estimate of a report, while `keeping_draws`
 
 Statistic = Callable[[Any, jax.Array], Any]
 _keeping: list[bool] = []
-_given: list[Mapping[Hashable, np.ndarray]] = []
+_given: list[Mapping[Any, np.ndarray]] = []
 
 
 @contextlib.contextmanager
@@ -42,7 +42,7 @@ def keeping_draws() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def weighting(weights: Mapping[Hashable, np.ndarray]) -> Iterator[None]:
+def weighting(weights: Mapping[Any, np.ndarray]) -> Iterator[None]:
     """Until the block ends, estimates are taken under these weights of patients, not resampled.
 
     So figures of different tables are taken on the same resamples, whatever rows the tables have,

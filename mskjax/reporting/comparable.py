@@ -157,9 +157,9 @@ def check(run: Run, standard: Run) -> None:
     _check_apart(run.folder.resolve(), standard.folder.resolve())
     single = {r.name: len(r.divided.crossed(0)) == 1 for r in (standard, run)}
     if single[run.name] != single[standard.name]:
-        one, other = sorted((standard.name, run.name), key=lambda name: single[name])
+        crossed, apart = sorted(single, key=lambda name: single[name])
         raise UserError(
-            f"{one} cross-validates its patients, {other} has a single test set: what is chosen"
+            f"{crossed} cross-validates its patients, {apart} has a single test set: what is chosen"
             " while cross-validating has seen such patients; divide both in the same way"
             " (config.data.split, config.data.splits)."
         )

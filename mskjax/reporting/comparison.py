@@ -213,35 +213,35 @@ class _Compared:
         ours, theirs = ([own[place].get(name) for own in s] for s in (self.standard, self.run))
         if not all((*ours, *theirs)):
             return None
-        values = [_mean([e["value"] for e in own]) for own in (ours, theirs)]
+        first, second = (_mean([e["value"] for e in own]) for own in (ours, theirs))
         n = ours[0]["n"] if ours[0]["n"] == theirs[0]["n"] else self._all_cases()
         patients = len(self.shared.patients)
         method = f"paired patient bootstrap, percentile, {self.resamples} resamples"
         if len(ours) > 1 or len(theirs) > 1:
             method += f", each with one of {len(ours)} and one of {len(theirs)} seeds"
         low, high, why = float("nan"), float("nan"), ""
-        if None in values:
+        if first is None or second is None:
             value, why = float("nan"), "undefined for one of the two"
         else:
-            value = values[1] - values[0]
+            value = second - first
             draws = self._draws(theirs, 1) - self._draws(ours, 0)
             low, high, why = percentile_interval(draws, 0.95, patients)
         estimate = Estimate(value, low, high, n, patients, method, why)
-        return {"reference": values[0], "run": values[1], "difference": estimate.as_json()}
+        return {"reference": first, "run": second, "difference": estimate.as_json()}
 
     def p_value(self, place: str, name: str) -> float | None:
         """By exchanging the runs' readings of patients; None where the figure is undefined."""
-        values = [
+        ours, theirs = (
             _mean([own[place][name]["value"] for own in s]) for s in (self.standard, self.run)
-        ]
-        if None in values:
+        )
+        if ours is None or theirs is None:
             return None
         exchanged = np.full(sum(len(kept) for kept, _ in self.exchanged), np.nan)
         for kept, figures in self.exchanged:
             draws = np.asarray(figures[place][name][DRAWS], np.float64)
             first, second = np.split(draws, 2)
             exchanged[kept] = (second - first)[: len(kept)]
-        return paired.p_value(values[1] - values[0], exchanged)
+        return paired.p_value(theirs - ours, exchanged)
 
     def _draws(self, estimates: Sequence[Json], side: int) -> np.ndarray:
         """(resamples,) float64, each of one of the seeds."""

@@ -65,7 +65,10 @@ def write(folders: Sequence[Path], output: Path, reference: str | None = None) -
     names = [first, *(name for name in known if name != first)]
     runs = []
     for name in names:
-        config = config_of(known[name])
+        try:
+            config = config_of(known[name])
+        except UserError as error:  # names the field and not the run
+            raise UserError(f"{name}: {error}") from None
         system = systems.load(config.system).build(config)
         runs.append(comparable.read(name, known[name], system))
     content = comparison.compare(runs)

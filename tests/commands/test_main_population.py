@@ -134,7 +134,8 @@ def test_members_train_together_and_one_that_fails_spoils_no_other(
         "def get_config(variant='phantom'):\n"
         "    config = disc_degeneration.get_config(variant)\n"
         "    rate = lambda r: {'stages': {'regions': {'train': {'learning_rate': r}}}}\n"
-        "    config.population = {'members': {'slow': rate(1e-4), 'mad': rate(1e30)}}\n"
+        "    rates = {'quick': rate(1e-3), 'slow': rate(1e-4), 'mad': rate(1e30)}\n"
+        "    config.population = {'members': rates}\n"
         "    return config\n"
     )
     workdir = tmp_path / "run"
@@ -144,5 +145,9 @@ def test_members_train_together_and_one_that_fails_spoils_no_other(
     assert "member_mad fold_0 regions: loss or gradient was not finite at step" in said.err
     assert (workdir / "member_slow/report/report.html").exists()
     assert not (workdir / "member_mad/cases.csv").exists()
+    assert "member_slow minus member_quick, end to end: " in said.out
+    compared = json.loads((workdir / "comparison/comparison.json").read_text())
+    assert [run["name"] for run in compared["runs"]] == ["member_quick", "member_slow"]
+    assert [d["field"] for d in compared["config"]] == ["stages.regions.train.learning_rate"]
     assert status.main([str(workdir)]) == 0
     assert "regions      failed" in capsys.readouterr().out

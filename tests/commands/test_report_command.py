@@ -111,6 +111,19 @@ def test_a_comparison_that_is_refused_leaves_nothing(two, tmp_path, capsys):
     assert main(["--runs", runs[0], "--reference=one"]) == 2
     assert "--reference is for several runs" in complaint(capsys.readouterr().err)
     assert not output.exists()
+    output.touch()
+    assert main(["--runs", *runs, f"--output={output}"]) == 2
+    assert f"{output} is a file; give a folder" in complaint(capsys.readouterr().err)
+
+
+def test_a_run_of_another_version_is_named(two, tmp_path, capsys):
+    shutil.copytree(two / "other", tmp_path / "old")
+    config = tmp_path / "old" / "config.json"
+    config.write_text(config.read_text().replace('"resamples"', '"resample"'))
+    runs = [str(two / "one"), str(tmp_path / "old")]
+    assert main(["--runs", *runs, f"--output={tmp_path / 'out'}"]) == 2
+    said = complaint(capsys.readouterr().err)
+    assert said == "error: old: config.resample is not a field; did you mean 'resamples'?"
 
 
 @pytest.mark.parametrize("missing", ["cases.csv", "config.json", "fold_1/grades/cost.json"])

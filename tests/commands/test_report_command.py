@@ -55,14 +55,13 @@ def two(finished, tmp_path_factory):
     return folder
 
 
-def test_several_runs_are_compared_in_a_folder(two, tmp_path):
+def test_several_runs_are_compared_in_a_folder(two, tmp_path, capsys):
     before = contents(two)
     output = tmp_path / "both"
-    process = run("mskjax.report", "--runs", str(two / "one"), str(two / "other"),
-                  f"--output={output}")  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    assert f"comparison: {output / 'comparison.html'}" in process.stdout
-    assert "other minus one, end to end: " in process.stdout
+    assert main(["--runs", str(two / "one"), str(two / "other"), f"--output={output}"]) == 0
+    said = capsys.readouterr().out
+    assert f"comparison: {output / 'comparison.html'}" in said
+    assert "other minus one, end to end: " in said
     assert sorted(p.name for p in output.iterdir()) == ["comparison.html", "comparison.json"]
     assert contents(two) == before
     found = json.loads((output / "comparison.json").read_text())

@@ -12,6 +12,7 @@ from mskjax.writers import write_text
 
 Json = dict[str, Any]
 
+_PARTS = {"cross_validation": "test patients", "held_out": "held-out patients"}
 _PLACES = {
     ("cross_validation", "end_to_end"): "end to end",
     ("cross_validation", "oracle_region"): "on reference regions",
@@ -99,9 +100,7 @@ def _view(content: Mapping[str, Any]) -> Json:
         "pairs": [
             pair
             | {
-                "counted": {
-                    _PLACES[part, "end_to_end"]: own for part, own in pair["shared"].items()
-                },
+                "counted": {_PARTS[part]: own for part, own in pair["shared"].items()},
                 "tables": _by_place(pair["differences"]),
             }
             for pair in content["pairs"]

@@ -76,7 +76,7 @@ def test_real_patients_carry_no_mark(content, tmp_path):
 def test_families_and_the_test_are_named(page):
     text = words(page)
     assert "Primary: Quadratic weighted kappa, grade, end to end, of every run (2 tests)" in text
-    assert "clear, end to end: exact" in text
+    assert "clear, test patients: exact" in text
 
 
 def test_text_of_the_runs_is_escaped(content, tmp_path):

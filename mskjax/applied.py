@@ -14,7 +14,7 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.sharding import Mesh
@@ -23,14 +23,14 @@ from mskjax import systems
 from mskjax.config import StudyConfig
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
-from mskjax.evaluation import predict
-from mskjax.training.checkpoints import is_trained, restore_variables
 from mskjax.training.mesh import data_mesh, replicated
-from mskjax.training.program import Program
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import Predict, System
 from mskjax.workdir import config_of
 from mskjax.writers import write_json
+
+if TYPE_CHECKING:
+    from mskjax.training.program import Program
 
 SYSTEM = "system.json"
 STUDIES_AT_ONCE = 8  # bounds the memory of network outputs
@@ -83,13 +83,22 @@ def load(
     Raises:
       UserError: the folder is no run, or a fold is not trained to its end.
     """
-    config = config_of(run)
+    config, chosen, mesh = config_of(run), folders(run, folds), data_mesh(devices)
+    return tuple(load_fold(folder, config, mesh) for folder in chosen)
+
+
+def folders(run: Path, folds: Sequence[int] | None = None) -> list[Path]:
+    """Those of a run's folds, of each seed where it was trained from several.
+
+    Args:
+      run: folder of a study.
+      folds: numbers; None gives all.
+
+    Raises:
+      UserError: the run has no such fold.
+    """
     if seeds := sorted(run.glob("seed_*")):
-        return tuple(
-            dataclasses.replace(fold, name=f"{seed.name}/{fold.name}")
-            for seed in seeds
-            for fold in load(seed, folds, devices)
-        )
+        return [fold for seed in seeds for fold in folders(seed, folds)]
     known = sorted(int(p.name.removeprefix("fold_")) for p in run.glob("fold_*"))
     chosen = known if folds is None else list(folds)
     missing = [k for k in chosen if k not in known]
@@ -98,8 +107,7 @@ def load(
             f"{run} has folds {', '.join(map(str, known)) or 'none'}, not"
             f" {', '.join(map(str, missing)) or 'any'}; train it with --mode=train."
         )
-    mesh = data_mesh(devices)
-    return tuple(load_fold(run / f"fold_{k}", config, mesh) for k in chosen)
+    return [run / f"fold_{k}" for k in chosen]
 
 
 def load_fold(folder: Path, config: StudyConfig, mesh: Mesh) -> Applied:
@@ -113,21 +121,42 @@ def load_fold(folder: Path, config: StudyConfig, mesh: Mesh) -> Applied:
     Raises:
       UserError: it is not trained to its end, or by a version whose numbers mean something else.
     """
+    from mskjax.training.program import Program  # what was exported is read without networks
+
     values = read_system(folder)
-    system: System = systems.load(config.system).build(config, values["fitted"])
+    system = build(folder / SYSTEM, config, values)
     check_trained(folder, system)
-    changed = [name for name, now in system.meaning().items() if values[name] != now]
+    programs = {stage.name: Program(stage, mesh) for stage in system.stages}
+    seed = folder.parent.name
+    name = f"{seed}/{folder.name}" if seed.startswith("seed_") else folder.name
+    return Applied(system, values["baselines"], predictor(folder, programs), name)
+
+
+def build(path: Path, config: StudyConfig, values: Mapping[str, Any]) -> System:
+    """The system of a trained fold.
+
+    Args:
+      path: of the file that says what it fitted, for messages.
+      config: of its run.
+      values: content of that file.
+
+    Raises:
+      UserError: it is of a version whose numbers mean something else.
+    """
+    system: System = systems.load(config.system).build(config, values["fitted"])
+    changed = [name for name, now in system.meaning().items() if values.get(name) != now]
     if changed:
         raise UserError(
-            f"{folder / SYSTEM}: {', '.join(changed)} of this version of mskjax differ from those"
-            " that the run was trained with; use the version in environment.json."
+            f"{path}: {', '.join(changed)} of this version of mskjax differ from those that the run"
+            " was trained with; use the version in environment.json."
         )
-    programs = {stage.name: Program(stage, mesh) for stage in system.stages}
-    return Applied(system, values["baselines"], predictor(folder, programs), folder.name)
+    return system
 
 
-def predictor(folder: Path, programs: Mapping[str, Program]) -> Predict:
+def predictor(folder: Path, programs: Mapping[str, "Program"]) -> Predict:
     """Runs the trained networks of a fold; weights are restored when they are first needed."""
+    from mskjax.evaluation import predict
+    from mskjax.training.checkpoints import restore_variables
 
     @functools.cache
     def weights(name: str) -> Any:
@@ -141,6 +170,8 @@ def predictor(folder: Path, programs: Mapping[str, Program]) -> Predict:
 
 def is_trained_fold(folder: Path, system: System) -> bool:
     """Whether all that a fold is applied with is in its folder."""
+    from mskjax.training.checkpoints import is_trained
+
     return (folder / SYSTEM).exists() and all(is_trained(folder / s.name) for s in system.stages)
 
 
@@ -150,6 +181,8 @@ def check_trained(folder: Path, system: System) -> None:
     Raises:
       UserError: naming what is missing.
     """
+    from mskjax.training.checkpoints import is_trained
+
     for stage in system.stages:
         if not is_trained(folder / stage.name):
             raise UserError(f"{folder / stage.name} is not trained; run with --mode=train first.")

@@ -20,6 +20,12 @@ T = TypeVar("T")
 MODES = ("train", "evaluate", "report")  # the parts of a study, in order
 SPLITS = ("folds", "official", "folds_and_official", "by_case")
 
+# What networks may be asked for.  It stands here because options are read where no network is, of a
+# model that was exported.
+Norm = typing.Literal["batch", "group", "instance"]
+Dtype = typing.Literal["float32", "bfloat16"]  # of the computation; parameters are float32
+GROUPS = 8  # of channels, in group normalisation
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -211,6 +217,20 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
         raise UserError(f"{where} lacks {', '.join(missing)}; set it in the experiment file.")
     built = {name: _convert(hints[name], v, f"{where}.{name}") for name, v in values.items()}
     return cls(**built)
+
+
+def check_norm(norm: str, *widths: int) -> None:
+    """Refuses widths that group normalisation cannot divide.
+
+    Raises:
+      UserError: with the width.
+    """
+    for width in widths:
+        if norm == "group" and width % GROUPS:
+            raise UserError(
+                f"model.norm is 'group', which divides channels into {GROUPS} groups, but a width"
+                f" is {width}; choose a multiple of {GROUPS}, or norm 'batch' or 'instance'."
+            )
 
 
 def to_json(config: Any) -> str:

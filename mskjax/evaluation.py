@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mskjax.data.pipeline import Examples, concatenate, count, evaluation_batches
+from mskjax.data.pipeline import Examples, count, evaluation_batches, in_batches
 from mskjax.training.mesh import own_rows, put_batch
 from mskjax.training.program import Program
 
@@ -27,12 +27,11 @@ def predict(program: Program, variables: Any, examples: Examples) -> dict[str, n
       Arrays with N rows, as `Stage.activate` names them.
     """
     inputs = {name: examples[name] for name in program.stage.inputs}
-    parts = []
-    for batch in evaluation_batches(inputs, _batch_size(program)):
-        real = int(batch["weight"].sum())
-        outputs = program.predict(variables, _put(batch, program))
-        parts.append({k: np.asarray(v)[:real] for k, v in outputs.items()})
-    return concatenate(parts)
+
+    def run(batch: Examples) -> dict[str, jax.Array]:
+        return program.predict(variables, _put(batch, program))
+
+    return in_batches(run, inputs, _batch_size(program))
 
 
 def validate(

@@ -6,10 +6,13 @@ carry two extra arrays: ``index`` (int32, the example's number, to which augment
 in evaluation, ``weight`` (float32, 1 for a real example and 0 for padding).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
+
+if TYPE_CHECKING:
+    import grain
 
 Examples = dict[str, np.ndarray]
 
@@ -45,7 +48,7 @@ def balanced_order(classes: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate([*balanced, np.flatnonzero(classes < 0)]))
 
 
-def batch_numbers(order: np.ndarray, batch_size: int, seed: int) -> grain.MapDataset:
+def batch_numbers(order: np.ndarray, batch_size: int, seed: int) -> "grain.MapDataset":
     """Numbers of the examples of every batch of a training: endless, shuffled anew each epoch.
 
     A pure function of the step, so a training that goes on needs no more than its step to see what
@@ -61,6 +64,8 @@ def batch_numbers(order: np.ndarray, batch_size: int, seed: int) -> grain.MapDat
     Returns:
       ``[step]`` gives (batch_size,) int64, the numbers of the step-th batch, from 0 on.
     """
+    import grain  # late: what is evaluated, or was exported, needs none of it
+
     return grain.MapDataset.source(order).seed(seed).shuffle().repeat().batch(batch_size)
 
 
@@ -76,6 +81,26 @@ def evaluation_batches(examples: Examples, batch_size: int) -> Iterator[Examples
         }
         missing = batch_size - len(rows)
         yield {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
+
+
+def in_batches(
+    run: Callable[[Examples], Mapping[str, Any]], examples: Examples, batch_size: int
+) -> Examples:
+    """What a function of batches says of all examples, in their order.
+
+    Args:
+      run: is given each padded batch of `evaluation_batches`, and gives arrays of as many rows.
+      examples: N of them.
+      batch_size: examples a batch.
+
+    Returns:
+      Arrays of N rows, on the host.
+    """
+    parts = []
+    for batch in evaluation_batches(examples, batch_size):
+        real = int(batch["weight"].sum())
+        parts.append({name: np.asarray(v)[:real] for name, v in run(batch).items()})
+    return concatenate(parts)
 
 
 def megabytes(examples: Examples) -> float:

@@ -13,7 +13,6 @@ as its own minimum (air) and a mask as background.
 import dataclasses
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -72,7 +71,9 @@ class CropAugmentation:
     gain: float = 0.1
 
 
-class InPlane(flax.struct.PyTreeNode):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class InPlane:
     """A similarity transform about the image centre: mirror, zoom and rotate, then translate.
 
     Attributes:
@@ -88,7 +89,9 @@ class InPlane(flax.struct.PyTreeNode):
     flip: jax.Array
 
 
-class SliceTransform(flax.struct.PyTreeNode):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SliceTransform:
     """One draw of `SliceAugmentation`; scalars unless said otherwise.
 
     Attributes:
@@ -112,7 +115,9 @@ class SliceTransform(flax.struct.PyTreeNode):
     blur: jax.Array
 
 
-class CropTransform(flax.struct.PyTreeNode):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class CropTransform:
     """One draw of `CropAugmentation`.
 
     Attributes:

@@ -14,8 +14,8 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from mskjax.imaging.boxes import iou_matrix
 from mskjax.metrics.intervals import patient_bootstrap
-from mskjax.models.boxes import iou_matrix
 
 # COCO's ten thresholds, .50 to .95.
 IOU_THRESHOLDS = tuple((50 + 5 * k) / 100 for k in range(10))
@@ -27,7 +27,7 @@ class ImageBoxes(NamedTuple):
     """Detections and reference boxes of one image, padding removed.
 
     Attributes:
-      boxes: (D, 4) detections, see `models.boxes`.
+      boxes: (D, 4) detections, see `imaging.boxes`.
       scores: (D,) finite confidence.
       reference: (G, 4) reference boxes.
     """

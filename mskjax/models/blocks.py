@@ -5,7 +5,7 @@ window reductions, 3-D convolutions).  Each function here computes the same map 
 the tests hold it to the textbook one, and its parameters keep the textbook shape.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,26 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mskjax.errors import UserError
-
-Norm = Literal["batch", "group", "instance"]
-Dtype = Literal["float32", "bfloat16"]  # of the computation; parameters are float32
-GROUPS = 8
-
-
-def check_norm(norm: str, *widths: int) -> None:
-    """Refuses widths that group normalisation cannot divide.
-
-    Raises:
-      UserError: with the width.
-    """
-    for width in widths:
-        if norm == "group" and width % GROUPS:
-            raise UserError(
-                f"model.norm is 'group', which divides channels into {GROUPS} groups, but a width"
-                f" is {width}; choose a multiple of {GROUPS}, or norm 'batch' or 'instance'."
-            )
-
+from mskjax.config import GROUPS, Norm
 
 he_normal = nn.initializers.he_normal()
 # He et al. 2015, eq. 14: keeps the scale of the gradient, as published residual networks do.

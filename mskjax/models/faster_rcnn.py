@@ -15,8 +15,10 @@ import numpy as np
 import optax
 from jax import lax
 
+from mskjax.config import Norm
+from mskjax.imaging.boxes import box_area
 from mskjax.models import boxes as b
-from mskjax.models.blocks import ConvBlock2D, Norm, he_normal, max_pool_2x2
+from mskjax.models.blocks import ConvBlock2D, he_normal, max_pool_2x2
 from mskjax.models.roi_align import roi_align
 
 # Fast R-CNN's factors, which bring the targets of boxes near their proposals to unit variance.
@@ -147,7 +149,7 @@ class FasterRCNN(nn.Module):
         self._check()
         height, width = image.shape[1:3]
         boxes = lax.stop_gradient(boxes.astype(jnp.float32))
-        labels = jnp.where(b.box_area(boxes) > 0, labels.astype(jnp.int32), 0)
+        labels = jnp.where(box_area(boxes) > 0, labels.astype(jnp.int32), 0)
         key = self.make_rng("dropout") if train else jax.random.key(0)
         keys = jax.random.split(key, (2, len(image)))
 

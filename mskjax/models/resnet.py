@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mskjax.models.blocks import Norm, he_normal_fan_out, max_pool_3x3, normalisation
+from mskjax.config import Norm
+from mskjax.models.blocks import he_normal_fan_out, max_pool_3x3, normalisation
 
 EXPANSION = 4  # output channels of a bottleneck over its inner ones
 

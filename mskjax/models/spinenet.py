@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mskjax.models.blocks import Conv3D, Norm, max_pool_3x3, normalisation
+from mskjax.config import Norm
+from mskjax.models.blocks import Conv3D, max_pool_3x3, normalisation
 
 
 class ResidualBlock3D(nn.Module):

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mskjax.models.blocks import ConvBlock2D, Norm, UpConv2x2, he_normal, max_pool_2x2
+from mskjax.config import Norm
+from mskjax.models.blocks import ConvBlock2D, UpConv2x2, he_normal, max_pool_2x2
 
 
 class UNet(nn.Module):

@@ -2,21 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mskjax.config import TrainConfig
+from mskjax.config import Dtype, Norm, TrainConfig, check_norm
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.imaging import augment
+from mskjax.imaging.boxes import iou_matrix
 from mskjax.imaging.levels import tilts
-from mskjax.models.blocks import Dtype, Norm, check_norm
-from mskjax.models.boxes import iou_matrix
-from mskjax.models.faster_rcnn import FasterRCNN, detection_loss
 from mskjax.stages.slice_segmentation import (
     canvas,
     network_grid,
@@ -24,7 +21,10 @@ from mskjax.stages.slice_segmentation import (
     preprocessing,
     scaled,
 )
-from mskjax.training.stage import Stage, Study
+from mskjax.training.stage import Input, Stage, Study
+
+if TYPE_CHECKING:
+    import flax.linen as nn
 
 OTHER, LOWEST = 1, 2  # classes of a disc
 FUSED_IOU = 0.55  # above which boxes of several detectors are of one thing
@@ -130,8 +130,10 @@ class BoxDetection(Stage):
         """Strengths of the augmentation."""
         return {"augmentation": self.options.augmentation}
 
-    def model(self) -> nn.Module:
+    def model(self) -> "nn.Module":
         """Faster R-CNN with two classes that are kinds of one thing."""
+        from mskjax.models.faster_rcnn import FasterRCNN
+
         m = self.options.model
         return FasterRCNN(
             classes=2,
@@ -150,6 +152,19 @@ class BoxDetection(Stage):
         """See `Stage.canvas_for`."""
         multiple = 2 ** len(self.options.model.widths)
         return canvas(studies, self.options.spacing_mm, multiple, self.options.channels[0])
+
+    def signature(self) -> dict[str, Input]:
+        """A training batch of slices on the canvas: anchors have the size of the slice.
+
+        Boxes and labels are given to training alone, and are 0.
+        """
+        batch, most = self.train.batch_size, self.options.most_boxes
+        unused = "0: reference boxes are known in training alone"
+        return {
+            "image": Input.images(*self.canvas, len(self.options.channels), batch=batch),
+            "boxes": Input(f"{batch}, {most}, 4", "float32", "batch, boxes, sides", unused),
+            "labels": Input(f"{batch}, {most}", "int32", "batch, boxes", unused),
+        }
 
     def preprocessing(self) -> dict[str, Any]:
         """See `Stage.preprocessing`."""
@@ -254,6 +269,8 @@ class BoxDetection(Stage):
         self, outputs: Any, batch: dict[str, jax.Array], balance: Any, hyper: Any
     ) -> jax.Array:
         """Both stages of the detector, see `models.faster_rcnn.detection_loss`."""
+        from mskjax.models.faster_rcnn import detection_loss
+
         return detection_loss(outputs)
 
     def activate(self, outputs: Any) -> dict[str, jax.Array]:

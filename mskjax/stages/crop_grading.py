@@ -1,17 +1,17 @@
 """A grader of crops through several slices: SpineNet's 3-D network."""
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mskjax.config import TrainConfig
+from mskjax.config import Dtype, Norm, TrainConfig, check_norm
 from mskjax.imaging import augment
-from mskjax.models.blocks import Dtype, Norm, check_norm
-from mskjax.models.spinenet import SpineNetGrader
 from mskjax.stages.grading import Grader
+
+if TYPE_CHECKING:
+    import flax.linen as nn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +75,10 @@ class CropGrading(Grader):
         """See `Stage.preprocessing`; subclasses name the normalisation."""
         return {"crop": list(self.options.crop), "extent": self.options.extent}
 
-    def model(self) -> nn.Module:
+    def model(self) -> "nn.Module":
         """SpineNet's grader at the configured width."""
+        from mskjax.models.spinenet import SpineNetGrader
+
         m = self.options.model
         return SpineNetGrader(
             heads=tuple((h.name, h.classes) for h in self.heads),

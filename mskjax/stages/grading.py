@@ -2,16 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mskjax.data.pipeline import Examples
-from mskjax.models import losses
-from mskjax.models.attention import grad_cam
-from mskjax.training.stage import Stage
+from mskjax.training.stage import Input, Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +48,21 @@ class Grader(Stage):
 
     Attributes:
       name: of the stage.
-      options: dataclass of the stage with at least ``train``, ``emd_weight`` and
+      options: dataclass of the stage with at least ``crop``, ``train``, ``emd_weight`` and
         ``augmentation``.
       heads: the gradings; the first is the one that is balanced, monitored and explained.
+      crop_channels: channels of a crop.
     """
 
     name: str
     options: Any
     heads: tuple[Head, ...]
+
+    crop_channels: ClassVar[int] = 1
+
+    def signature(self) -> dict[str, Input]:
+        """Any number of crops."""
+        return {"image": Input.images(*self.options.crop, self.crop_channels)}
 
     def hyper(self) -> dict[str, Any]:
         """Weight of the earth mover's distance and strengths of the augmentation."""
@@ -67,6 +72,8 @@ class Grader(Stage):
         self, outputs: Any, batch: dict[str, jax.Array], balance: Any, hyper: Any
     ) -> jax.Array:
         """Cross-entropy (and earth mover's distance) per example over the labels it has."""
+        from mskjax.models import losses
+
         targets = {h.name: batch[f"target_{h.name}"] for h in self.heads}
         return losses.masked_heads_loss(outputs, targets, balance, hyper["emd_weight"])
 
@@ -82,6 +89,8 @@ class Grader(Stage):
 
     def explain(self, variables: Any, inputs: list[jax.Array]) -> dict[str, jax.Array]:
         """``attention``: Grad-CAM of the class that the first head chooses, float16 in [0, 1]."""
+        from mskjax.models.attention import grad_cam
+
         heat = grad_cam(self.model(), variables, inputs, self.heads[0].name)
         return {"attention": heat.astype(jnp.float16)}
 

@@ -1,21 +1,19 @@
 """A grader of 2-D crops with any number of channels: VGG-19 or ResNet-50."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mskjax.config import TrainConfig
+from mskjax.config import Dtype, TrainConfig, check_norm
 from mskjax.errors import UserError
 from mskjax.imaging import augment, intensity, regions
-from mskjax.models import pretrained
-from mskjax.models.blocks import Dtype, check_norm
-from mskjax.models.pretrained import Classifier
-from mskjax.models.resnet import ResNet
-from mskjax.models.vgg import VGG
 from mskjax.stages.grading import Grader
+
+if TYPE_CHECKING:
+    from mskjax.models.pretrained import Classifier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +58,11 @@ class NetworkOptions:
                 f"model.blocks is {self.blocks}; {self.name} has {groups} groups of at least one."
             )
 
-    def build(self, heads: tuple[tuple[str, int], ...]) -> Classifier:
+    def build(self, heads: tuple[tuple[str, int], ...]) -> "Classifier":
         """The network with one output layer per head."""
+        from mskjax.models.resnet import ResNet
+        from mskjax.models.vgg import VGG
+
         dtype = jnp.dtype(self.dtype)
         if self.name == "resnet50" and self.norm != "none":
             return ResNet(
@@ -132,7 +133,7 @@ class ImageGrading(Grader):
 
     options: ImageGradingOptions
 
-    def model(self) -> Classifier:
+    def model(self) -> "Classifier":
         """The configured network."""
         return self.options.model.build(tuple((h.name, h.classes) for h in self.heads))
 
@@ -153,6 +154,8 @@ class ImageGrading(Grader):
         """
         if self.options.model.pretrained is None:
             return
+        from mskjax.models import pretrained
+
         image = jnp.zeros((1, *self.options.crop, channels), jnp.float32)
         shapes = jax.eval_shape(
             lambda key: self.model().init(key, image, train=False), jax.random.key(0)
@@ -165,6 +168,8 @@ class ImageGrading(Grader):
         path = self.options.model.pretrained
         if path is None:
             return variables, []
+        from mskjax.models import pretrained
+
         loaded = pretrained.load(path, self.model(), variables)
         return loaded.variables, loaded.notes()
 

@@ -2,21 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mskjax.config import TrainConfig
+from mskjax.config import Dtype, Norm, TrainConfig, check_norm
 from mskjax.data.pipeline import Examples
 from mskjax.imaging import augment, geometry, intensity
 from mskjax.imaging.volume import Volume
-from mskjax.models import losses
-from mskjax.models.blocks import Dtype, Norm, check_norm
-from mskjax.models.unet import UNet
-from mskjax.training.stage import Stage, Study
+from mskjax.training.stage import Input, Stage, Study
+
+if TYPE_CHECKING:
+    import flax.linen as nn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +83,10 @@ class SliceSegmentation(Stage):
         """Strengths of the augmentation."""
         return {"augmentation": self.options.augmentation}
 
-    def model(self) -> nn.Module:
+    def model(self) -> "nn.Module":
         """U-Net with one output per structure and one for background."""
+        from mskjax.models.unet import UNet
+
         m = self.options.model
         return UNet(
             classes=len(self.structures) + 1,
@@ -108,6 +109,11 @@ class SliceSegmentation(Stage):
     def multiple(self) -> int:
         """Of which rows and columns must be multiples: 2 ** depth of the U-Net."""
         return 2 ** (len(self.options.model.widths) - 1)
+
+    def signature(self) -> dict[str, Input]:
+        """Any number of slices of any size that the U-Net can halve (`canvas_of`)."""
+        sides = (f"{self.multiple}*h", f"{self.multiple}*w")
+        return {"image": Input.images(*sides, len(self.channels))}
 
     def preprocessing(self) -> dict[str, Any]:
         """See `Stage.preprocessing`."""
@@ -161,6 +167,8 @@ class SliceSegmentation(Stage):
 
     def mean_loss(self, study: Study, outputs: dict[str, np.ndarray]) -> float:
         """The loss of one study's slices, at network spacing; NaN without a reference."""
+        from mskjax.models import losses
+
         labelled = self._labels(study)
         if labelled is None:
             return float("nan")
@@ -199,6 +207,8 @@ class SliceSegmentation(Stage):
         self, outputs: jax.Array, batch: dict[str, jax.Array], balance: Any, hyper: Any
     ) -> jax.Array:
         """Cross-entropy plus soft Dice per slice."""
+        from mskjax.models import losses
+
         return losses.segmentation_loss(outputs, batch["label"].astype(jnp.int32))
 
     def monitor(self, outputs: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:

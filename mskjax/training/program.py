@@ -125,7 +125,9 @@ class _Compiled:
             self._validation, in_shardings=(whole, whole, parts, whole, whole), out_shardings=whole
         )
         # Predictions are gathered: every process then holds all of them.
-        self.predict = jax.jit(self._prediction, in_shardings=(whole, parts), out_shardings=whole)
+        self.predict = jax.jit(
+            functools.partial(prediction, stage), in_shardings=(whole, parts), out_shardings=whole
+        )
 
     def batches(self, together: bool) -> NamedSharding:
         """See `Program.sharding_of_batches`."""
@@ -151,16 +153,10 @@ class _Compiled:
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         return train_step(self.stage, state, hyper, gathered(data, batch), balance, key)
 
-    def _inputs(self, batch: Batch) -> list[jax.Array]:
-        return [batch[name] for name in self.stage.inputs]
-
-    def _outputs(self, variables: Any, batch: Batch) -> Any:
-        return self.stage.model().apply(variables, *self._inputs(batch), train=False)
-
     def _validation(
         self, variables: Any, hyper: Hyper, batch: Batch, balance: Any, totals: Any
     ) -> Any:
-        outputs = self._outputs(variables, batch)
+        outputs = _outputs(self.stage, variables, batch)
         values = {
             "loss": self.stage.loss(outputs, batch, balance, hyper.stage),
             **self.stage.monitor(outputs, batch),
@@ -168,9 +164,28 @@ class _Compiled:
         new = {k: MaskedMean.from_model_output(v, batch["weight"]) for k, v in values.items()}
         return {k: v.merge(totals[k]) for k, v in new.items()} if totals else new
 
-    def _prediction(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        outputs = self.stage.activate(self._outputs(variables, batch))
-        return outputs | self.stage.explain(variables, self._inputs(batch))
+
+def prediction(stage: Stage, variables: Any, batch: Batch) -> dict[str, jax.Array]:
+    """What a stage says of a batch: the function that evaluation runs, and that is exported.
+
+    Args:
+      stage: the declaration, of which `Stage.traced` is enough.
+      variables: Flax collections.
+      batch: the stage's inputs; other arrays are not looked at.
+
+    Returns:
+      Arrays of B rows, as `Stage.activate` and `Stage.explain` name them.
+    """
+    outputs = stage.activate(_outputs(stage, variables, batch))
+    return outputs | stage.explain(variables, _inputs(stage, batch))
+
+
+def _outputs(stage: Stage, variables: Any, batch: Batch) -> Any:
+    return stage.model().apply(variables, *_inputs(stage, batch), train=False)
+
+
+def _inputs(stage: Stage, batch: Batch) -> list[jax.Array]:
+    return [batch[name] for name in stage.inputs]
 
 
 def _several(

@@ -4,16 +4,45 @@ import abc
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from mskjax.config import TrainConfig
 from mskjax.data.pipeline import Examples
+from mskjax.errors import UserError
+
+if TYPE_CHECKING:
+    import flax.linen as nn
 
 Study = Mapping[str, Any]  # one packaged study: arrays on the native grid and strings
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """An array that a network is given at prediction, for who runs it elsewhere.
+
+    Attributes:
+      shape: of a batch.  A letter stands for any length of at least 1, ``16*h`` for any multiple
+        of 16; a letter that occurs twice stands for one length.
+      dtype: of NumPy.
+      layout: what the axes are.
+      values: what its numbers are, with their unit.
+    """
+
+    shape: str
+    dtype: str
+    layout: str
+    values: str
+
+    @classmethod
+    def images(cls, *shape: int | str, batch: int | str = "b") -> "Input":
+        """Images after `Stage.preprocessing`; `shape` is that of one, channels last."""
+        layout = ("batch", *(("slices",) if len(shape) == 4 else ()), "rows", "columns", "channels")
+        text = ", ".join(map(str, (batch, *shape)))
+        values = "intensities after the stage's preprocessing, without a unit"
+        return cls(text, "float32", ", ".join(layout), values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +71,12 @@ class Stage(abc.ABC):
         return self.options.train
 
     @abc.abstractmethod
-    def model(self) -> nn.Module:
-        """The network: ``__call__(*inputs, train: bool)``."""
+    def model(self) -> "nn.Module":
+        """The network: ``__call__(*inputs, train: bool)``.
+
+        It is imported here and not with the stage, which also reads and decodes for a network that
+        was exported (`mskjax.portable`).
+        """
 
     def hyper(self) -> dict[str, Any]:
         """The options that leave shapes unchanged: names of fields -> pytrees of numbers.
@@ -83,6 +116,17 @@ class Stage(abc.ABC):
           studies: outlines, whose volumes have shapes and no values (`tfds_builders.outlines`).
         """
         return None
+
+    def signature(self) -> dict[str, Input]:
+        """What the network is given at prediction: each of `inputs`, for an export.
+
+        Raises:
+          UserError: a stage of one's own does not say it.
+        """
+        raise UserError(
+            f"stage {self.name} does not say what its network is given, so it cannot be exported;"
+            f" add signature() to {type(self).__name__}, see mskjax.training.stage.Stage."
+        )
 
     def preprocessing(self) -> dict[str, Any]:
         """What is done to a study's volumes before the network sees them, as JSON."""

@@ -54,7 +54,7 @@ def normal(*shape):
 def moved(**geometry):
     """The transform that changes nothing but the named geometry."""
     arrays = {k: jnp.asarray(v, bool if k == "flip" else jnp.float32) for k, v in geometry.items()}
-    return STILL.replace(in_plane=STILL.in_plane.replace(**arrays))
+    return dataclasses.replace(STILL, in_plane=dataclasses.replace(STILL.in_plane, **arrays))
 
 
 def test_strength_zero_changes_no_bit():
@@ -177,7 +177,9 @@ def test_intensities_follow_their_formulas():
         ({"gamma": 1.5}, unit**1.5),
         ({"contrast": 0.7}, unit.mean() + 0.7 * (unit - unit.mean())),
     ):
-        out = image_of(STILL.replace(**{k: jnp.float32(v) for k, v in change.items()}), image)
+        out = image_of(
+            dataclasses.replace(STILL, **{k: jnp.float32(v) for k, v in change.items()}), image
+        )
         np.testing.assert_allclose(out, low + span * expected, atol=1e-5)
 
 
@@ -263,14 +265,16 @@ def test_a_turned_box_follows_the_image():
 
 def test_bias_field_is_smooth_and_multiplies():
     image = jnp.ones((5, 5, 1)).at[0, 0, 0].set(0.0)
-    field = image_of(STILL.replace(bias_field=jnp.asarray([0.3, 0.0, 0.0, 0.0, 0.0])), image)
+    field = image_of(
+        dataclasses.replace(STILL, bias_field=jnp.asarray([0.3, 0.0, 0.0, 0.0, 0.0])), image
+    )
     np.testing.assert_allclose(field[:, 2, 0], np.exp(0.3 * np.linspace(-1, 1, 5)), rtol=1e-5)
     np.testing.assert_allclose(field[0, 0, 0], 0.0, atol=1e-6)
 
 
 def test_blur_is_scipy_gaussian():
     image = normal(12, 11, 2)
-    out = image_of(STILL.replace(blur=jnp.float32(0.5)), image)
+    out = image_of(dataclasses.replace(STILL, blur=jnp.float32(0.5)), image)
     expected = ndimage.gaussian_filter(np.asarray(image), (0.5, 0.5, 0), mode="nearest", radius=2)
     np.testing.assert_allclose(out, expected, atol=1e-4)
 
@@ -279,7 +283,7 @@ def test_noise_has_the_stated_deviation_and_differs_by_key():
     image = jnp.zeros((64, 64, 1)).at[0, 0, 0].set(10.0)
 
     def noise(seed):
-        noisy = STILL.replace(noise=jnp.float32(0.05), noise_key=jax.random.key(seed))
+        noisy = dataclasses.replace(STILL, noise=jnp.float32(0.05), noise_key=jax.random.key(seed))
         return image_of(noisy, image) - image
 
     assert float(noise(0).std()) == pytest.approx(0.5, rel=0.05)
@@ -318,9 +322,9 @@ def test_crop_slices_move_together():
     """Each slice of a moved crop is that slice moved alone by the same geometry."""
     crop = normal(3, 9, 8, 2).at[:, 0, 0].set(-9.0)  # one minimum for all slices
     geometry = moved(rotation=0.3, scale=1.1, translation=(0.1, 0.0)).in_plane
-    out = crop_of(STILL_CROP.replace(in_plane=geometry), crop)
+    out = crop_of(dataclasses.replace(STILL_CROP, in_plane=geometry), crop)
     for k in range(3):
-        alone = image_of(STILL.replace(in_plane=geometry), crop[k])
+        alone = image_of(dataclasses.replace(STILL, in_plane=geometry), crop[k])
         np.testing.assert_allclose(out[k], alone, atol=1e-5)
 
 
@@ -328,7 +332,7 @@ def test_crop_slice_shift_flip_and_gain():
     crop = jnp.broadcast_to(jnp.arange(5.0)[:, None, None, None], (5, 3, 4, 1))
 
     def levels(**change):
-        return np.asarray(crop_of(STILL_CROP.replace(**change), crop)[:, 1, 1, 0])
+        return np.asarray(crop_of(dataclasses.replace(STILL_CROP, **change), crop)[:, 1, 1, 0])
 
     np.testing.assert_array_equal(levels(slice_shift=jnp.int32(2)), [0, 0, 0, 1, 2])
     np.testing.assert_array_equal(levels(slice_shift=jnp.int32(-1)), [1, 2, 3, 4, 4])

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from mskjax.imaging.boxes import iou_matrix
 from mskjax.metrics.detection import average_precision, match_detections
 from mskjax.models import boxes as b
 from mskjax.models.faster_rcnn import FasterRCNN, Outputs, Scored, detection_loss
@@ -139,7 +140,7 @@ def test_detections_are_in_order_in_the_image_and_apart_within_a_class():
     between_classes = 0.0
     for i in range(8):
         own, labels = found.boxes[i][valid[i]], found.labels[i][valid[i]]
-        overlap = np.triu(b.iou_matrix(own, own), 1)
+        overlap = np.triu(iou_matrix(own, own), 1)
         same = labels[:, None] == labels[None, :]
         assert overlap[same].max() <= 0.2 + 1e-6
         between_classes = max(between_classes, overlap[~same].max(initial=0))
@@ -195,7 +196,7 @@ def test_kinds_of_one_thing_are_detected_once():
     np.testing.assert_array_equal(once.labels, np.where(once.valid, chosen, 0))
     for image in range(len(once.boxes)):
         kept = once.boxes[image][once.valid[image]]
-        overlaps = np.triu(b.iou_matrix(kept, kept), 1)
+        overlaps = np.triu(iou_matrix(kept, kept), 1)
         assert overlaps.max(initial=0) <= model.detection_iou + 1e-6
     # Each region may otherwise be of either class, so more of them are valid.
     assert apart.valid.sum() > once.valid.sum()

@@ -78,6 +78,8 @@ class PairedDiscGrading(CropGrading):
     normalisation: Normalisation = "z_score_volume"
     landmarks: tuple[Landmarks, Landmarks] | None = None
 
+    crop_channels = len(SEQUENCES)
+
     def traced(self) -> "PairedDiscGrading":
         """Normalisations differ in what the host cuts, not in the network."""
         traced = cast(PairedDiscGrading, super().traced())

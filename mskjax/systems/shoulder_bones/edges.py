@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,13 @@ from mskjax.imaging import augment, patches
 from mskjax.stages.slice_segmentation import SliceSegmentation, on_canvas, scaled
 from mskjax.systems.shoulder_bones.pixels import (
     BlockOptions,
-    PixelAlexNet,
     PixelClassification,
     at_centres,
 )
-from mskjax.training.stage import Study
+from mskjax.training.stage import Input, Study
+
+if TYPE_CHECKING:
+    from mskjax.systems.shoulder_bones.networks import PixelAlexNet
 
 PIXELS_AT_ONCE = 2**16  # bounds the memory of the examples of one study
 # A bit of the label that marks the band, so that augmentation moves both together.
@@ -68,9 +70,16 @@ class BoneEdges(PixelClassification):
         """Any size will do: blocks are cut around pixels."""
         return 1
 
-    def model(self) -> PixelAlexNet:
+    def model(self) -> "PixelAlexNet":
         """AlexNet with background and the structures as classes."""
+        from mskjax.systems.shoulder_bones.networks import PixelAlexNet
+
         return PixelAlexNet(self.options.blocks, self.classes_of_a_pixel)
+
+    def signature(self) -> dict[str, Input]:
+        """Slices of any size, each with as many centres as a training step draws."""
+        image = Input.images("h", "w", len(self.channels))
+        return {"image": image, "centres": self.centres(self.options.blocks.points)}
 
     def training_examples(self, study: Study) -> Examples | None:
         """Slices with an edge; ``label`` has `_BAND` added in the band around it."""

@@ -1,4 +1,4 @@
-"""AlexNet on the block around a pixel: the network and what its stages share.
+"""AlexNet on the block around a pixel: what its stages share.
 
 An example is a whole slice and the centres of some of its pixels.  Blocks are cut on the device,
 out of the augmented slice in training, so that blocks that overlap are stored once, and the
@@ -8,19 +8,16 @@ network runs over all of them as one batch.
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from mskjax.config import Dtype
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.imaging import patches
-from mskjax.models.alexnet import AlexNet
-from mskjax.models.blocks import Dtype
 from mskjax.stages.slice_segmentation import SliceSegmentation
-from mskjax.training.stage import Study
+from mskjax.training.stage import Input, Study
 
 CHANNELS = 1
 
@@ -59,53 +56,6 @@ class BlockOptions:
             raise UserError(f"blocks.dropout is {self.dropout}; it must be in [0, 1).")
 
 
-class PixelAlexNet(nn.Module):
-    """AlexNet applied to the block around each of many pixels.
-
-    Attributes:
-      options: of the blocks and the network.
-      classes: of a pixel.
-    """
-
-    options: BlockOptions
-    classes: int
-
-    @nn.compact
-    def __call__(self, image: jax.Array, centres: jax.Array, train: bool) -> jax.Array:
-        """Logits of each pixel.
-
-        Args:
-          image: (B, H, W, C) float32 slices.
-          centres: (B, N, 2) float32, see `patches.cut`.
-          train: dropout.
-
-        Returns:
-          (B, N, classes) float32.
-        """
-        o = self.options
-        network = AlexNet(
-            heads=(("pixel", self.classes),),
-            width=o.width,
-            stem=o.stem,
-            hidden=o.hidden,
-            dropout=o.dropout,
-            dtype=jnp.dtype(o.dtype),
-            name="alexnet",
-        )
-        logits: list[jax.Array] = []
-        # Few and large groups, unrolled: a convolution inside a device loop is slow on CPU.
-        for start in range(0, centres.shape[1], o.at_once):
-            own = centres[:, start : start + o.at_once]
-            if logits:
-                # Adds 0.  One group waits for the other, or the compiler holds all of them at
-                # once; an optimisation barrier is dropped on CPU.
-                own = own + jnp.minimum(jnp.square(logits[-1]).max((1, 2), keepdims=True), 0.0)
-            blocks = jax.vmap(patches.cut, (0, 0, None))(image, own, o.size)
-            found = network(blocks.reshape(-1, *blocks.shape[2:]), train)["pixel"]
-            logits.append(found.reshape(*own.shape[:2], self.classes))
-        return jnp.concatenate(logits, 1)
-
-
 @dataclasses.dataclass(frozen=True)
 class PixelClassification(SliceSegmentation):
     """Slices with pixels to classify; subclasses say which pixels and by which networks.
@@ -121,6 +71,11 @@ class PixelClassification(SliceSegmentation):
     options: Any
 
     inputs = ("image", "centres")
+
+    def centres(self, points: int) -> Input:
+        """What `signature` says of so many centres a slice."""
+        place = "row and column of a pixel of the slice, from 0 on, in pixels"
+        return Input(f"b, {points}, 2", "float32", "batch, points, (row, column)", place)
 
     def training_examples(self, study: Study) -> Examples | None:
         """As `SliceSegmentation.training_examples`, with centres drawn by a fixed generator."""
@@ -185,6 +140,8 @@ class PixelClassification(SliceSegmentation):
         Returns:
           (B,) float32 each; 0 for an example without a valid pixel.
         """
+        import optax
+
         weight = jnp.asarray(valid, jnp.float32)
         total = jnp.maximum(weight.sum(1), 1.0)
         label = jnp.where(valid, label, 0).astype(jnp.int32)

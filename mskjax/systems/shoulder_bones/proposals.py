@@ -7,9 +7,8 @@ norm that clips the gradient is that of all four.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,21 +16,20 @@ import numpy as np
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.imaging import geometry, patches, regions
-from mskjax.models import losses
-from mskjax.models.unet import UNet
 from mskjax.stages.slice_segmentation import (
     SliceSegmentationOptions,
-    UNetOptions,
     canvas_of,
     network_grid,
 )
 from mskjax.systems.shoulder_bones.pixels import (
     BlockOptions,
-    PixelAlexNet,
     PixelClassification,
     at_centres,
 )
-from mskjax.training.stage import Study
+from mskjax.training.stage import Input, Study
+
+if TYPE_CHECKING:
+    from mskjax.systems.shoulder_bones.networks import Members
 
 STRUCTURES = ("humerus", "scapula")
 UNETS = ("unet_humerus", "unet_scapula", "unet_both")
@@ -70,47 +68,25 @@ class BoneProposalsOptions(SliceSegmentationOptions):
             )
 
 
-class Members(nn.Module):
-    """The four networks side by side.
-
-    Attributes:
-      unet: size of each U-Net.
-      blocks: size of AlexNet.
-    """
-
-    unet: UNetOptions
-    blocks: BlockOptions
-
-    @nn.compact
-    def __call__(self, image: jax.Array, centres: jax.Array, train: bool) -> dict[str, jax.Array]:
-        """Logits of each member.
-
-        Args:
-          image: (B, H, W, 1) float32 slices.
-          centres: (B, N, 2) float32 of the pixels that AlexNet classifies.
-          train: batch statistics and dropout.
-
-        Returns:
-          U-Net -> (B, H, W, 2), ``alexnet`` -> (B, N, 3), float32.
-        """
-        o = self.unet
-        outputs = {
-            name: UNet(2, o.widths, o.norm, jnp.dtype(o.dtype), name=name)(image, train)
-            for name in UNETS
-        }
-        alexnet = PixelAlexNet(self.blocks, len(STRUCTURES) + 1, name=ALEXNET)
-        return {**outputs, ALEXNET: alexnet(image, centres, train)}
-
-
 @dataclasses.dataclass(frozen=True)
 class BoneProposals(PixelClassification):
     """See the module."""
 
     options: BoneProposalsOptions
 
-    def model(self) -> Members:
+    def model(self) -> "Members":
         """The four networks."""
-        return Members(self.options.model, self.options.blocks)
+        from mskjax.systems.shoulder_bones.networks import Members
+
+        return Members(
+            self.options.model, self.options.blocks, UNETS, ALEXNET, self.classes_of_a_pixel
+        )
+
+    def signature(self) -> dict[str, Input]:
+        """Any number of slices on the canvas, of which the lattice of centres has the size."""
+        rows, cols, _ = patches.lattice(self.canvas, self.options.stride).shape
+        image = Input.images(*self.canvas, len(self.channels))
+        return {"image": image, "centres": self.centres(rows * cols)}
 
     def inference_examples(self, study: Study) -> Examples:
         """Whole slices, and as centres a lattice over each."""
@@ -128,6 +104,8 @@ class BoneProposals(PixelClassification):
         are therefore those of the true shares: the loss adds what `balance` says (Menon et al.,
         ICLR 2021).
         """
+        from mskjax.models import losses
+
         targets = _targets(batch["label"])
         terms = [losses.segmentation_loss(outputs[name], targets[name]) for name in UNETS]
         return sum(terms, self._alexnet(outputs[ALEXNET] + balance[None, None], batch)[0])

@@ -70,6 +70,8 @@ class SegmentGrading(ImageGrading):
 
     options: SegmentGradingOptions
 
+    crop_channels = CHANNELS
+
     def cut(self, study: Study, place: Place | None) -> Examples:
         """``image`` (N, rows, cols, 6): T1 of the slice before, the slice, the one after; then T2.
 

@@ -11,6 +11,7 @@ COMMANDS = {
     "prepare": "package raw files as a cohort, with an audit",
     "report": "write a run's report again from its artefacts",
     "status": "say how far a run is and how long it still takes",
+    "export": "write a finished run as programs and weights that run without it",
     "sweep": "search hyper-parameters, with any number of workers",
 }
 

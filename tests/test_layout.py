@@ -27,6 +27,7 @@ THROUGH = {
     "inputs/study": "inputs/test_studies",
     "metrics/grading_statistic": "metrics/test_grading_figures",
     "models/torch_files": "models/test_weight_files",
+    "portable/example": "commands/test_export_command",  # run as whoever gets an export runs it
     "reporting/artefacts": "reporting/test_summary",
     "reporting/environment": "commands/test_main_run",  # of the machine that the run was on
     "results/document": "results/test_study",

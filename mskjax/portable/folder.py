@@ -1,0 +1,238 @@
+"""Writes an export: the folder appears under its name when it is complete, or not at all."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save
+
+import mskjax
+from mskjax import applied, workdir
+from mskjax.config import DataConfig, StudyConfig
+from mskjax.errors import UserError
+from mskjax.portable import example, programs
+from mskjax.portable.card import RESEARCH, card
+from mskjax.portable.reading import FORMAT, MODEL, sha256
+from mskjax.progress import Progress
+from mskjax.training.checkpoints import restore_variables
+from mskjax.two_stage.system import System
+from mskjax.writers import write_bytes, write_json, write_text
+
+# Of the whole run, where it has them: what its probabilities and its training images were.
+BESIDE = ("calibration.json", "profile.json")
+_COUNTS = ("patients", "studies", "cases")
+_ENDING = "safetensors"
+_REPORTED = (
+    "title",
+    "primary",
+    "protocol",
+    "stages",
+    "end_to_end",
+    "oracle_region",
+    "rules",
+    "limits",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a finished run says of itself.
+
+    Attributes:
+      folder: of the run.
+      config: resolved.
+      folds: folders of the trained models that are exported.
+      systems: of each.
+      report: report.json.
+      audit: cohort.json.
+      environment: environment.json.
+    """
+
+    folder: Path
+    config: StudyConfig
+    folds: Sequence[Path]
+    systems: Sequence[System]
+    report: Mapping[str, Any]
+    audit: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+    def name(self, fold: Path) -> str:
+        """Of a fold, e.g. ``fold_0`` or ``seed_1/fold_0``."""
+        return fold.relative_to(self.folder).as_posix()
+
+
+def write(folder: Path, output: Path, folds: Sequence[int] | None = None) -> None:
+    """Writes a finished run as programs, weights, data and card (docs/export.md).
+
+    Args:
+      folder: ``--workdir`` of the command that trained the run.
+      output: folder to make.
+      folds: numbers; None gives all.
+
+    Raises:
+      UserError: the run is not finished, or of another version, or `output` is there already;
+        nothing is then written.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output: {output} exists and is not empty; give a new folder.")
+    run = finished(folder, folds)
+    made = {
+        stage.name: (stage, programs.make(stage, _weights(run.folds[0], stage.name)))
+        for stage in run.systems[0].stages
+    }
+    with whole(output) as place:
+        stages = []
+        for name, (stage, program) in made.items():
+            path = f"programs/{name}.jax_export"
+            write_bytes(place / path, program.content)
+            batch = stage.train.batch_size
+            stages.append({"name": name, "program": path, "batch": batch, **program.facts})
+        entries = list(_folds(run, place))
+        model = _model(run, stages, entries)
+        _surroundings(run, model, place)
+        files = (p for p in sorted(place.rglob("*")) if p.is_file())
+        hashes = {p.relative_to(place).as_posix(): sha256(p) for p in files}
+        write_json(place / MODEL, {**model, "files": hashes})
+
+
+def finished(folder: Path, folds: Sequence[int] | None = None) -> Run:
+    """The record of a run, once it is known to be finished and of this version.
+
+    Args:
+      folder: of the run.
+      folds: numbers; None gives all.
+
+    Raises:
+      UserError: it is not.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--run: {folder} is not a folder; give the --workdir of a run.")
+    try:
+        config = workdir.config_of(folder)
+    except UserError as error:
+        raise UserError(f"--run: {folder} is no run of this version of mskjax: {error}") from None
+    if members := config.population.members:
+        one = folder / f"member_{next(iter(members))}"
+        raise UserError(f"--run: {folder} has several recipes; give one of them, e.g. --run={one}.")
+    if not workdir.is_finished(folder, config):
+        raise UserError(
+            f"--run: {folder} is not finished: it has no report; run its mskjax main command again,"
+            " which goes on, and export it then."
+        )
+    chosen = applied.folders(folder, folds)
+    systems = []
+    for fold in chosen:
+        system = applied.build(fold / applied.SYSTEM, config, applied.read_system(fold))
+        applied.check_trained(fold, system)
+        systems.append(system)
+    report = _content(folder / "report" / "report.json")
+    if missing := [name for name in _REPORTED if name not in report]:
+        raise UserError(
+            f"{folder / 'report' / 'report.json'} lacks {', '.join(missing)}: it is of an older"
+            f" version; write it again with: mskjax report --runs {folder}"
+        )
+    audit, environment = (_content(folder / f"{name}.json") for name in ("cohort", "environment"))
+    return Run(folder, config, chosen, systems, report, audit, environment)
+
+
+def shared(config: StudyConfig) -> dict[str, Any]:
+    """The config as JSON without folders of this machine, which may name people."""
+    plain = DataConfig("", "")
+    here = {name: getattr(plain, name) for name in ("data_dir", "manual_dir", "splits")}
+    moved = dataclasses.replace(config, data=dataclasses.replace(config.data, **here))
+
+    def without_folders(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {k: without_folders(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [without_folders(v) for v in value]
+        if isinstance(value, (str, Path)) and Path(value).is_absolute():
+            return Path(value).name
+        return value
+
+    return without_folders(dataclasses.asdict(moved))
+
+
+@contextlib.contextmanager
+def whole(output: Path) -> Iterator[Path]:
+    """A folder beside `output` that takes its name when the block ends well, and else is gone."""
+    output = output.absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f".{output.name}-", suffix=".tmp", dir=output.parent))
+    try:
+        yield place
+        place.chmod(0o755)  # of mkdtemp it is the user's alone
+        if output.exists():
+            output.rmdir()  # which succeeds where it is still empty
+        place.rename(output)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _folds(run: Run, place: Path) -> Iterator[dict[str, Any]]:
+    """Writes system.json and weights of each fold; gives their entries of model.json."""
+    kind = "real" if run.audit["kind"] == "real" else "PHANTOM"
+    note = {"derived_from": f"{run.audit['name']} ({kind})", "licence": run.audit["licence"]}
+    progress = Progress("export", len(run.folds))
+    for fold, system in zip(run.folds, run.systems, strict=True):
+        name = run.name(fold)
+        weights = {s.name: f"{name}/{s.name}.{_ENDING}" for s in system.stages}
+        for stage, path in weights.items():
+            about = {"system": system.name, "fold": name, "stage": stage, **note}
+            write_bytes(place / path, save(_weights(fold, stage), metadata=about))
+        write_bytes(place / name / applied.SYSTEM, (fold / applied.SYSTEM).read_bytes())
+        yield {"name": name, "system": f"{name}/{applied.SYSTEM}", "weights": weights}
+        progress.advance()
+    progress.close()
+
+
+def _model(run: Run, stages: Sequence[Any], folds: Sequence[Any]) -> dict[str, Any]:
+    """model.json but for the hashes of files."""
+    audit, packages = run.audit, ("mskjax", "jax", "jaxlib")
+    told = ("name", "config", "version", "kind", "licence", "citation", "fingerprint", *_COUNTS)
+    return {
+        "format": FORMAT,
+        "use": RESEARCH,
+        "title": run.report["title"],
+        **run.systems[0].meaning(),
+        "stages": stages,
+        "folds": folds,
+        "config": shared(run.config),
+        "cohort": {name: audit[name] for name in told},
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "trained_with": run.environment,
+    }
+
+
+def _surroundings(run: Run, model: Mapping[str, Any], place: Path) -> None:
+    """Card, licence, labels, example, and what else the run has beside its folds."""
+    write_text(place / "MODEL_CARD.md", card(run.report, run.audit, model))
+    write_text(place / "LICENSE", _licence())
+    write_json(place / "labels.json", {"0": "background", **model["labels"]})
+    write_bytes(place / "example.py", Path(example.__file__).read_bytes())
+    for name in BESIDE:
+        if (run.folder / name).exists():
+            write_bytes(place / name, (run.folder / name).read_bytes())
+
+
+def _weights(fold: Path, stage: str) -> dict[str, Any]:
+    return programs.flat(restore_variables(fold / stage))
+
+
+def _licence() -> str:
+    """The project's own, from what is installed or from the checkout."""
+    found = importlib.metadata.distribution("mskjax").read_text("licenses/LICENSE")
+    return found or (Path(mskjax.__file__).parents[1] / "LICENSE").read_text()
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); write it again.") from None

@@ -24,7 +24,7 @@ def _export(argv: list[str]) -> None:
     parser.add_argument("--folds", help="numbers, e.g. 0,1; default: all")
     flags = parser.parse_args(argv)
     try:
-        folds = None if flags.folds is None else [int(n) for n in flags.folds.split(",")]
+        folds = None if flags.folds is None else sorted({int(n) for n in flags.folds.split(",")})
     except ValueError:
         raise UserError(f"--folds is {flags.folds!r}; give numbers, e.g. --folds=0,1.") from None
     commands.configure_runtime()

@@ -81,6 +81,8 @@ def write(folder: Path, output: Path, folds: Sequence[int] | None = None) -> Non
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"--output: {output} exists and is not empty; give a new folder.")
+    if output.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"--output: {output} is inside the run; give a folder beside it.")
     run = finished(folder, folds)
     made = {
         stage.name: (stage, programs.make(stage, _weights(run.folds[0], stage.name)))
@@ -115,7 +117,7 @@ def finished(folder: Path, folds: Sequence[int] | None = None) -> Run:
         raise UserError(f"--run: {folder} is not a folder; give the --workdir of a run.")
     try:
         config = workdir.config_of(folder)
-    except UserError as error:
+    except (UserError, ValueError) as error:  # ValueError: it is no JSON
         raise UserError(f"--run: {folder} is no run of this version of mskjax: {error}") from None
     if members := config.population.members:
         one = folder / f"member_{next(iter(members))}"
@@ -161,8 +163,12 @@ def shared(config: StudyConfig) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def whole(output: Path) -> Iterator[Path]:
-    """A folder beside `output` that takes its name when the block ends well, and else is gone."""
+    """A folder beside `output` that takes its name when the block ends well, and else is gone.
+
+    Folders above it that are missing are made, and are then gone too.
+    """
     output = output.absolute()
+    missing = [parent for parent in output.parents if not parent.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f".{output.name}-", suffix=".tmp", dir=output.parent))
     try:
@@ -171,8 +177,11 @@ def whole(output: Path) -> Iterator[Path]:
         if output.exists():
             output.rmdir()  # which succeeds where it is still empty
         place.rename(output)
-    finally:
+    except BaseException:
         shutil.rmtree(place, ignore_errors=True)
+        for parent in missing:  # innermost first
+            parent.rmdir()
+        raise
 
 
 def _folds(run: Run, place: Path) -> Iterator[dict[str, Any]]:

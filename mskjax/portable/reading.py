@@ -7,8 +7,8 @@ stage is given, decodes what it says, hands it to the next stage and grades.
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jax
@@ -62,11 +62,18 @@ def contents(folder: Path) -> dict[str, Any]:
     path = folder / MODEL
     if not path.is_file():
         raise UserError(f"{path} is missing; give a folder that mskjax export wrote.")
-    model = json.loads(path.read_text())
+    try:
+        model = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}); copy the folder again.") from None
     if model.get("format") != FORMAT:
         raise UserError(
             f"{path} has format {model.get('format')}, and this version of mskjax reads {FORMAT};"
             " export the run again."
+        )
+    if strange := sorted(_named(model) - {*model["files"]}) or _outside(model["files"]):
+        raise UserError(
+            f"{path} names {strange[0]}, which is no file of the export; make it again."
         )
     for name, wanted in model["files"].items():
         file = folder / name
@@ -74,6 +81,18 @@ def contents(folder: Path) -> dict[str, Any]:
             state = "has changed since it was exported" if file.is_file() else "is missing"
             raise UserError(f"{file} {state}; copy the folder again, or export the run again.")
     return model
+
+
+def _named(model: Mapping[str, Any]) -> set[str]:
+    """The files that are read."""
+    folds = model["folds"]
+    read = [name for fold in folds for name in (fold["system"], *fold["weights"].values())]
+    return {*read, *(stage["program"] for stage in model["stages"])}
+
+
+def _outside(names: Iterable[str]) -> list[str]:
+    """Those that lead out of the folder."""
+    return [n for n in names if PurePosixPath(n).is_absolute() or ".." in PurePosixPath(n).parts]
 
 
 class Stage:

@@ -180,6 +180,8 @@ def spoilt(path, **changes):
         (lambda r: (r / "config.json").unlink(), "config.json is missing; give the --workdir"),
         (lambda r: (r / "report/report.html").unlink(), "is not finished: it has no report; run"),
         (lambda r: shutil.rmtree(r / "fold_1/grades"), "fold_1/grades is not trained"),
+        (lambda r: (r / "config.json").write_text("{"), "is no run of this version"),
+        (lambda r: shutil.rmtree(r / "fold_1/grades/checkpoints"), "no checkpoint of step"),
         (lambda r: spoilt(r / "config.json", optimizer="sgd"), "config.optimizer is not a field"),
         (lambda r: spoilt(r / "fold_0/system.json", labels={}), "labels of this version of mskjax"),
         (lambda r: (r / "report/report.json").write_text("{}"), "an older version; write it again"),
@@ -190,6 +192,12 @@ def test_a_run_that_cannot_be_exported_is_refused(copy, tmp_path, capsys, spoil,
     output = tmp_path / "new" / "model"
     assert sentence in refused(capsys, f"--run={copy}", f"--output={output}")
     assert not output.parent.exists()
+
+
+def test_an_output_inside_the_run_is_refused(finished, capsys):
+    output = finished.workdir / "model"
+    assert "inside the run" in refused(capsys, f"--run={finished.workdir}", f"--output={output}")
+    assert not output.exists()
 
 
 def test_an_output_that_is_not_empty_is_refused_and_left_as_it_is(finished, tmp_path, capsys):

@@ -2,7 +2,9 @@
 
 import pytest
 
+from mskjax import applied
 from mskjax.config import DataConfig, StudyConfig, parse
+from mskjax.errors import UserError
 from mskjax.portable.folder import shared, whole
 
 
@@ -40,5 +42,16 @@ def begin(output, error):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_what_ends_early_leaves_nothing(tmp_path, error):
     with pytest.raises(error):
-        begin(tmp_path / "export", error)
+        begin(tmp_path / "deep" / "export", error)
     assert not list(tmp_path.iterdir())
+
+
+def test_folds_of_every_seed_are_found(tmp_path):
+    for seed in (0, 1):
+        for fold in (0, 1, 10):
+            (tmp_path / f"seed_{seed}" / f"fold_{fold}").mkdir(parents=True)
+    found = [p.relative_to(tmp_path).as_posix() for p in applied.folders(tmp_path, [10, 0])]
+    assert found == ["seed_0/fold_10", "seed_0/fold_0", "seed_1/fold_10", "seed_1/fold_0"]
+    assert len(applied.folders(tmp_path)) == 6
+    with pytest.raises(UserError, match=r"seed_0 has folds 0, 1, 10, not 2"):
+        applied.folders(tmp_path, [2])

@@ -35,6 +35,29 @@ def test_a_missing_file_is_named(folder):
         load(folder)
 
 
+@pytest.mark.parametrize("name", ["../labels.json", "/etc/hostname"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(folder, name):
+    model = json.loads((folder / "model.json").read_text())
+    model["files"][name] = "0"
+    (folder / "model.json").write_text(json.dumps(model))
+    with pytest.raises(UserError, match=f"names {name}, which is no file of the export"):
+        load(folder)
+
+
+def test_a_program_that_is_not_among_the_files_is_refused(folder):
+    model = json.loads((folder / "model.json").read_text())
+    model["stages"] = [{"name": "regions", "program": "programs/other"}]
+    (folder / "model.json").write_text(json.dumps(model))
+    with pytest.raises(UserError, match="names programs/other, which is no file"):
+        load(folder)
+
+
+def test_a_damaged_model_json_is_a_sentence(folder):
+    (folder / "model.json").write_text("{")
+    with pytest.raises(UserError, match=r"model.json is no JSON .*; copy the folder again"):
+        load(folder)
+
+
 def test_another_format_is_refused(folder):
     model = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(model | {"format": FORMAT + 1}))

@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from mskjax.training.checkpoints import restore_variables
 from mskjax.two_stage.system import System
 from mskjax.writers import write_bytes, write_json, write_text
 
-# Of the whole run, where it has them: what its probabilities and its training images were.
-BESIDE = ("calibration.json", "profile.json")
+CALIBRATION = "calibration.json"  # of the whole run, where it has one
 _COUNTS = ("patients", "studies", "cases")
 _ENDING = "safetensors"
 _REPORTED = (
@@ -170,10 +169,10 @@ def whole(output: Path) -> Iterator[Path]:
     output = output.absolute()
     missing = [parent for parent in output.parents if not parent.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{output.name}-", suffix=".tmp", dir=output.parent))
+    place = output.with_name(f".{output.name}-{secrets.token_hex(4)}.tmp")
+    place.mkdir()
     try:
         yield place
-        place.chmod(0o755)  # of mkdtemp it is the user's alone
         if output.exists():
             output.rmdir()  # which succeeds where it is still empty
         place.rename(output)
@@ -225,9 +224,8 @@ def _surroundings(run: Run, model: Mapping[str, Any], place: Path) -> None:
     write_text(place / "LICENSE", _licence())
     write_json(place / "labels.json", {"0": "background", **model["labels"]})
     write_bytes(place / "example.py", Path(example.__file__).read_bytes())
-    for name in BESIDE:
-        if (run.folder / name).exists():
-            write_bytes(place / name, (run.folder / name).read_bytes())
+    if (run.folder / CALIBRATION).exists():
+        write_bytes(place / CALIBRATION, (run.folder / CALIBRATION).read_bytes())
 
 
 def _weights(fold: Path, stage: str) -> dict[str, Any]:

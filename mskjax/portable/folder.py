@@ -27,16 +27,16 @@ from mskjax.writers import write_bytes, write_json, write_text
 CALIBRATION = "calibration.json"  # of the whole run, where it has one
 _COUNTS = ("patients", "studies", "cases")
 _ENDING = "safetensors"
-_REPORTED = (
-    "title",
-    "primary",
-    "protocol",
-    "stages",
-    "end_to_end",
-    "oracle_region",
-    "rules",
-    "limits",
-)
+# Of the records of a run, what an export is made from.
+_TOLD = ("name", "config", "version", "kind", "licence", "citation", "fingerprint", *_COUNTS)
+_NEEDED = {
+    "report/report.json": (
+        *("title", "primary", "protocol", "stages", "end_to_end", "oracle_region"),
+        *("rules", "limits"),
+    ),
+    "cohort.json": (*_TOLD, "excluded"),
+    "environment.json": ("packages",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,13 +132,7 @@ def finished(folder: Path, folds: Sequence[int] | None = None) -> Run:
         system = applied.build(fold / applied.SYSTEM, config, applied.read_system(fold))
         applied.check_trained(fold, system)
         systems.append(system)
-    report = _content(folder / "report" / "report.json")
-    if missing := [name for name in _REPORTED if name not in report]:
-        raise UserError(
-            f"{folder / 'report' / 'report.json'} lacks {', '.join(missing)}: it is of an older"
-            f" version; write it again with: mskjax report --runs {folder}"
-        )
-    audit, environment = (_content(folder / f"{name}.json") for name in ("cohort", "environment"))
+    report, audit, environment = (_record(folder, *named) for named in _NEEDED.items())
     return Run(folder, config, chosen, systems, report, audit, environment)
 
 
@@ -203,7 +197,6 @@ def _folds(run: Run, place: Path) -> Iterator[dict[str, Any]]:
 def _model(run: Run, stages: Sequence[Any], folds: Sequence[Any]) -> dict[str, Any]:
     """model.json but for the hashes of files."""
     audit, packages = run.audit, ("mskjax", "jax", "jaxlib")
-    told = ("name", "config", "version", "kind", "licence", "citation", "fingerprint", *_COUNTS)
     return {
         "format": FORMAT,
         "use": RESEARCH,
@@ -212,7 +205,7 @@ def _model(run: Run, stages: Sequence[Any], folds: Sequence[Any]) -> dict[str, A
         "stages": stages,
         "folds": folds,
         "config": shared(run.config),
-        "cohort": {name: audit[name] for name in told},
+        "cohort": {name: audit[name] for name in _TOLD},
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "trained_with": run.environment,
     }
@@ -238,8 +231,16 @@ def _licence() -> str:
     return found or (Path(mskjax.__file__).parents[1] / "LICENSE").read_text()
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _record(folder: Path, name: str, needed: Sequence[str]) -> dict[str, Any]:
+    """A record of a run, once it is known to have what is needed of it."""
+    path = folder / name
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); write it again.") from None
+        raise UserError(f"{path} cannot be read ({error}); export a copy of the run.") from None
+    if missing := [key for key in needed if key not in content]:
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}: it is of an older version of mskjax; write it"
+            f" again with: mskjax report --runs {folder}, or export the run with its own version."
+        )
+    return content

@@ -99,11 +99,18 @@ def test_programs_are_for_every_platform_and_leave_nothing_to_a_library(model):
         assert stage["outputs"]
 
 
-def test_the_example_runs_where_mskjax_is_not(folder, model, tmp_path):
+def first_takes_slices_of_any_size(model):
+    inputs = model["stages"][0]["inputs"]
+    return inputs.keys() == {"image"} and "*h" in inputs["image"]["shape"]
+
+
+def test_the_example_and_the_page_run_where_mskjax_is_not(folder, model, tmp_path):
     hook = "import sys; sys.modules['mskjax'] = None; sys.modules['flax'] = None\n"
-    code = (
-        f"{hook}import runpy; runpy.run_path({str(folder / 'example.py')!r}, run_name='__main__')"
-    )
+    code = hook + f"import runpy; runpy.run_path({str(folder / 'example.py')!r}, None, '__main__')"
+    if first_takes_slices_of_any_size(model):
+        page = (command_line.ROOT / "docs/export.md").read_text()
+        shown = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+        code += f"\n{shown.replace('first-model', str(folder))}"
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -184,7 +191,8 @@ def spoilt(path, **changes):
         (lambda r: shutil.rmtree(r / "fold_1/grades/checkpoints"), "no checkpoint of step"),
         (lambda r: spoilt(r / "config.json", optimizer="sgd"), "config.optimizer is not a field"),
         (lambda r: spoilt(r / "fold_0/system.json", labels={}), "labels of this version of mskjax"),
-        (lambda r: (r / "report/report.json").write_text("{}"), "an older version; write it again"),
+        (lambda r: (r / "report/report.json").write_text("{}"), "is of an older version of mskjax"),
+        (lambda r: (r / "cohort.json").write_text("x"), "cohort.json cannot be read"),
     ],
 )
 def test_a_run_that_cannot_be_exported_is_refused(copy, tmp_path, capsys, spoil, sentence):

@@ -143,6 +143,11 @@ def build(path: Path, config: StudyConfig, values: Mapping[str, Any]) -> System:
     Raises:
       UserError: it is of a version whose numbers mean something else.
     """
+    if missing := [name for name in ("fitted", "baselines") if name not in values]:
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}: the run is of an older version of mskjax; use the"
+            " version in environment.json, or train it again."
+        )
     system: System = systems.load(config.system).build(config, values["fitted"])
     changed = [name for name, now in system.meaning().items() if values.get(name) != now]
     if changed:

@@ -117,10 +117,10 @@ class Stage:
             inputs[name] = np.asarray(examples[name], own["dtype"])
             check_shape(f"{self._entry['name']}: {name}", own["shape"], inputs[name].shape[1:])
 
-        def run(batch: Examples) -> dict[str, jax.Array]:
+        def say(batch: Examples) -> dict[str, jax.Array]:
             return self._program(weights, {name: batch[name] for name in inputs})
 
-        return in_batches(run, inputs, self._entry["batch"])
+        return in_batches(say, inputs, self._entry["batch"])
 
     @functools.cached_property
     def _program(self) -> Any:

@@ -191,6 +191,10 @@ def spoilt(path, **changes):
         (lambda r: shutil.rmtree(r / "fold_1/grades/checkpoints"), "no checkpoint of step"),
         (lambda r: spoilt(r / "config.json", optimizer="sgd"), "config.optimizer is not a field"),
         (lambda r: spoilt(r / "fold_0/system.json", labels={}), "labels of this version of mskjax"),
+        (
+            lambda r: (r / "fold_0/system.json").write_text("{}"),
+            "system.json lacks fitted, baselines",
+        ),
         (lambda r: (r / "report/report.json").write_text("{}"), "is of an older version of mskjax"),
         (lambda r: (r / "cohort.json").write_text("x"), "cohort.json cannot be read"),
     ],

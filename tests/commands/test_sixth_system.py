@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from types import SimpleNamespace
 
@@ -119,6 +121,17 @@ def test_the_report_is_made_again_from_the_run_folder(finished, tmp_path):
     assert process.returncode == 0, process.stderr
     again = report_of(tmp_path / "again")
     assert again["end_to_end"] == report_of(finished.workdir / "report")["end_to_end"]
+
+
+def test_it_is_exported_and_its_programs_run_without_its_folder(finished, tmp_path):
+    process = typed("mskjax.export", f"--run={finished.workdir}", f"--output={tmp_path / 'model'}")
+    assert process.returncode == 0, process.stderr
+    code = f"import runpy; runpy.run_path({str(tmp_path / 'model/example.py')!r}, None, '__main__')"
+    alone = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert "grades: effusion float32[4, 3]" in alone.stdout
 
 
 def test_without_its_folder_the_system_is_unknown(finished):

@@ -50,7 +50,7 @@ def test_every_command_explains_itself(command):
     assert process.returncode == 0, process.stderr
     assert "--" in process.stdout
     flags = {"main": "workdir", "prepare": "manual_dir", "report": "runs", "sweep": "storage"}
-    flags |= {"status": "json"}
+    flags |= {"status": "json", "export": "folds", "predict": "series", "evaluate": "patients"}
     flag = flags[command]
     assert flag in process.stdout
 

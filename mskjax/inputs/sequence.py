@@ -20,6 +20,7 @@ from mskjax.inputs.walk import printable
 
 SHORT_TE_MS, T2_TE_MS = 30.0, 60.0
 PD_TE_MS = 50.0  # turbo spin echo of joints
+LEAST_TR_MS = 150.0  # of a spin echo
 T1_TR_MS, T2_TR_MS, LONG_TR_MS = 1000.0, 1000.0, 1500.0
 # Inversion that nulls fat (130 to 230 ms from 0.5 to 3 T), makes T1 contrast, and nulls water.
 STIR_TI_MS, T1_TI_MS, FLAIR_TI_MS = (80.0, 350.0), (350.0, 1400.0), 1400.0
@@ -206,6 +207,8 @@ def _by_times(
     kinds = set(facts.get("ScanningSequence", "").split("\\"))
     if ("GR" in kinds and "SE" not in kinds) or facts.get("EchoPulseSequence") == "GRADIENT":
         return ""  # the flip angle tells as much as the times
+    if repetition_ms < LEAST_TR_MS:
+        return ""  # a gradient echo that does not say so
     if inversion_ms >= FLAIR_TI_MS:
         return "flair"
     if echo_ms <= SHORT_TE_MS and (

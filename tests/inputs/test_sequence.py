@@ -55,6 +55,7 @@ def series(plane="sagittal", slices=5, step=4.0, spacing=0.7, **facts):
         ({"EchoTime": "5", "RepetitionTime": "500", "ScanningSequence": "GR"}, ""),
         ({"EchoTime": "24", "RepetitionTime": "900", "ScanningSequence": "GR",
           "SeriesDescription": "t2_me2d_tra"}, ""),
+        ({"EchoTime": "3.4", "RepetitionTime": "6.2", "ScanningSequence": "RM"}, ""),
         ({"SeriesDescription": "T2* MEDIC"}, "t2*"),
         # Times before names, names where times do not tell.
         ({"EchoTime": "11", "RepetitionTime": "500", "SeriesDescription": "t2"}, "t1"),

@@ -6,7 +6,9 @@ its patient, and each patient weighs alike: no patient counts twice.  Patients o
 no part of the fit; it is measured on them too.
 
 **Measured** is a fit on cases that it was not made on: for each fold, temperature and sets are
-fitted on the patients of the other folds and applied to its own.
+fitted on the patients of the other folds and applied to its own.  Of a run of few folds that would
+leave many patients out, and sets of few patients are larger than those of the run: its patients are
+divided into more groups.
 """
 
 import dataclasses
@@ -41,7 +43,7 @@ from mskjax.workdir import config_of
 Json = dict[str, Any]
 
 COVERAGES = (0.8, 0.9, 0.95)  # that are measured; sets of any other can be made
-GROUPS = 5  # of patients, where the run has one fold
+GROUPS = 5  # at least, into which patients are divided to measure a fit
 _SCORES = ("log_loss", "ece", "brier")
 
 
@@ -176,13 +178,13 @@ def nothing(count: int, missed: int) -> Json:
 def _groups(every: _Cases) -> np.ndarray:
     """(N,) int: the group of patients with which a reading is left out of the fit of its check.
 
-    Those of one fold; where folds were repeated, of the first that tested the patient.  One fold
-    alone is divided into groups of patients.
+    Those of one fold; where folds were repeated, of the first that tested the patient.  Of fewer
+    folds than `GROUPS`, as many groups of patients.
     """
     first: dict[str, int] = {}
     for patient, fold in zip(every.patients.tolist(), every.folds.tolist(), strict=True):
         first[patient] = min(fold, first.get(patient, fold))
-    if len(set(first.values())) < 2:
+    if len(set(first.values())) < GROUPS:
         first = {p: i % GROUPS for i, p in enumerate(sorted(first))}
     numbers = np.unique(list(first.values()), return_inverse=True)[1]
     group = dict(zip(first, numbers.tolist(), strict=True))
@@ -286,15 +288,17 @@ def _methods(rows: Sequence[Row], grading: Grading, gradings: Sequence[Grading])
     """The graders that gave probabilities of a task, the reported one first."""
 
     def matched(column: str, own: Grading) -> str | None:
-        found = re.fullmatch(f"p_(.+)_{own.task}_{own.classes[0]}", column)
+        # Where no region at all was found, the columns of reference regions are there alone.
+        found = re.fullmatch(f"(?:oracle_)?p_(.+)_{own.task}_{own.classes[0]}", column)
         return found[1] if found else None
 
     longer = [g for g in gradings if g.task.endswith(f"_{grading.task}")]
-    return [
+    found = [
         name
         for column in (rows[0] if rows else ())
         if (name := matched(column, grading)) and not any(matched(column, g) for g in longer)
     ]
+    return list(dict.fromkeys(found))
 
 
 def _caveats(config: StudyConfig, audit: Mapping[str, Any], divided: splits.Splits) -> list[str]:

@@ -127,17 +127,17 @@ def test_seeds_are_readings_of_their_patient(tmp_path):
 
 def test_a_patient_whom_a_repetition_tests_again_is_left_out_with_all_readings(tmp_path):
     patients = names(30)
-    folds = folds_of(patients, 3)
+    folds = folds_of(patients, 5)
     again = [Fold(f.train, (), f.test, repetition=1) for f in folds_of(patients[::-1], 2)]
     every = [*folds, *again]
     run = write_run(tmp_path / "run", every, rows_of(every))
     entry = fit(run, [GRADE])["tasks"]["grade"]["model"]
     assert (entry["patients"], entry["cases"], entry["readings"]) == (30, 120, 240)
-    assert len(entry["check"]["temperatures"]) == 3
+    assert len(entry["check"]["temperatures"]) == 5
     rows = [r for r in cases.read(run / "cases.csv") if r["patient"] not in folds[0].test]
     own = cases.graded(rows, GRADE)
     p = own.probabilities(GRADE, "model")
-    t = fit_temperature(p, own.reference, patient_weights(own.patients), 20).value
+    t = fit_temperature(p, own.reference, patient_weights(own.patients), 24).value
     assert entry["check"]["temperatures"][0] == t
 
 
@@ -154,11 +154,17 @@ def test_held_out_patients_are_measured_and_not_fitted_on(tmp_path):
     assert "held_out" not in a
 
 
-def test_one_fold_is_divided_by_patient(tmp_path):
-    fold = Fold(tuple(names(60)[30:]), (), tuple(names(30)))
-    entry = fit(write_run(tmp_path / "run", [fold], rows_of([fold])), [GRADE])["tasks"]["grade"]
-    assert len(entry["model"]["check"]["temperatures"]) == 5
-    assert entry["model"]["check"]["sets"][1]["held"]["patients"] == 30
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_few_folds_patients_are_left_out_in_more_groups(tmp_path, count):
+    patients = names(30)
+    alone = Fold(tuple(names(60)[30:]), (), tuple(patients))
+    folds = [alone] if count == 1 else folds_of(patients, count)
+    entry = fit(write_run(tmp_path / "run", folds, rows_of(folds)), [GRADE])["tasks"]["grade"]
+    check = entry["model"]["check"]
+    assert len(check["temperatures"]) == 5
+    assert check["sets"][1]["held"]["patients"] == 30
+    # Nothing depends on one patient alone, and each temperature is of others.
+    assert len(set(check["temperatures"])) == 5
 
 
 def test_few_patients_have_no_temperature_and_full_sets(tmp_path):

@@ -178,7 +178,10 @@ def test_keeps_what_its_probabilities_are_worth(run):
     before = path.read_text() if gradings else ""
     assert json.dumps(loaded.content, indent=2) + "\n" == before or not gradings
     tables = [table["id"] for table in json_of(run, "report/report.json")["calibrated"]]
-    assert tables == (["temperature", "sets"] if gradings else [])
+    fitted = any(e["check"] for own in loaded.content["tasks"].values() for e in own.values())
+    assert tables == (["temperature", "sets"] if fitted else [])
+    # The detector of the tiny run finds nothing, and bones are not graded.
+    assert fitted or run.name in ("modic_changes", "shoulder_bones")
 
 
 def test_the_same_command_says_that_it_is_finished(run, main_here, capsys):

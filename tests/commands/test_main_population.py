@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from commands.command_line import ROOT, run, study
 
+<<<<<<< HEAD
 from mskjax import applied, status
+=======
+from mskjax import applied
+from mskjax.reporting import calibrated
+>>>>>>> b45efca (Calibration is measured with nearly all patients in the fit; a method that found nothing is listed)
 from mskjax.training.checkpoints import restore_variables
 
 pytestmark = pytest.mark.long
@@ -74,6 +79,20 @@ def test_the_report_pools_seeds_within_patients(seeds):
     assert "its interval holds patients and seeds" in page
     rows = (seeds / "cases.csv").read_text().splitlines()
     assert len(rows) - 1 == 2 * (len((seeds / "seed_0/cases.csv").read_text().splitlines()) - 1)
+
+
+def test_the_calibration_of_seeds_has_each_patient_once(seeds):
+    whole, one = (
+        json.loads((d / "calibration.json").read_text()) for d in (seeds, seeds / "seed_0")
+    )
+    for task in ("pfirrmann", "severity"):
+        ours, first = (content["tasks"][task]["model"] for content in (whole, one))
+        assert ours["readings"] + ours["missed"] == 2 * (first["readings"] + first["missed"])
+        assert first["readings"] == first["cases"]
+        assert ours["cases"] >= first["cases"]
+        assert len(ours["scores"]) == ours["patients"] <= 6
+    report = json.loads((seeds / "report/report.json").read_text())
+    assert report["calibrated"] == json.loads(json.dumps(calibrated.tables(whole)))
 
 
 def test_a_run_of_several_seeds_is_applied_with_all_of_them(seeds):

@@ -9,12 +9,8 @@ import numpy as np
 import pytest
 from commands.command_line import ROOT, run, study
 
-<<<<<<< HEAD
 from mskjax import applied, status
-=======
-from mskjax import applied
 from mskjax.reporting import calibrated
->>>>>>> b45efca (Calibration is measured with nearly all patients in the fit; a method that found nothing is listed)
 from mskjax.training.checkpoints import restore_variables
 
 pytestmark = pytest.mark.long

@@ -34,6 +34,7 @@ SHAPE = ("median", "body", "mean")  # of the histogram of a volume
 LENGTHS = ("spacing_slice_mm", "spacing_row_mm", "spacing_col_mm", "fov_row_mm", "fov_col_mm")
 COUNTS = ("slices", "rows", "cols")
 _USUAL = (5.0, 95.0)  # percentiles
+_ENDINGS = tuple(f"_{name}" for name in ("p1", "p50", "p99", *SHAPE))
 _SAMPLED = 200_000  # voxels of a volume; percentiles of more are the same to three digits
 
 
@@ -138,9 +139,6 @@ def ranges(rows: Sequence[Row]) -> dict[str, Range]:
             ends = float(values.min()), float(values.max())
             found[name] = Range(*ends, (usual[0], usual[1]), len(values))
     return found
-
-
-_ENDINGS = tuple(f"_{name}" for name in ("p1", "p50", "p99", *SHAPE))
 
 
 def images_of(names: Mapping[str, Any]) -> list[str]:

@@ -169,7 +169,7 @@ def test_a_full_disk_ends_in_one_sentence_and_the_run_goes_on_later(
         else:
             full.setattr("pathlib.Path.write_bytes", _no_space)
             full.setattr(tables.csv.DictWriter, "writerows", _no_space)
-            full.setattr("mskjax.study.write_json", lambda *_: None)
+            full.setattr("mskjax.opening.write_json", lambda *_: None)
         assert main_here(*arguments) == 2
     said = complaint(capsys.readouterr().err)
     assert "no space left on the disk" in said

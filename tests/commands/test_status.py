@@ -196,7 +196,7 @@ def test_curves_as_text():
     assert sparkline(falling) == "".join(reversed(BLOCKS))
     assert sparkline(falling, blocks=False) == "".join(reversed(PLAIN))
     assert sparkline([(0, 1.0), (1, 1.0)]) == BLOCKS[0] * 2
-    assert sparkline([(0, 0.0), (1, 1.0), (100, 2.0)]) == f"{BLOCKS[2]} {BLOCKS[7]}"
+    assert sparkline([(0, 0.0), (1, 1.0), (100, 2.0)]) == f"{BLOCKS[0]} {BLOCKS[7]}"
     many = sparkline([(step, float(step)) for step in range(1000)])
     assert (len(many), many[0], many[-1]) == (32, BLOCKS[0], BLOCKS[7])
     assert can_print(BLOCKS, "utf-8")

@@ -13,6 +13,7 @@ from commands.lives import Server
 
 from mskjax import going_on, status
 from mskjax.training.checkpoints import restore_variables
+from mskjax.training.saved import saved_step
 from mskjax.writers import read_rows
 
 pytestmark = pytest.mark.slow

@@ -79,21 +79,21 @@ def change_cell(folder, value):
 
 
 def flip_byte(stage):
-    """One bit of the weights that a stage is used with, such that they can still be restored."""
+    """A byte of the weights that a stage is used with: they are restored, and one is far off."""
     before = jax.tree.leaves(restore_variables(stage))
     files = [p for p in (stage / "checkpoints").rglob("d/*") if p.is_file()]
-    for path in sorted(files, key=lambda p: -p.stat().st_size):
+    for path in sorted(files, key=lambda p: -p.stat().st_size)[:4]:
         raw = path.read_bytes()
-        for share in (0.5, 0.55, 0.45):
+        for share in np.linspace(0.1, 0.9, 33):
             changed = bytearray(raw)
-            changed[int(share * len(raw))] ^= 0x40
+            changed[int(share * len(raw))] ^= 0xFF
             path.write_bytes(changed)
             with contextlib.suppress(ValueError):  # its checksum tells
                 after = jax.tree.leaves(restore_variables(stage))
-                if any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True)):
+                if max(np.abs(a - b).max() for a, b in zip(before, after, strict=True)) > 1:
                     return
         path.write_bytes(raw)  # of what training alone goes on from
-    raise AssertionError("no flipped byte changes a weight")
+    raise AssertionError("no flipped byte changes the weights")
 
 
 def test_a_run_that_nobody_touched_passes_and_stays_as_it_is(finished, tmp_path):

@@ -46,8 +46,15 @@ def test_hashes_that_begin_alike_get_longer_names(monkeypatch):
     assert names == ["study-00000000000ab", "study-00000000000ac", "study-00000000000ab-2"]
 
 
-def test_the_key_is_made_once_and_is_the_users_own(home):
-    os.umask(0)
+@pytest.fixture
+def open_handed():
+    """A umask that keeps nothing from anybody."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def test_the_key_is_made_once_and_is_the_users_own(home, open_handed):
     first = pseudonyms.pseudonyms().names(["x"])
     path = salt_file()
     assert path == home / "config" / "mskjax" / "salt"
@@ -102,7 +109,7 @@ def test_without_hard_links_the_key_is_made_too(home, monkeypatch):
     assert mode(salt_file()) == 0o600
 
 
-def test_the_table_that_maps_back_is_private_and_never_overwritten(tmp_path, monkeypatch):
+def test_the_table_that_maps_back_is_private(tmp_path, monkeypatch, open_handed):
     rows = [("study-1", "1.2.3", 'Müller, "H"', (Path("/a/b"), Path("/a/c")))]
     opened = []
     real = os.open

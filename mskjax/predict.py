@@ -50,6 +50,12 @@ def _predict(argv: list[str]) -> None:
         help="call studies by their ids; patients' names may then be written",
     )
     parser.add_argument(
+        "--hash-uids",
+        "--hash_uids",
+        action="store_true",
+        help="DICOM files refer to their images by keyed hashes, to be given away",
+    )
+    parser.add_argument(
         "--mapping", metavar="FILE", help="write which name is which study, for you alone to read"
     )
     flags = parser.parse_args(argv)
@@ -76,6 +82,7 @@ def _predict(argv: list[str]) -> None:
             slice_index=flags.slice,
             coverage=flags.coverage,
             keep_ids=flags.keep_ids,
+            hash_uids=flags.hash_uids,
             mapping=None if flags.mapping is None else Path(flags.mapping),
         )
     )

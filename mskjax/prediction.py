@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import secrets
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from mskjax.ensemble import Ensemble
 from mskjax.errors import FileNote, SomeFailed, UserError
 from mskjax.imaging.dicom_file import is_dicom
 from mskjax.imaging.series import ImageFile, Series
-from mskjax.inputs.pseudonyms import Pseudonyms, pseudonyms, table, write_private
+from mskjax.inputs.pseudonyms import pseudonyms, table, write_private
 from mskjax.inputs.studies import find_studies
 from mskjax.inputs.study import NewStudy, Refused, scrub
 from mskjax.progress import Progress, say
@@ -51,6 +50,7 @@ class Wish:
       series, pixel_mm, slice_index: see `inputs.find_studies`.
       coverage: of the conformal sets, in (0, 1).
       keep_ids: whether names, ids and paths may be written.
+      hash_uids: whether keyed hashes stand for the UIDs in DICOM files.
       mapping: file for the table that maps names back; None writes none.
     """
 
@@ -63,6 +63,7 @@ class Wish:
     slice_index: int | None = None
     coverage: float = calibration.COVERAGE
     keep_ids: bool = False
+    hash_uids: bool = False
     mapping: Path | None = None
 
 
@@ -100,8 +101,9 @@ def run(wish: Wish) -> None:
         write_private(wish.mapping, table([_mapped(study) for study in everyone]))
     for sentence in found.notes:
         say(f"note: {sentence}")
-    reader = _Reader(wish, builder, together, describer, about(wish, together, fitted))
-    _read_all(wish, reader, found.studies, found.refused, names)
+    salt = (names or pseudonyms()).salt if wish.hash_uids else None
+    reader = _Reader(wish, builder, together, describer, about(wish, together, fitted), salt)
+    _read_all(wish, reader, found.studies, found.refused)
 
 
 def _claim(wish: Wish) -> None:
@@ -115,6 +117,7 @@ def _claim(wish: Wish) -> None:
         "folds": None if wish.folds is None else list(wish.folds),
         "coverage": wish.coverage,
         "keep_ids": wish.keep_ids,
+        "hash_uids": wish.hash_uids,
     }
     path = wish.output / CALL
     if path.exists():
@@ -153,6 +156,7 @@ class _Reader:
     ensemble: Ensemble
     describer: Describer
     about: Mapping[str, Any]
+    salt: bytes | None
 
     def read(self, new: NewStudy) -> Result:
         """The result of one study.
@@ -189,6 +193,7 @@ class _Reader:
             picture=captioned(picture, lines),
             coverage=self.wish.coverage if system.gradings else None,
             sources={name: _dicom_files(file) for name, file in new.files.items()},
+            frames={n: file.frames for n, file in new.files.items() if isinstance(file, Series)},
         )
 
 
@@ -197,10 +202,9 @@ def _read_all(
     reader: _Reader,
     studies: Sequence[NewStudy],
     refused: Sequence[Refused],
-    names: Pseudonyms | None,
 ) -> None:
-    salt = names.salt if names is not None else secrets.token_bytes(32)
     results: list[Result] = []
+    noted: dict[str, None] = {}
     failed = {study.name: study.why for study in refused}
     for study in refused:
         say(f"{study.name}: {study.why}")
@@ -218,11 +222,14 @@ def _read_all(
             failed[new.name] = scrub(str(error), new, wish.keep_ids)
             say(f"{new.name}: {failed[new.name]}")
         else:
-            write_study(folder, result, keep_ids=wish.keep_ids, salt=salt)
+            notes = write_study(folder, result, keep_ids=wish.keep_ids, salt=reader.salt)
+            noted.update(dict.fromkeys(notes))
             results.append(result.without_images())
             _tell(result, time.monotonic() - started)
         progress.advance()
     progress.close()
+    for note in noted:
+        say(f"note: {note}")
     write_summary(wish.output / SUMMARY, results, failed)
     total = len(studies) + len(refused)
     say(f"{total - len(failed)} of {total} studies read: {wish.output / SUMMARY}")

@@ -29,6 +29,7 @@ THROUGH = {
     "models/torch_files": "models/test_weight_files",
     "portable/example": "commands/test_export_command",  # run as whoever gets an export runs it
     "reporting/artefacts": "reporting/test_summary",
+    "reporting/external": "commands/test_evaluate_command",
     "reporting/environment": "commands/test_main_run",  # of the machine that the run was on
     "results/document": "results/test_study",
     "results/sources": "results/test_dicom",

@@ -15,12 +15,15 @@ class Objects(NamedTuple):
     report: Any = None
 
 
-def dicom_objects(result: Result, salt: bytes | None) -> tuple[Objects, tuple[str, ...]]:
+def dicom_objects(
+    result: Result, keep_ids: bool, salt: bytes | None
+) -> tuple[Objects, tuple[str, ...]]:
     """Segmentation and structured report.
 
     Args:
       result: with sources.
-      salt: key of the hashes that stand for UIDs; None keeps UIDs and patient as they are.
+      keep_ids: whether the patient's own values are kept.
+      salt: key of the hashes that stand for UIDs; None keeps the UIDs.
 
     Returns:
       The objects, and notes on what could not be referred to.
@@ -38,14 +41,19 @@ def dicom_objects(result: Result, salt: bytes | None) -> tuple[Objects, tuple[st
         notes.append("no segmentation.dcm: the masks are not on the grid of the DICOM images.")
     report = structured_report(result, channels, segments)
     objects = Objects(segments.dataset if segments else None, report)
-    if salt is None:
+    if keep_ids:
         header = next(iter(channels.values())).header
         for dataset in objects:
             if dataset is not None:
                 identify(dataset, header)
-    else:
+    if salt is not None:
         notes.append(
             "The DICOM files refer to the images by hashes of their UIDs, so that no viewer lays"
-            " them over the originals; --keep-ids writes the UIDs, and the patient, as they are."
+            " them over the originals."
+        )
+    elif not keep_ids:
+        notes.append(
+            "The DICOM files refer to the images by their UIDs, by which whoever has the archive"
+            " finds the patient; --hash-uids replaces them."
         )
     return objects, tuple(notes)

@@ -4,7 +4,6 @@ import importlib.util
 import io
 import json
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,11 @@ def write_study(
     Args:
       folder: made where missing.
       result: what was found.
-      keep_ids: whether DICOM output bears the patient's and the study's own values and the UIDs of
-        the source; else the study's name stands for the patient, dates are empty and UIDs are keyed
-        hashes.
-      salt: key of these hashes; studies written with one salt share the patient's frame of
-        reference and study where they did before.  A random one by default.
+      keep_ids: whether DICOM output bears the patient's and the study's own values; else the
+        study's name stands for the patient and dates are empty.
+      salt: key of hashes that stand for the UIDs of the source; studies written with one salt share
+        the patient's frame of reference and study where they did before.  None writes the UIDs
+        themselves, by which a viewer lays the segmentation over its images.
 
     Returns:
       Notes on what was left out and what should be known of what was written, sentences; they
@@ -84,8 +83,7 @@ def _dicom(
         )
     from mskjax.results.dicom import dicom_objects
 
-    key = None if keep_ids else salt or secrets.token_bytes(32)
-    found, notes = dicom_objects(result, key)
+    found, notes = dicom_objects(result, keep_ids, salt)
     names = {SEGMENTATION: found.segmentation, REPORT: found.report}
     return {name: dataset for name, dataset in names.items() if dataset is not None}, notes
 

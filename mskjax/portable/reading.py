@@ -49,7 +49,8 @@ def load(folder: Path, folds: Sequence[str] | None = None) -> tuple[Applied, ...
         values = json.loads((folder / known[name]["system"]).read_text())
         system = applied.build(folder / known[name]["system"], config, values)
         weights = {stage: folder / file for stage, file in known[name]["weights"].items()}
-        found.append(Applied(system, values["baselines"], predictor(stages, weights)))
+        predict = predictor(stages, weights)
+        found.append(Applied(system, values["baselines"], predict, name))
     return tuple(found)
 
 

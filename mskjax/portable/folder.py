@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.numpy import save
 
 import mskjax
-from mskjax import applied, workdir
+from mskjax import applied, profile, workdir
 from mskjax.config import DataConfig, StudyConfig
 from mskjax.errors import UserError
 from mskjax.portable import example, programs
@@ -25,6 +25,7 @@ from mskjax.two_stage.system import System
 from mskjax.writers import write_bytes, write_json, write_text
 
 CALIBRATION = "calibration.json"  # of the whole run, where it has one
+RANGES = "training_ranges.json"
 _COUNTS = ("patients", "studies", "cases")
 _ENDING = "safetensors"
 # Of the records of a run, what an export is made from.
@@ -46,6 +47,7 @@ class Run:
     Attributes:
       folder: of the run.
       config: resolved.
+      numbers: of the folds that are exported; None is all.
       folds: folders of the trained models that are exported.
       systems: of each.
       report: report.json.
@@ -55,6 +57,7 @@ class Run:
 
     folder: Path
     config: StudyConfig
+    numbers: Sequence[int] | None
     folds: Sequence[Path]
     systems: Sequence[System]
     report: Mapping[str, Any]
@@ -133,7 +136,7 @@ def finished(folder: Path, folds: Sequence[int] | None = None) -> Run:
         applied.check_trained(fold, system)
         systems.append(system)
     report, audit, environment = (_record(folder, *named) for named in _NEEDED.items())
-    return Run(folder, config, chosen, systems, report, audit, environment)
+    return Run(folder, config, folds, chosen, systems, report, audit, environment)
 
 
 def shared(config: StudyConfig) -> dict[str, Any]:
@@ -217,6 +220,10 @@ def _surroundings(run: Run, model: Mapping[str, Any], place: Path) -> None:
     write_text(place / "LICENSE", _licence())
     write_json(place / "labels.json", {"0": "background", **model["labels"]})
     write_bytes(place / "example.py", Path(example.__file__).read_bytes())
+    # The rows themselves name patients.
+    if rows := profile.read(run.folder, run.numbers):
+        ranges = {name: own._asdict() for name, own in profile.ranges(rows).items()}
+        write_json(place / RANGES, ranges)
     if (run.folder / CALIBRATION).exists():
         write_bytes(place / CALIBRATION, (run.folder / CALIBRATION).read_bytes())
 

@@ -130,6 +130,9 @@ def test_the_folder_says_what_it_is(run, folder, model):
     labels = json.loads((folder / "labels.json").read_text())
     assert labels == {"0": "background", **model["labels"]}
     folds = json.loads((run.workdir / "splits.json").read_text())["folds"]
+    ranges = json.loads((folder / "training_ranges.json").read_text())
+    assert ranges["slices"]["n"] >= len(folds[0]["train"])
+    assert ranges["slices"]["low"] <= ranges["slices"]["high"]
     assert [fold["name"] for fold in model["folds"]] == [f"fold_{k}" for k in range(len(folds))]
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert found == {*model["files"], "model.json"}

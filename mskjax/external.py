@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mskjax import applied, cases, reading, systems
+from mskjax import applied, cases, profile, reading, systems
 from mskjax.applied import Applied
 from mskjax.config import StudyConfig
 from mskjax.data.cohorts import Cohort
@@ -16,10 +16,12 @@ from mskjax.data.splits import PARTS, images_of
 from mskjax.ensemble import Ensemble
 from mskjax.errors import UserError
 from mskjax.predictions import leave
+from mskjax.profile import PROFILE
 from mskjax.progress import say
 from mskjax.reporting.environment import environment
-from mskjax.reporting.external import CASES, RESULT
-from mskjax.tables import Row
+from mskjax.reporting.external import CASES, RESULT, SHIFT
+from mskjax.shift import Side, shift_table
+from mskjax.tables import Row, read_rows, write_rows
 from mskjax.workdir import config_of
 from mskjax.writers import write_json
 
@@ -54,6 +56,8 @@ def run(
     together = Ensemble(members)
     phantom = cohort.audit["kind"] == "phantom"
     every = range(len(cohort.index))
+    if not (output / PROFILE).exists():
+        write_rows(output / PROFILE, [profile.measure(cohort.studies[i]) for i in every])
     _read(
         together,
         cohort,
@@ -65,6 +69,10 @@ def run(
     for member in members if len(members) > 1 else ():
         path = output / member.name / CASES
         _read(member, cohort, path, _who(member, config), f"external test, {member.name} alone")
+    ours = Side("Trained on", profile.read(folder, folds), cases.read(folder / CASES))
+    theirs = Side("External", read_rows(output / PROFILE), cases.read(output / CASES))
+    table = shift_table(ours, theirs, together.system.gradings)
+    write_json(output / SHIFT, {**table, "title": "What differs between the two cohorts"})
     write_json(
         output / RESULT,
         {

@@ -17,8 +17,8 @@ from mskjax.ensemble import Ensemble
 from mskjax.errors import FileNote, SomeFailed, UserError
 from mskjax.imaging.dicom_file import is_dicom
 from mskjax.imaging.series import ImageFile, Series
-from mskjax.inputs.pseudonyms import pseudonyms, table, write_private
-from mskjax.inputs.studies import find_studies
+from mskjax.inputs.pseudonyms import pseudonyms
+from mskjax.inputs.studies import find_studies, write_names
 from mskjax.inputs.study import NewStudy, Refused, scrub
 from mskjax.progress import Progress, say
 from mskjax.reporting.environment import environment
@@ -97,8 +97,7 @@ def run(wish: Wish) -> None:
         quality.levels_seen(cases.read(wish.run / "cases.csv")),
     )
     if wish.mapping is not None:
-        everyone: list[NewStudy | Refused] = [*found.studies, *found.refused]
-        write_private(wish.mapping, table([_mapped(study) for study in everyone]))
+        write_names(wish.mapping, [*found.studies, *found.refused])
     for sentence in found.notes:
         say(f"note: {sentence}")
     salt = (names or pseudonyms()).salt if wish.hash_uids else None
@@ -263,11 +262,6 @@ def _noting() -> Iterator[list[str]]:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
             )
-
-
-def _mapped(study: NewStudy | Refused) -> tuple[str, str, str, Sequence[Path]]:
-    who = study.identity
-    return study.name, who.study_uid, who.patient_id, who.sources
 
 
 def _dicom_files(file: ImageFile) -> tuple[Path, ...]:

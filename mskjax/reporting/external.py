@@ -8,7 +8,7 @@ from mskjax import cases
 from mskjax.reporting import artefacts
 from mskjax.tables import Row
 
-CASES, RESULT = "cases.csv", "external.json"
+CASES, RESULT, SHIFT = "cases.csv", "external.json", "shift.json"
 
 Json = dict[str, Any]
 
@@ -39,7 +39,8 @@ def summarised(folder: Path, system: System, resamples: int, seed: int) -> Json:
     Returns:
       ``name``, ``cohort``, ``members``, ``patients``, ``studies``, ``command``; ``figures``, those
       of regions and the end-to-end ones of all trainings together; ``oracle_region``,
-      ``baselines`` and ``gradings``; ``each``: the figures of each training alone.
+      ``baselines``; ``each``: the figures of each training alone; ``tables``: what differs between
+      the cohorts.
     """
     audit, result = (artefacts.content(folder / name) for name in ("cohort.json", RESULT))
     found = system.summarise(cases.read(folder / CASES), resamples, seed)
@@ -55,6 +56,7 @@ def summarised(folder: Path, system: System, resamples: int, seed: int) -> Json:
         **_figures(found, first),
         "baselines": found["baselines"],
         "each": each,
+        "tables": [artefacts.content(folder / SHIFT)],
     }
 
 

@@ -75,7 +75,7 @@ def test_each_training_is_scored_alone_beside_them(run, tested):
         assert {row["patient"] for row in rows} == set(NEW)
     (shift,) = test["tables"]
     rows = {row[0]: row[1:] for row in shift["rows"]}
-    assert (rows["Patients"][0], rows["Patients"][2]) == ("4", "3")  # two of six are validated or tested alone
+    assert (rows["Patients"][0], rows["Patients"][2]) == ("4", "3")  # trained on
     page = (run / "report/report.html").read_text()
     assert "What differs between the two cohorts" in page
     assert "whom no training of this run has seen" in page

@@ -10,6 +10,7 @@ import pytest
 from commands.command_line import ROOT, run, study
 
 from mskjax import applied, status
+from mskjax.report import main as report
 from mskjax.reporting import calibrated
 from mskjax.training.checkpoints import restore_variables
 
@@ -94,6 +95,24 @@ def test_the_calibration_of_seeds_has_each_patient_once(seeds):
 def test_a_run_of_several_seeds_is_applied_with_all_of_them(seeds):
     assert len(applied.load(seeds)) == 4
     assert len(applied.load(seeds, folds=[0])) == 2
+
+
+def test_a_run_of_several_seeds_is_verified_with_all_of_them(seeds, tmp_path, capsys):
+    assert report([f"--runs={seeds}", "--verify"]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1] == "PASS"
+    assert said.count("rows read again, to the last digit") == 2 * len(list(seeds.glob("seed_*")))
+    copy = shutil.copytree(seeds, tmp_path / "run")
+    last = sorted(copy.glob("seed_*"))[-1]
+    with (last / "fold_1" / "cases.csv").open("a") as file:
+        file.write("\n")
+    assert report([f"--runs={copy}", "--verify", "--data_dir=/nowhere"]) == 2
+    said = capsys.readouterr().out
+    assert f"{last.name}/fold_1/cases.csv: then " in said
+    shutil.rmtree(last)
+    assert report([f"--runs={copy}", "--verify", "--data_dir=/nowhere"]) == 2
+    said = capsys.readouterr().out
+    assert f"{last.name}/manifest.json: then " in said
 
 
 def test_a_finished_population_says_so(seeds, data_dir, main_here, capsys):

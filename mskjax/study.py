@@ -84,7 +84,8 @@ def run(
     processes.sync("checked")
     with contextlib.ExitStack() as owned:
         for replica in whole.every():
-            owned.enter_context(workdirs.owned(replica.workdir, folds))
+            is_part = replica is not whole
+            owned.enter_context(workdirs.owned(replica.workdir, folds, is_part))
         return _run(whole, modes, folds, chosen)
 
 

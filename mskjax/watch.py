@@ -207,7 +207,8 @@ def _estimate(stages: list[Json]) -> None:
         same = [s["steps_per_s"] for s in stages if s["stage"] == stage["stage"]]
         known = [rate for rate in same if rate]
         rate = stage["steps_per_s"] or (sum(known) / len(known) if known else None)
-        left = 0 if stage["state"] == "trained" else max((stage["steps"] or 0) - stage["step"], 0)
+        ended = stage["state"] in ("trained", "failed")
+        left = 0 if ended else max((stage["steps"] or 0) - stage["step"], 0)
         stage["left_s"] = left / rate if rate else None if left else 0.0
 
 

@@ -46,7 +46,7 @@ _MOMENT_S = 20.0  # what a process may need to begin: it writes a few small file
 
 
 @contextlib.contextmanager
-def owned(workdir: Path, folds: Sequence[int] = ()) -> Iterator[None]:
+def owned(workdir: Path, folds: Sequence[int] = (), is_part: bool = False) -> Iterator[None]:
     """Owns a workdir, or folds of it, until the block ends; the first process does for all.
 
     Several processes may own different folds; whoever owns the workdir is alone in it.  If the
@@ -56,6 +56,8 @@ def owned(workdir: Path, folds: Sequence[int] = ()) -> Iterator[None]:
     Args:
       workdir: made if it is missing, and removed again where it stays empty.
       folds: numbers; none means all of the workdir.
+      is_part: whether a study that is owned already consists of it and others: what is taken back
+        is decided there, so that one that fails says so where the others were trained.
 
     Raises:
       UserError: another process owns it (`locks.acquire`), or it cannot be made, or not all
@@ -85,7 +87,8 @@ def owned(workdir: Path, folds: Sequence[int] = ()) -> Iterator[None]:
             processes.gather("workdir", locks.file_of(workdir, part).read_text())
             yield
         except UserError:
-            _undo(workdir, folds, before)
+            if not is_part:
+                _undo(workdir, folds, before)
             raise
     finally:
         for lock in held:

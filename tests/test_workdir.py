@@ -182,6 +182,23 @@ def test_a_study_is_finished_for_its_own_config_alone(folder, config):
     assert not workdirs.is_finished(folder, dataclasses.replace(config, seed=1))
 
 
+def test_of_a_study_of_parts_all_is_taken_back_or_nothing(folder, tmp_path):
+    def refused_in_a_part(*made):
+        with workdirs.owned(folder), workdirs.owned(folder / "member_a", is_part=True):
+            for name in made:
+                write(folder / name)
+            raise UserError("wrong")
+
+    with pytest.raises(UserError, match="wrong"):
+        refused_in_a_part("config.json", "member_a/fold_0/regions/failed.json")
+    assert tree(tmp_path) == {}
+    trained = "member_b/fold_0/regions/checkpoints/latest/10/state"
+    with pytest.raises(UserError, match="wrong"):
+        refused_in_a_part(trained, "member_a/fold_0/regions/failed.json")
+    assert (folder / "member_a/fold_0/regions/failed.json").exists()
+    assert not list(folder.rglob(f"{LOCK}*"))
+
+
 def test_different_folds_are_owned_at_once_and_nothing_twice(folder):
     with workdirs.owned(folder, [0]), workdirs.owned(folder, [1, 2]):
         assert workdirs.busy(folder).keys() == {"fold_0", "fold_1", "fold_2"}

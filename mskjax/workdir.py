@@ -87,7 +87,7 @@ def owned(workdir: Path, folds: Sequence[int] = (), is_part: bool = False) -> It
             processes.gather("workdir", locks.file_of(workdir, part).read_text())
             yield
         except UserError:
-            if not is_part:
+            if folds or not is_part:  # of a fold each part has its own
                 _undo(workdir, folds, before)
             raise
     finally:

@@ -1,14 +1,22 @@
 """New studies read by a finished run, as a user types it."""
 
+import contextlib
 import csv
+import gzip
+import io
 import json
 import re
 import shutil
 import stat
+import subprocess
+import warnings
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
+import pydicom
 import pytest
+from commands.scans import write_dicom
 
 from mskjax import ensemble
 from mskjax.data.cohorts import prepare_cohort
@@ -245,3 +253,89 @@ def test_a_run_that_is_not_finished_is_refused(finished, inputs, tmp_path, capsy
     assert main([f"--run={run}", f"--input={inputs}", f"--output={out}"]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.fixture(scope="module")
+def scanned(finished, studies, tmp_path_factory):
+    """A study as DICOM with identifying values everywhere, and what reading it left and said."""
+    root = tmp_path_factory.mktemp("scans")
+    study = studies[0]
+    given = root / "Plantedname^Karl" / "P19550517"
+    planted = write_dicom(given / "T2", study["image"], study["affine"])
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(out),
+    ):
+        patch.chdir(root)
+        flags = [f"--run={finished.workdir}", f"--input={given.parent}"]
+        assert main([*flags, "--output=plain"]) == 0
+        assert main([*flags, "--output=hashed", "--hash-uids"]) == 0
+    (plain,), (hashed,) = ((root / n).glob("study-*") for n in ("plain", "hashed"))
+    secrets = {**planted, "folder": "Plantedname", "date": "19550517"}
+    return SimpleNamespace(
+        given=given, plain=plain, hashed=hashed, secrets=secrets, said=out.getvalue()
+    )
+
+
+def test_dicom_gets_a_segmentation_that_refers_to_its_images(scanned):
+    found = result_of(scanned.plain)
+    assert "series 1 of 1: sagittal T2, " in found["series"]["image"]
+    images = [pydicom.dcmread(file) for file in sorted((scanned.given / "T2").iterdir())]
+    seg = pydicom.dcmread(scanned.plain / "segmentation.dcm")
+    (series,) = seg.ReferencedSeriesSequence
+    referred = {i.ReferencedSOPInstanceUID for i in series.ReferencedInstanceSequence}
+    assert referred <= {image.SOPInstanceUID for image in images}
+    assert seg.StudyInstanceUID == images[0].StudyInstanceUID
+    mask = read_volume(scanned.plain / f"{scanned.plain.name}.nii.gz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        given = read_volume(scanned.given)
+    np.testing.assert_allclose(mask.affine, given.affine, atol=1e-4)
+    numbers = {s.SegmentLabel: s.SegmentNumber for s in seg.SegmentSequence}
+    frames = [
+        g.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        for g in seg.PerFrameFunctionalGroupsSequence
+    ]
+    own = [k for k, n in enumerate(frames) if n == numbers["vertebra"]]
+    assert seg.pixel_array[own].sum() == (mask.data == 1).sum() > 0
+
+
+def test_dicom_gets_a_report_with_the_grades(scanned):
+    report = pydicom.dcmread(scanned.plain / "report.dcm")
+    assert report.Modality == "SR"
+    text = report.to_json()
+    for region in result_of(scanned.plain)["regions"]:
+        assert region["name"] in text
+        for grade in region["grades"]:
+            assert grade["call"] in text
+    assert "not a medical device" in text.lower()
+
+
+def test_nothing_that_identifies_a_patient_is_written_or_said(scanned):
+    assert len(scanned.secrets) > 200
+    for folder in (scanned.plain, scanned.hashed):
+        for path in [*folder.rglob("*"), *(p for p in folder.parent.glob("*") if p.is_file())]:
+            content = path.read_bytes()
+            if path.name.endswith(".gz"):
+                content = gzip.decompress(content)
+            told = [k for k, v in scanned.secrets.items() if v.encode() in content]
+            assert not told, path.name
+            assert not [k for k, v in scanned.secrets.items() if v in path.name]
+    assert not [k for k, v in scanned.secrets.items() if v in scanned.said]
+
+
+def test_references_are_hashed_on_request(scanned):
+    image = pydicom.dcmread(next(iter((scanned.given / "T2").iterdir())))
+    uids = [image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID]
+    for name in ("segmentation.dcm", "report.dcm"):
+        plain, hashed = ((f / name).read_bytes() for f in (scanned.plain, scanned.hashed))
+        assert image.StudyInstanceUID.encode() in plain
+        assert not [uid for uid in uids if uid.encode() in hashed]
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is missing")
+def test_dicom_output_is_valid(scanned):
+    for path in [*scanned.plain.glob("*.dcm"), *scanned.hashed.glob("*.dcm")]:
+        done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+        assert "Error" not in done.stdout + done.stderr

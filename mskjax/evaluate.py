@@ -68,6 +68,7 @@ def _evaluate(argv: list[str]) -> None:
     else:
         page = write_report(run, system, output / "report", [output])
     external.announce(output, page)
+    commands.say_open(page)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def _predict(argv: list[str]) -> None:
     # Imported late: help and mistakes answer at once.
     from mskjax import prediction
 
-    prediction.run(
+    summary = prediction.run(
         prediction.Wish(
             run=Path(flags.run),
             paths=[Path(path) for path in paths],
@@ -86,6 +86,7 @@ def _predict(argv: list[str]) -> None:
             mapping=None if flags.mapping is None else Path(flags.mapping),
         )
     )
+    commands.say_open(summary)
 
 
 if __name__ == "__main__":

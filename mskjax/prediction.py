@@ -2,8 +2,11 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import shutil
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,8 +70,11 @@ class Wish:
     mapping: Path | None = None
 
 
-def run(wish: Wish) -> None:
+def run(wish: Wish) -> Path:
     """Reads the studies; one that cannot be read is told and the others go on.
+
+    Returns:
+      The table over all of them.
 
     Raises:
       UserError: the run, the input or the output is wrong, or no study can be read.
@@ -103,6 +109,7 @@ def run(wish: Wish) -> None:
     salt = (names or pseudonyms()).salt if wish.hash_uids else None
     reader = _Reader(wish, builder, together, describer, about(wish, together, fitted), salt)
     _read_all(wish, reader, found.studies, found.refused)
+    return wish.output / SUMMARY
 
 
 def _claim(wish: Wish) -> None:
@@ -112,7 +119,7 @@ def _claim(wish: Wish) -> None:
       UserError: it does.
     """
     own = {
-        "config": json.loads(to_json(config_of(wish.run))),
+        "config_sha256": hashlib.sha256(to_json(config_of(wish.run)).encode()).hexdigest(),
         "folds": None if wish.folds is None else list(wish.folds),
         "coverage": wish.coverage,
         "keep_ids": wish.keep_ids,
@@ -217,11 +224,14 @@ def _read_all(
             continue
         try:
             result = reader.read(new)
-        except UserError as error:
-            failed[new.name] = scrub(str(error), new, wish.keep_ids)
-            say(f"{new.name}: {failed[new.name]}")
-        else:
             notes = write_study(folder, result, keep_ids=wish.keep_ids, salt=reader.salt)
+        except OSError:
+            raise  # the disk, which the next study would need, too
+        except Exception as error:
+            failed[new.name] = _why(error, new, wish.keep_ids)
+            say(f"{new.name}: {failed[new.name]}")
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
             noted.update(dict.fromkeys(notes))
             results.append(result.without_images())
             _tell(result, time.monotonic() - started)
@@ -237,6 +247,16 @@ def _read_all(
         raise UserError("no study could be read; the reasons stand above and in summary.csv.")
     if failed:
         raise SomeFailed(f"{len(failed)} of {total} studies could not be read; see {SUMMARY}.")
+
+
+def _why(error: Exception, new: NewStudy, keep_ids: bool) -> str:
+    """Why a study was not read; a defect that it meets is told, so that the others go on."""
+    said = scrub(str(error), new, keep_ids)
+    if isinstance(error, UserError):
+        return said
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return f"a defect of mskjax ({type(error).__name__} in {where}: {said}); please report it."
 
 
 def _tell(result: Result, seconds: float) -> None:

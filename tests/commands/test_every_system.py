@@ -11,10 +11,13 @@ import pytest
 from commands import tiny
 from commands.command_line import ROOT, complaint, contents, unfinished
 
-from mskjax import applied, calibration, cases, profile, quality, systems
+from mskjax import applied, calibration, cases, ensemble, predict, profile, quality, systems
 from mskjax.config import StudyConfig, parse
 from mskjax.data.cohorts import builder_class, prepare_cohort
+from mskjax.imaging.files import read_volume, write_volume
+from mskjax.imaging.volume import Volume
 from mskjax.report import main as report_command
+from mskjax.results.document import schema
 from mskjax.study import make_splits
 
 # The run of one system is made anyway, for the other tests of the commands.
@@ -182,6 +185,33 @@ def test_keeps_what_its_probabilities_are_worth(run):
     assert tables == (["temperature", "sets"] if fitted else [])
     # The detector of the tiny run finds nothing, and bones are not graded.
     assert fitted or run.name in ("modic_changes", "shoulder_bones")
+
+
+def test_a_new_study_is_read_as_its_package_is(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MSKJAX_SALT_FILE", str(tmp_path / "salt"))
+    data = parse(StudyConfig, json_of(run, "config.json")).data
+    where = data.cohort, data.config, data.data_dir, data.manual_dir
+    study = prepare_cohort(*where, **data.options).studies[0]
+    channels = builder_class(data.cohort).channels
+    for name in channels:
+        file = f"new_{name}.nii.gz" if len(channels) > 1 else "new.nii.gz"
+        write_volume(tmp_path / "in" / file, Volume(study[name], study["affine"]))
+    out = tmp_path / "out"
+    flags = [f"--run={run.workdir}", f"--input={tmp_path / 'in'}", f"--output={out}"]
+    assert predict.main([*flags, "--keep-ids"]) == 0
+    found = json.loads((out / "new" / "result.json").read_text())
+    jsonschema.validate(found, schema())
+    together = ensemble.load(run.workdir, devices=1)
+    (joint,) = together.read_jointly([study])
+    mask = read_volume(out / "new" / "new.nii.gz").data
+    expected = together.system.masks(study, joint.reading)[""]
+    assert mask.shape == expected.shape
+    # Affines are float32 in NIfTI, so a network's grid moves by a rounding.
+    assert (mask == expected).mean() > 0.999
+    tasks = [grading.task for grading in together.system.gradings]
+    for region in found["regions"]:
+        assert [grade["task"] for grade in region["grades"]] == ([] if region["note"] else tasks)
+    assert bool(found["regions"]) == bool(tasks)
 
 
 def test_the_same_command_says_that_it_is_finished(run, main_here, capsys):

@@ -339,3 +339,25 @@ def test_dicom_output_is_valid(scanned):
     for path in [*scanned.plain.glob("*.dcm"), *scanned.hashed.glob("*.dcm")]:
         done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
         assert "Error" not in done.stdout + done.stderr
+
+
+def test_a_defect_that_one_study_meets_spares_the_others(
+    finished, inputs, tmp_path, capsys, monkeypatch
+):
+    from mskjax.description import Describer
+
+    volumes_ml = Describer.volumes_ml
+
+    def faulty(self, study, joint):
+        if study["study_id"] == "one":
+            raise ZeroDivisionError(f"of {inputs / 'one.nii.gz'}")
+        return volumes_ml(self, study, joint)
+
+    monkeypatch.setattr(Describer, "volumes_ml", faulty)
+    out = tmp_path / "out"
+    flags = [f"--run={finished.workdir}", f"--input={inputs}", f"--output={out}", "--keep-ids"]
+    assert main(flags) == 3
+    rows = {r["study"]: r for r in table(out / "summary.csv")}
+    assert rows["two"]["status"] == "done"
+    assert "a defect of mskjax (ZeroDivisionError in " in rows["one"]["reason"]
+    assert not (out / "one").exists()

@@ -6,7 +6,7 @@ come writes config, cohort and division, and the others hold theirs against thes
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,8 @@ def begin(
     whole: Replica,
     cohort: Cohort,
     divided: splits.Splits,
-    modes: Sequence[str],
     folds: Sequence[int] = (),
+    kept: Container[Path] = (),
 ) -> None:
     """Writes what a study, and those that it consists of, say of themselves before they train.
 
@@ -59,16 +59,16 @@ def begin(
       whole: the study.
       cohort: of its patients.
       divided: their division.
-      modes: see `study.run`; a finished run of which only the report is written anew keeps all of
-        it, and its manifest.
       folds: that the caller owns, beside others who may own others; none means all.
+      kept: folders of finished studies in which nothing is to be trained or read: they stay as they
+        are, their manifests too.
 
     Raises:
       UserError: others are at work on another cohort, division or config.
     """
     machine = environment()
     for part in whole.every():
-        if {*modes} == {"report"} and manifest.exists(part.workdir):
+        if part.workdir in kept:
             continue
         with workdirs.beginning(part.workdir) if folds else contextlib.nullcontext():
             going_on.extend(part.workdir, part.config, folds)

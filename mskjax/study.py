@@ -116,7 +116,7 @@ def _run(
         for group in groups if any(extended) else ():
             fold_training.check_devices(group)
         processes.sync("divided")  # of what was there before
-        opening.begin(whole, cohort, divided, modes, folds)
+        opening.begin(whole, cohort, divided, folds, _kept(whole, groups, modes, stages))
         say(
             f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
             f" {len(divided.folds)} fold(s), patients on both sides: {divided.patient_overlap}"
@@ -130,6 +130,28 @@ def _run(
         more = f"  {len(failed)} trainings failed in all." if len(failed) > 1 else ""
         raise Diverged(f"{failed[0].failure}{more}")
     return _left(whole, [fold for group in parts.groups(settings) for fold in group])
+
+
+def _kept(
+    whole: Replica,
+    groups: Sequence[Sequence[Fold]],
+    modes: Sequence[str],
+    stages: Sequence[str],
+) -> set[Path]:
+    """Folders of finished studies in which nothing is to be trained or read."""
+    busy = {
+        fold.setting.workdir
+        for fold in (fold for group in groups for fold in group)
+        if ("train" in modes and not _is_trained(fold, stages))
+        or ("evaluate" in modes and not _is_read(fold))
+    }
+    return {
+        part.workdir
+        for part in whole.every()
+        if manifest.exists(part.workdir)
+        and not any(going_on.check(single.workdir, single.config) for single in part.single())
+        and not any(single.workdir in busy for single in part.single())
+    }
 
 
 def _left(whole: Replica, every: Sequence[Fold]) -> parts.Left:

@@ -59,7 +59,7 @@ def validated(
     system = module.build(config, measured)
     if config.data.shuffle_labels:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
-    opening.begin(whole, cohort, divided, ("train",))
+    opening.begin(whole, cohort, divided)
     with preemption.listening() as stop:
         setting = Setting(config, cohort, system, measured, divided, workdir, stop)
         settings = [setting.replica(s.config, s.workdir, s.name) for s in whole.single()]

@@ -131,7 +131,7 @@ class RegionThenGrade(RegionsThenGrades):
             panels.append(pictures.Panel("Grad-CAM", crop, (1.0, 1.0), heat=reading.attention[0]))
         return pictures.sheet(
             panels,
-            [titled(study, s, len(shown)), *self.calls_of(study, reading)],
+            [titled(study, s, len(shown)), *self.calls_of(reading)],
             labels=self.colours,
             phantom=phantom,
             scale_bar=sized(study),

@@ -261,14 +261,17 @@ class RegionsThenGrades(System):
             rows.append(row)
         return rows
 
-    def calls_of(self, study: Study, reading: Reading) -> list[str]:
-        """A line for a picture of each task: what the one region is called, and how probable."""
-        rows = self.columns(study, reading)
-        if not rows:
+    def calls_of(self, reading: Reading) -> list[str]:
+        """A line for a picture: what the one region is called in each task, and how probable."""
+        if not reading.located.regions:
             return ["region not found"]
-        method = self.method
-        calls = ((t, rows[0][f"call_{t}"]) for t in (task.grading.task for task in self.tasks))
-        return ["; ".join(f"{t}: {c} ({rows[0][f'p_{method}_{t}_{c}']:.2f})" for t, c in calls)]
+        said = []
+        for task in self.tasks:
+            row = cases.called(task.grading, {self.method: reading.of(self.method, task, 0)})
+            name = task.grading.task
+            if call := row.get(f"call_{name}"):
+                said.append(f"{name}: {call} ({row[f'p_{self.method}_{name}_{call}']:.2f})")
+        return ["; ".join(said)]
 
     def fit_baselines(self, studies: Iterable[Study]) -> dict[str, Any]:
         """Commonest class of each task, and ridge regression of the class on hand-made features."""

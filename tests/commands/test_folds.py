@@ -62,7 +62,7 @@ def test_two_processes_on_two_folds_at_once_make_the_run(finished, main_here, tm
 def part_of(finished, folder, *gone):
     """A copy of the finished run that lacks some of it."""
     workdir = shutil.copytree(finished.workdir, folder / "run")
-    for pattern in ("cases.csv", "report", *gone):
+    for pattern in ("cases.csv", "report", "manifest.json", *gone):
         for path in workdir.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return workdir

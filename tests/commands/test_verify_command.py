@@ -132,7 +132,7 @@ def test_files_that_are_not_the_manifests_are_named(copy, verify):
 # A read that fails leaves others behind, whose threads complain when they end.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_weights_and_a_cell_that_were_forged_with_all_hashes_are_found_by_reading(copy, verify):
-    flip_byte(copy / "fold_0" / "grades")
+    flip_byte(copy / "fold_0" / "regions")  # of a grader so small, channels may say nothing
     row = change_cell(copy, lambda p: round(p + 1e-6, 6))  # the last digit
     assert main([f"--runs={copy}"]) == 0  # figures and page follow the table
     forge(copy)

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from mskjax.config import TrainConfig
 from mskjax.data.splits import Fold, Splits, save
 from mskjax.reporting import summary
 from mskjax.tables import write_rows
@@ -23,7 +24,11 @@ class Accuracy(System):
     name, title, labels = "disc_degeneration", "One grade a study", ("grade",)
     published, rules, limits = (), (), ()
     primary = "accuracy"
-    stages = (types.SimpleNamespace(name="grades"),)
+    stages = (
+        types.SimpleNamespace(
+            name="grades", train=TrainConfig(steps=1, batch_size=1, warmup_steps=0)
+        ),
+    )
 
     def _unused(self, *arguments):
         raise AssertionError("a report needs rows of cases.csv alone")

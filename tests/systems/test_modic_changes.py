@@ -501,7 +501,7 @@ def test_a_case_explains_the_wrong_call_then_the_change(monkeypatch):
     )
     declared.picture(own, found, own, True)
     explained = [p for p in drawn[0] if p.heat is not None]
-    assert [p.name for p in explained] == ["Grad-CAM, disc 2", "Grad-CAM, disc 3"]
+    assert [p.name for p in explained] == ["Grad-CAM, L4/L5", "Grad-CAM, L3/L4"]
     assert [p.image[0, 0] for p in explained] == [2.0, 3.0]
     assert [p.heat[0, 0] for p in explained] == [0.2, 0.3]
     # Without a reference there is no wrong call: the lowest two that are called a change.
@@ -510,7 +510,7 @@ def test_a_case_explains_the_wrong_call_then_the_change(monkeypatch):
     )
     declared.picture(own, changed, None, True)
     explained = [p.name for p in drawn[1] if p.heat is not None]
-    assert explained == ["Grad-CAM, disc 1", "Grad-CAM, disc 3"]
+    assert explained == ["Grad-CAM, L5/S1", "Grad-CAM, L3/L4"]
 
 
 def test_a_study_without_labels_is_read():

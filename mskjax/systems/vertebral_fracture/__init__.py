@@ -220,7 +220,7 @@ class VertebralFracture(RegionsThenGrades):
                 )
                 for name, channel in middle.items()
             ]
-        title = [titled(study, shown, len(study["t1"])), *self.calls_of(study, reading)]
+        title = [titled(study, shown, len(study["t1"])), *self.calls_of(reading)]
         return pictures.sheet(panels, title, phantom=phantom, scale_bar=sized(study))
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:

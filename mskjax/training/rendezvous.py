@@ -72,6 +72,9 @@ class _Host:
                 else:
                     stack.enter_context(guest)
                     error = self._receive(guest)
+                    # Who died while it waited comes again, perhaps after all the others.
+                    waiting = {i: one for i, one in self._come.items() if _is_open(one[0])}
+                    self._come = self._come if error else waiting
             hosts = [
                 self._greeting["host"],
                 *(self._come[i][1]["host"] for i in sorted(self._come)),

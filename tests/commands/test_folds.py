@@ -21,6 +21,7 @@ def wait_until(condition, processes, seconds=240):
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_two_processes_on_two_folds_at_once_make_the_run(finished, main_here, tmp_path, capsys):
     """They repeat a finished run from its config.json."""
     workdir = tmp_path / "run"

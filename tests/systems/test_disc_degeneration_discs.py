@@ -3,6 +3,7 @@
 from types import MappingProxyType
 
 import numpy as np
+import pytest
 from stages.fitting import fitted, view_of
 
 from mskjax.config import TrainConfig
@@ -141,6 +142,7 @@ def test_a_view_moves_each_crop_on_its_own_and_nothing_else():
     np.testing.assert_allclose(view_of(moving, other)["image"][2], view["image"][2], atol=1e-6)
 
 
+@pytest.mark.long
 def test_it_learns_grades_from_crops_and_says_where_it_looked():
     # Twice as wide as the disc: normalisation takes away how bright a crop is as a whole.
     made = stage(extent=2.0, augmentation=CropAugmentation(), emd_weight=0.5)

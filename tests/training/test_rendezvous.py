@@ -121,15 +121,16 @@ def test_a_first_process_that_does_not_come():
     assert "did not reach process 0 at localhost" in meeting.ended()[0]
 
 
-def test_strangers_are_sent_away_and_a_restarted_process_takes_its_place():
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_strangers_are_sent_away_and_a_restarted_process_takes_its_place(order):
     meeting = Meeting(3)
     meeting.start(0)
     greeted(meeting.port, b"GET / HTTP/1.1\r\n\r\n").close()
     died = {"index": 1, "count": 3, "host": "here", "identity": SAME}
     greeted(meeting.port, json.dumps(died).encode() + b"\n").close()
-    time.sleep(0.3)
-    meeting.start(1)
-    meeting.start(2)
+    for number in order:
+        time.sleep(0.3)
+        meeting.start(number)
     assert meeting.ended() == [[socket.gethostname()] * 3] * 3
 
 

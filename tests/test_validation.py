@@ -38,6 +38,7 @@ def division(*folds, kind="folds"):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_test_patient_is_opened_and_the_folder_is_an_ordinary_run(config, tmp_path, monkeypatch):
     divided, opened = [], set()
     make, get = studies.make_splits, cohorts.Studies.__getitem__

@@ -23,6 +23,7 @@ def wait_until(condition, seconds=120):
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_the_same_command_typed_twice_at_once_on_a_new_workdir(finished, tmp_path):
     workdir = tmp_path / "runs" / "first"
     both = [start("mskjax.main", *study(workdir, finished.data_dir)) for _ in range(2)]

@@ -152,3 +152,26 @@ def one_slice(volume: Volume, axis: int, index: int) -> Volume:
     start = [index if a == axis else 0 for a in range(3)]
     data = np.take(volume.data, [index], axis)
     return Volume(data, shift_affine(volume.affine, start), dict(volume.meta))
+
+
+def edge_letters(affine: np.ndarray) -> tuple[str, str, str, str]:
+    """Where the patient's head (H), feet (F), left, right, front (A) and back (P) are in a slice.
+
+    Args:
+      affine: (4, 4) index (slice, row, column) to RAS mm.
+
+    Returns:
+      At the top, the bottom, the left and the right edge; an oblique slice has two letters, the
+      nearer direction first, where the second is more than 30 degrees off its plane.
+    """
+    along = affine[:3, 1:3] / np.linalg.norm(affine[:3, 1:3], axis=0)
+    edges = (-along[:, 0], along[:, 0], -along[:, 1], along[:, 1])
+    top, bottom, left, right = ("".join(_letters(edge)) for edge in edges)
+    return top, bottom, left, right
+
+
+def _letters(direction: np.ndarray) -> list[str]:
+    """Letters of a unit vector in RAS."""
+    order = np.argsort(-np.abs(direction), kind="stable")
+    named = [i for i in order if abs(direction[i]) >= np.sin(np.deg2rad(30))]
+    return [("RL", "AP", "HF")[i][int(direction[i] < 0)] for i in named]

@@ -45,7 +45,7 @@ class Panel:
         ends before row1 and col1.
       annotations: (row, column, text) in pixels of the image.
       letters: of the patient's directions at the top, the bottom, the left and the right edge, see
-        `letters_of`; none where they are not known.
+        `imaging.planes.edge_letters`; none where they are not known.
     """
 
     name: str
@@ -56,29 +56,6 @@ class Panel:
     boxes: tuple[Box, ...] = ()
     annotations: tuple[Note, ...] = ()
     letters: tuple[str, ...] = ()
-
-
-def letters_of(affine: np.ndarray) -> tuple[str, str, str, str]:
-    """Where the patient's head (H), feet (F), left, right, front (A) and back (P) are in a slice.
-
-    Args:
-      affine: (4, 4) index (slice, row, column) to RAS mm.
-
-    Returns:
-      At the top, the bottom, the left and the right edge; an oblique slice has two letters, the
-      nearer direction first, where the second is more than 30 degrees off its plane.
-    """
-    along = affine[:3, 1:3] / np.linalg.norm(affine[:3, 1:3], axis=0)
-    edges = (-along[:, 0], along[:, 0], -along[:, 1], along[:, 1])
-    top, bottom, left, right = ("".join(_letters(edge)) for edge in edges)
-    return top, bottom, left, right
-
-
-def _letters(direction: np.ndarray) -> list[str]:
-    """Letters of a unit vector in RAS."""
-    order = np.argsort(-np.abs(direction), kind="stable")
-    named = [i for i in order if abs(direction[i]) >= np.sin(np.deg2rad(30))]
-    return [("RL", "AP", "HF")[i][int(direction[i] < 0)] for i in named]
 
 
 def captioned(picture: bytes, lines: Sequence[str]) -> bytes:

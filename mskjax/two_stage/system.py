@@ -10,8 +10,8 @@ import numpy as np
 
 from mskjax.cases import MODEL
 from mskjax.data.pipeline import Examples, concatenate, count
+from mskjax.imaging.planes import edge_letters
 from mskjax.metrics.grading import Grading
-from mskjax.reporting import pictures
 from mskjax.tables import Row
 from mskjax.training.stage import Stage, Study
 
@@ -342,8 +342,8 @@ def pixel_of(study: Study) -> tuple[float, float]:
 
 
 def letters_of(study: Study) -> tuple[str, ...]:
-    """Directions at the edges of a picture, see `pictures.letters_of`."""
-    return pictures.letters_of(study["affine"])
+    """Directions at the edges of a picture, see `planes.edge_letters`."""
+    return edge_letters(study["affine"])
 
 
 def titled(study: Study, number: int, count: int) -> str:

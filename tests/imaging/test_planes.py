@@ -139,3 +139,14 @@ def test_what_makes_the_direction_doubtful_is_said_where_a_plane_is_refused(tmp_
     volume = geometry.reorient(Volume(data, np.diag([1, 1, 4.0, 1]), {"orientation_doubt": "why"}))
     with pytest.raises(UserError, match=r"series \(why, so check that first\)\."):
         planes.y_view(volume, "file")
+
+
+def test_letters_say_where_the_patient_is():
+    sagittal = np.array([[-4.0, 0, 0, 0], [0, 0, -1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    assert planes.edge_letters(sagittal) == ("H", "F", "A", "P")
+    axial = np.array([[0, 0, -1.0, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
+    assert planes.edge_letters(axial) == ("A", "P", "R", "L")
+    turn = np.deg2rad(40)
+    oblique = sagittal.copy()
+    oblique[:3, 2] = [-np.sin(turn), -np.cos(turn), 0]  # columns to the back and the left
+    assert planes.edge_letters(oblique) == ("H", "F", "AR", "PL")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mskjax.reporting.pictures import Panel, captioned, letters_of, overlay, sheet
+from mskjax.reporting.pictures import Panel, captioned, overlay, sheet
 
 LABELS = {1: ("vertebra", (86, 180, 233)), 2: ("disc", (230, 159, 0))}
 DISC = np.array(LABELS[2][1])
@@ -302,17 +302,6 @@ def test_wrong_input_is_refused():
         overlay(image, None, None, (0, 1), LABELS)
     with pytest.raises(ValueError, match="at least one panel"):
         sheet([])
-
-
-def test_letters_say_where_the_patient_is():
-    sagittal = np.array([[-4.0, 0, 0, 0], [0, 0, -1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-    assert letters_of(sagittal) == ("H", "F", "A", "P")
-    axial = np.array([[0, 0, -1.0, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
-    assert letters_of(axial) == ("A", "P", "R", "L")
-    turn = np.deg2rad(40)
-    oblique = sagittal.copy()
-    oblique[:3, 2] = [-np.sin(turn), -np.cos(turn), 0]  # columns to the back and the left
-    assert letters_of(oblique) == ("H", "F", "AR", "PL")
 
 
 def test_a_caption_stands_below_and_is_never_cut():

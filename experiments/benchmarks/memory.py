@@ -23,7 +23,7 @@ from mskjax import commands
 
 commands.configure_runtime()
 
-from mskjax import study  # noqa: E402
+from mskjax import opening  # noqa: E402
 from mskjax.data import shards  # noqa: E402
 from mskjax.data.cohorts import Cohort, prepare_cohort  # noqa: E402
 from mskjax.main import main  # noqa: E402
@@ -189,7 +189,7 @@ def run_part(part: str, studies: int, arguments: Sequence[str]) -> dict[str, Cos
 
     with (
         mock.patch.object(shards, "make", cutting),
-        mock.patch.object(study, "prepare_cohort", large),
+        mock.patch.object(opening, "prepare_cohort", large),
     ):
         if code := main([*arguments, f"--mode={part}"]):
             raise SystemExit(code)

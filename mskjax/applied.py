@@ -26,7 +26,7 @@ from mskjax.errors import UserError
 from mskjax.training.mesh import data_mesh, replicated
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import Predict, System
-from mskjax.workdir import config_of
+from mskjax.workdir import config_of, folds_in
 from mskjax.writers import write_json
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def folders(run: Path, folds: Sequence[int] | None = None) -> list[Path]:
     """
     if seeds := sorted(run.glob("seed_*")):
         return [fold for seed in seeds for fold in folders(seed, folds)]
-    known = sorted(int(p.name.removeprefix("fold_")) for p in run.glob("fold_*"))
+    known = folds_in(run)
     chosen = known if folds is None else list(folds)
     missing = [k for k in chosen if k not in known]
     if missing or not chosen:

@@ -85,11 +85,11 @@ class Describer:
         """Reasons to look twice."""
         spots = self.system.spots(study, joint.reading)
         found = [*self._missed(study, joint, spots)]
-        found += [_plain(f) for f in quality.flags(profile.measure(study), self.ranges)]
+        found += quality.flags(profile.measure(study), self.ranges)
         levels = [spot.level for spot in spots if spot.level is not None]
         if levels:
             gaps = max(levels) - min(levels) + 1 - len(set(levels))
-            found += [_plain(f) for f in quality.level_flags(levels, gaps, self.levels)]
+            found += quality.level_flags(levels, gaps, self.levels)
         if len(joint.masks) > 1:
             found += [*self._apart(study, joint), *self._otherwise(study, joint)]
         return tuple(found)
@@ -142,9 +142,8 @@ class Describer:
         """Regions that the members grade differently."""
         found = []
         spots = self.system.spots(study, joint.reading)
-        for number in range(len(spots)):
-            level = spots[number].level
-            where = "" if level is None else f"{level_name(level)}: "
+        for number, spot in enumerate(spots):
+            where = "" if spot.level is None else f"{level_name(spot.level)}: "
             for grading in self.system.gradings:
                 p = [_probabilities(grading, r[number], self.system.method) for r in joint.rows]
                 if (flag := quality.disagreement(grading, np.array(p)).flag) is not None:
@@ -154,10 +153,6 @@ class Describer:
 
 def _probabilities(grading: Grading, row: Row, method: str) -> np.ndarray:
     return np.array([float(row[f"p_{method}_{grading.task}_{name}"]) for name in grading.classes])
-
-
-def _plain(flag: quality.Flag) -> Flag:
-    return Flag(flag.kind, flag.text)
 
 
 def _box(study: Study, spot: Spot) -> Box:

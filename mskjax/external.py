@@ -76,7 +76,7 @@ def run(
     write_json(
         output / RESULT,
         {
-            "run": json.loads((folder / "config.json").read_text())["system"],
+            "system": config.system,
             "members": [member.name for member in members],
             "patients": len(cohort.patients),
             "studies": len(every),

@@ -28,6 +28,7 @@ from mskjax import subgroups
 from mskjax.tables import Row, floats, read_rows, write_rows
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import sized, spacing_of
+from mskjax.workdir import folds_in
 
 PROFILE = "profile.csv"
 SHAPE = ("median", "body", "mean")  # of the histogram of a volume
@@ -116,7 +117,7 @@ def read(run: Path, folds: Sequence[int] | None = None) -> list[Row]:
     """
     seeds = sorted(run.glob("seed_*"))
     top = seeds[0] if seeds else run
-    numbers = folds if folds is not None else _numbers(top)
+    numbers = folds if folds is not None else folds_in(top)
     paths = [top / f"fold_{k}" / PROFILE for k in numbers]
     rows = [row for path in paths if path.exists() for row in read_rows(path)]
     return list({row["study"]: row for row in rows}.values())
@@ -144,10 +145,6 @@ def ranges(rows: Sequence[Row]) -> dict[str, Range]:
 def images_of(names: Mapping[str, Any]) -> list[str]:
     """Names of the images that ranges, or a row, have something of."""
     return [n.removesuffix("_p50") for n in names if n.endswith("_p50")]
-
-
-def _numbers(run: Path) -> list[int]:
-    return sorted(int(p.name.removeprefix("fold_")) for p in run.glob("fold_*"))
 
 
 def _is_image(value: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mskjax.metrics.grading import Grading
 from mskjax.profile import COUNTS, LENGTHS, SHAPE, Range, images_of
+from mskjax.results.result import Flag
 from mskjax.tables import Row, floats
 
 # Beyond least and greatest of the training studies, so that not every few studies one is flagged
@@ -33,18 +34,6 @@ _WORDS = {
     "body": ("intensity", "the median bright voxel of {} lies at {} of its intensity range"),
     "mean": ("intensity", "voxels of {} lie at {} of its intensity range on average"),
 }
-
-
-class Flag(NamedTuple):
-    """Something that a reader of the result should know.
-
-    Attributes:
-      kind: ``spacing``, ``size``, ``intensity``, ``levels`` or ``disagreement``.
-      text: a sentence with numbers.
-    """
-
-    kind: str
-    text: str
 
 
 class Disagreement(NamedTuple):

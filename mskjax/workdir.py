@@ -230,6 +230,11 @@ def is_finished(workdir: Path, config: StudyConfig) -> bool:
     )
 
 
+def folds_in(workdir: Path) -> list[int]:
+    """Numbers of the folds that a study's folder has."""
+    return sorted(int(p.name.removeprefix("fold_")) for p in workdir.glob("fold_*"))
+
+
 def config_of(workdir: Path) -> StudyConfig:
     """The resolved config that a run was started with.
 

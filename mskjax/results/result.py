@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -124,8 +124,7 @@ class Mask:
             raise ValueError(f"labels are uint8, not {self.volume.data.dtype}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Flag:
+class Flag(NamedTuple):
     """A reason to look twice.
 
     Attributes:

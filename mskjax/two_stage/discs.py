@@ -59,7 +59,7 @@ class GradedDiscs(RegionsThenGrades):
     def call(self, reading: Reading, number: int | None) -> int:
         """Class of the first task that a region is given; `Grading.missed` where there is none."""
         grading = self.tasks[0].grading
-        p = reading.of(next(iter(self.graders)), self.tasks[0], number)
+        p = reading.of(self.method, self.tasks[0], number)
         return grading.missed if p is None else int(grading.calls(p[None])[0])
 
     def grad_cams(self, reading: Reading, reference: Study | None) -> Sequence[pictures.Panel]:

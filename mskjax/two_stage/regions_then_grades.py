@@ -356,7 +356,7 @@ class RegionsThenGrades(System):
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """Reference and call of each task, with the probability of the call, case by case."""
         facts = []
-        method = next(iter(self.graders))
+        method = self.method
         for row in (r for r in rows if r["kind"] == "grade"):
             where = f"{row['level']}, " if row.get("level") else ""
             for task in (t.grading.task for t in self.tasks):

@@ -30,7 +30,7 @@ from mskjax.tables import Row, as_text
 from mskjax.training.mesh import data_mesh
 from mskjax.verification import differences, tolerances
 from mskjax.verification.differences import Difference
-from mskjax.workdir import CONFIG, config_of
+from mskjax.workdir import CONFIG, config_of, folds_in
 from tfds_builders.fingerprint import image_hashes
 
 PASS, FAIL, NOT_CHECKED = "PASS", "FAIL", "not checked"
@@ -109,7 +109,7 @@ def _content(run: Path, whole: Replica, data_dir: str | None) -> Iterator[Check]
     for part in whole.single():
         title = _titled(part)
         yield _guarded(f"{title}splits", _splits, run, part, audit, cohort)
-        for folder in sorted(part.workdir.glob("fold_*"), key=lambda p: int(p.name[5:])):
+        for folder in (part.workdir / f"fold_{k}" for k in folds_in(part.workdir)):
             name = f"{title}{folder.name}"
             if cohort is None:
                 yield Check(name, "its studies are not at hand", done=False)

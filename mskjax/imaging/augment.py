@@ -7,7 +7,7 @@ depends neither on its place in the batch nor on its neighbours.  A strength of 
 to the last bit.
 
 Geometry is in pixels: pixels are taken to be square.  Outside the field of view an image continues
-as its own minimum (air) and a mask as background.
+as its own minimum (air) and a structure as absent.
 """
 
 import dataclasses
@@ -191,20 +191,19 @@ def apply_to_image(transform: SliceTransform, image: jax.Array) -> jax.Array:
     return moved + span * (changed - unit)
 
 
-def apply_to_mask(transform: SliceTransform, mask: jax.Array) -> jax.Array:
-    """Moves a label mask with its image; nearest neighbour.
+def apply_to_shares(transform: SliceTransform, shares: jax.Array) -> jax.Array:
+    """Moves the shares that structures have of each pixel with their image; linear interpolation.
 
     Args:
       transform: of `sample_slice_transform`.
-      mask: (H, W) of an integer or bool dtype.
+      shares: (H, W, C) uint8, a whole pixel is 255.
 
     Returns:
-      (H, W) of the same dtype; 0 outside the field of view.
+      (H, W, C) uint8; 0 outside the field of view.
     """
-    rows, columns, inside = _source(transform.in_plane, *mask.shape)
-    row = jnp.clip(jnp.floor(rows + 0.5), 0, mask.shape[0] - 1).astype(jnp.int32)
-    column = jnp.clip(jnp.floor(columns + 0.5), 0, mask.shape[1] - 1).astype(jnp.int32)
-    return jnp.where(inside, mask[row, column], jnp.zeros((), mask.dtype))
+    nothing = jnp.zeros((1, 1, shares.shape[-1]), jnp.float32)
+    moved = _warp_linear(transform.in_plane, shares.astype(jnp.float32), nothing)
+    return jnp.round(moved).astype(jnp.uint8)
 
 
 def apply_to_boxes(

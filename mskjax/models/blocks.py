@@ -88,7 +88,7 @@ class UpConv2x2(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, C) to (B, 2 H, 2 W, features) of `dtype`."""
-        batch, height, width, channels = x.shape
+        channels = x.shape[-1]
         # Each output depends on C inputs only, so the window is left out of the fan-in.
         init = nn.initializers.variance_scaling(
             1.0, "fan_in", "truncated_normal", batch_axis=(0, 1)
@@ -97,9 +97,33 @@ class UpConv2x2(nn.Module):
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         product = x @ kernel.transpose(2, 0, 1, 3).reshape(channels, 4 * self.features)
-        blocks = product.reshape(batch, height, width, 2, 2, self.features)
-        image = blocks.transpose(0, 1, 3, 2, 4, 5)
-        return image.reshape(batch, 2 * height, 2 * width, self.features) + bias[None, None, None]
+        return depth_to_space(product, 2) + bias[None, None, None]
+
+
+def space_to_depth(x: jax.Array, size: int) -> jax.Array:
+    """Blocks of pixels as the channels of one: pixel (a, b) of a block before (a, b + 1).
+
+    Args:
+      x: (B, H, W, C), both multiples of `size`.
+      size: rows and columns of a block.
+
+    Returns:
+      (B, H / size, W / size, size size C).
+    """
+    if size == 1:
+        return x
+    batch, height, width, channels = x.shape
+    blocks = x.reshape(batch, height // size, size, width // size, size, channels)
+    blocks = blocks.transpose(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(batch, height // size, width // size, size * size * channels)
+
+
+def depth_to_space(x: jax.Array, size: int) -> jax.Array:
+    """The way back of `space_to_depth`: (B, h, w, size size C) to (B, size h, size w, C)."""
+    batch, height, width, channels = x.shape
+    features = channels // size**2
+    blocks = x.reshape(batch, height, width, size, size, features).transpose(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(batch, size * height, size * width, features)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:

@@ -7,26 +7,37 @@ import jax
 import jax.numpy as jnp
 
 from mskjax.config import Norm
-from mskjax.models.blocks import ConvBlock2D, UpConv2x2, he_normal, max_pool_2x2
+from mskjax.models.blocks import (
+    ConvBlock2D,
+    UpConv2x2,
+    depth_to_space,
+    he_normal,
+    max_pool_2x2,
+    space_to_depth,
+)
 
 
 class UNet(nn.Module):
     """U-Net (Ronneberger, Fischer, Brox 2015) with same padding and normalisation.
 
-    Images of any size: they are zero-padded evenly to a multiple of 2^(levels - 1) and the logits
-    cropped back.  He initialisation (He et al. 2015).
+    Images of any size: they are zero-padded evenly to a multiple of stem 2^(levels - 1) and the
+    logits cropped back.  He initialisation (He et al. 2015).  With a stem, blocks of pixels are
+    the channels of one place, and its logits are those of the block's pixels (sub-pixel
+    convolution, Shi et al. 2016).
 
     Attributes:
       classes: output channels, background included.
       widths: channels of each level, finest first; one level fewer poolings than entries.
       norm: ``batch``, ``group`` or ``instance``.
       dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
+      stem: rows and columns of such a block; 1 is the U-Net as published.
     """
 
     classes: int
     widths: tuple[int, ...] = (16, 32, 64, 128)
     norm: Norm = "batch"
     dtype: Any = jnp.float32
+    stem: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -39,7 +50,9 @@ class UNet(nn.Module):
         Returns:
           (B, H, W, classes) float32.
         """
-        x, window = _pad_to_multiple(x.astype(self.dtype), 2 ** (len(self.widths) - 1))
+        multiple = self.stem * 2 ** (len(self.widths) - 1)
+        x, window = _pad_to_multiple(x.astype(self.dtype), multiple)
+        x = space_to_depth(x, self.stem)
         skips = []
         for level, width in enumerate(self.widths):
             x = self._block(width, f"down_{level}")(x, train)
@@ -51,9 +64,12 @@ class UNet(nn.Module):
             x = UpConv2x2(width, self.dtype, name=f"upsample_{level}")(x)
             x = jnp.concatenate([skips[level], x], axis=-1)
             x = self._block(width, f"up_{level}")(x, train)
-        x = x[:, window[0], window[1]].astype(jnp.float32)
+        if self.stem == 1:
+            x = x[:, window[0], window[1]]
         # A 1x1 convolution is a matrix product over channels.
-        return nn.Dense(self.classes, kernel_init=he_normal, name="logits")(x)
+        outputs = self.classes * self.stem**2
+        x = nn.Dense(outputs, kernel_init=he_normal, name="logits")(x.astype(jnp.float32))
+        return x if self.stem == 1 else depth_to_space(x, self.stem)[:, window[0], window[1]]
 
     def _block(self, width: int, name: str) -> ConvBlock2D:
         return ConvBlock2D(width, 2, self.norm, self.dtype, name=name)

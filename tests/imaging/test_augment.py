@@ -15,7 +15,7 @@ from mskjax.imaging.augment import (
     apply_to_boxes,
     apply_to_crop,
     apply_to_image,
-    apply_to_mask,
+    apply_to_shares,
     sample_crop_transform,
     sample_slice_transform,
 )
@@ -26,7 +26,7 @@ STILL = sample_slice_transform(jax.random.key(0), NO_SLICE)
 STILL_CROP = sample_crop_transform(jax.random.key(0), NO_CROP)
 
 image_of = jax.jit(apply_to_image)
-mask_of = jax.jit(apply_to_mask)
+shares_of = jax.jit(apply_to_shares)
 crop_of = jax.jit(apply_to_crop)
 boxes_of = jax.jit(apply_to_boxes, static_argnums=3)
 augment_crops = jax.jit(augment.augment_crops)
@@ -36,7 +36,7 @@ augment_crops = jax.jit(augment.augment_crops)
 def augment_slices(keys, images, masks, config):
     def one(key, image, mask):
         transform = sample_slice_transform(key, config)
-        return apply_to_image(transform, image), apply_to_mask(transform, mask)
+        return apply_to_image(transform, image), apply_to_shares(transform, mask)
 
     return jax.vmap(one)(keys, images, masks)
 
@@ -60,7 +60,7 @@ def moved(**geometry):
 def test_strength_zero_changes_no_bit():
     """Though the compiled function knows no strength: it is the one that also turns and blurs."""
     keys = jax.random.split(jax.random.key(3), 2)
-    images, masks = normal(2, 12, 9, 2), jnp.arange(216).reshape(2, 12, 9).astype(jnp.uint8)
+    images, masks = normal(2, 12, 9, 2), jnp.arange(216).reshape(2, 12, 9, 1).astype(jnp.uint8)
     out, out_masks = augment_slices(keys, images, masks, NO_SLICE)
     np.testing.assert_array_equal(out, images)
     np.testing.assert_array_equal(out_masks, masks)
@@ -84,11 +84,13 @@ def test_translation_is_a_fraction_of_the_size():
 
 
 def test_scale_enlarges_about_the_centre():
-    delta = jnp.zeros((9, 9), jnp.int32).at[5, 3].set(1)
-    enlarged = mask_of(moved(scale=3.0), delta)
-    expected = np.zeros((9, 9), int)
-    expected[6:9, 0:3] = 1
-    np.testing.assert_array_equal(enlarged, expected)
+    """Of a pixel at three times its size the middle is whole and the rim is shared."""
+    delta = jnp.zeros((9, 9, 1), jnp.uint8).at[5, 3].set(255)
+    enlarged = shares_of(moved(scale=3.0), delta)[..., 0]
+    rim = np.array([1, 2, 3, 2, 1]) / 3
+    expected = np.zeros((9, 9))
+    expected[5:, 0:4] = np.outer(rim[:4], rim[1:])
+    np.testing.assert_allclose(enlarged / 255, expected, atol=0.5 / 255)
 
 
 def test_flip_mirrors_columns():
@@ -117,32 +119,31 @@ def test_interpolation_is_scipy_affine_transform(angle, scale, shift):
     np.testing.assert_allclose(np.asarray(ours)[known], inner[known], atol=1e-3)
 
 
-def test_outside_is_the_minimum_and_background():
-    image, mask = 5.0 + jnp.abs(normal(8, 8, 2)), jnp.full((8, 8), 3, jnp.uint8)
+def test_outside_is_the_minimum_and_no_structure():
+    image, mask = 5.0 + jnp.abs(normal(8, 8, 2)), jnp.full((8, 8, 1), 3, jnp.uint8)
     away = moved(translation=(0.5, 0.0))
     out = image_of(away, image)
     np.testing.assert_allclose(out[:4], jnp.broadcast_to(image.min((0, 1)), (4, 8, 2)), rtol=1e-6)
     np.testing.assert_allclose(out[4:], image[:4], rtol=1e-6)
-    np.testing.assert_array_equal(mask_of(away, mask), np.repeat([0, 3], 4)[:, None] * np.ones(8))
+    expected = np.repeat([0, 3], 4)[:, None, None] * np.ones((8, 1))
+    np.testing.assert_array_equal(shares_of(away, mask), expected)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_mask_stays_on_its_image(seed):
-    """An image that is its own mask crosses one half where the mask has its edge."""
+def test_shares_stay_on_their_image(seed):
+    """An image of the shares of a structure is moved as these are, to the rounding."""
     rows, columns = np.mgrid[:40, :32]
-    disc = (rows - 22.0) ** 2 + (columns - 13.0) ** 2 < 64
+    disc = 255 * ((rows - 22.0) ** 2 + (columns - 13.0) ** 2 < 64).astype(np.uint8)[..., None]
     strengths = SliceAugmentation(
         rotation=30, scale=0.2, translation=0.1, flip=0.5, gain=0, gamma=0, contrast=0,
         bias_field=0, noise=0, blur=0,
     )  # fmt: skip
     transform = sample_slice_transform(jax.random.key(seed), strengths)
-    image = image_of(transform, jnp.asarray(disc[..., None], jnp.float32))[..., 0]
-    mask = mask_of(transform, jnp.asarray(disc))
-    assert mask.dtype == bool
-    assert 100 < int(mask.sum()) < 400
-    certain = np.abs(np.asarray(image) - 0.5) > 0.499
-    np.testing.assert_array_equal((np.asarray(image) > 0.5)[certain], np.asarray(mask)[certain])
-    assert np.mean((np.asarray(image) > 0.5) == np.asarray(mask)) > 0.97
+    image = image_of(transform, jnp.asarray(disc, jnp.float32))
+    shares = shares_of(transform, jnp.asarray(disc))
+    assert shares.dtype == jnp.uint8
+    assert 100 < int((shares > 127).sum()) < 400
+    np.testing.assert_allclose(shares, image, atol=0.51)
 
 
 def test_draws_stay_within_their_strengths_and_fill_them():
@@ -298,7 +299,7 @@ def test_constant_image_stays_finite():
 
 def test_an_example_does_not_depend_on_its_batch():
     keys = jax.random.split(jax.random.key(5), 3)
-    images, masks = normal(3, 16, 12, 1), jnp.ones((3, 16, 12), jnp.int32)
+    images, masks = normal(3, 16, 12, 1), jnp.ones((3, 16, 12, 1), jnp.uint8)
     together = augment_slices(keys, images, masks, SliceAugmentation())
     alone = augment_slices(keys[2:], images[2:], masks[2:], SliceAugmentation())
     np.testing.assert_allclose(together[0][2], alone[0][0], atol=1e-5)
@@ -312,7 +313,7 @@ def test_an_example_does_not_depend_on_its_batch():
 
 def test_equal_images_with_different_keys_differ():
     images = jnp.broadcast_to(normal(16, 12, 1), (3, 16, 12, 1))
-    masks = jnp.ones((3, 16, 12), jnp.int32)
+    masks = jnp.ones((3, 16, 12, 1), jnp.uint8)
     keys = jax.random.split(jax.random.key(5), 3)
     out, _ = augment_slices(keys, images, masks, SliceAugmentation())
     assert float(jnp.abs(out[0] - out[1]).max()) > 0.1
@@ -352,7 +353,7 @@ def test_crop_draws():
 
 def test_other_strengths_run_on_the_same_program():
     keys, crops = jax.random.split(jax.random.key(5), 2), normal(2, 4, 6, 5, 2)
-    images, masks = normal(2, 12, 9, 2), jnp.ones((2, 12, 9), jnp.uint8)
+    images, masks = normal(2, 12, 9, 2), jnp.ones((2, 12, 9, 1), jnp.uint8)
     augment_crops(keys, crops, CropAugmentation())
     augment_slices(keys, images, masks, SliceAugmentation())
     before = augment_crops._cache_size(), augment_slices._cache_size()

@@ -22,38 +22,36 @@ def labels_of(seed, *shape, classes=4):
     return jnp.asarray(np.random.default_rng(seed).integers(classes, size=shape), jnp.int32)
 
 
-def numpy_segmentation_loss(logits, labels, weights):
+def shares(seed, *shape):
+    """Random shares of each class, which sum to 1."""
+    drawn = np.random.default_rng(seed).dirichlet(np.full(shape[-1], 0.3), shape[:-1])
+    return jnp.asarray(drawn, jnp.float32)
+
+
+def numpy_segmentation_loss(logits, targets):
     """One example by the formula of the docstring, over a flat list of pixels."""
-    logits = np.asarray(logits, np.float64)
+    logits, targets = np.asarray(logits, np.float64), np.asarray(targets, np.float64)
     p = np.exp(logits - logits.max(-1, keepdims=True))
     p /= p.sum(-1, keepdims=True)
-    w = np.asarray(weights)[labels]
-    entropy = -np.log(p[np.arange(len(labels)), labels])
+    entropy = -(targets * np.log(p)).sum(-1).mean()
     dice = []
     for c in range(1, logits.shape[-1]):
-        inside = p[labels == c, c].sum()
-        dice.append(1 - (2 * inside + 2) / (p[:, c].sum() + (labels == c).sum() + 2))
-    return (w * entropy).sum() / w.sum() + np.mean(dice)
+        both, apart = p[:, c].sum() + targets[:, c].sum(), np.abs(p[:, c] - targets[:, c]).sum()
+        dice.append(1 - (both - apart + 2) / (both + 2))
+    return entropy + np.mean(dice)
 
 
 def test_segmentation_loss_is_the_formula():
-    logits, labels = normal(0, 3, 5, 6, 4), labels_of(1, 3, 5, 6)
-    weights = jnp.asarray([0.5, 1.0, 2.0, 4.0])
-    for given_weights in (weights, None):
-        loss = segmentation_loss(logits, labels, given_weights)
-        expected = [
-            numpy_segmentation_loss(
-                np.asarray(logits[i]).reshape(-1, 4),
-                np.asarray(labels[i]).ravel(),
-                weights if given_weights is not None else np.ones(4),
-            )
-            for i in range(3)
-        ]
+    logits = normal(0, 3, 5, 6, 4)
+    for targets in (shares(1, 3, 5, 6, 4), jax.nn.one_hot(labels_of(1, 3, 5, 6), 4)):
+        loss = segmentation_loss(logits, targets)
+        pairs = zip(np.asarray(logits), np.asarray(targets), strict=True)
+        expected = [numpy_segmentation_loss(*(v.reshape(-1, 4) for v in p)) for p in pairs]
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
         assert loss.dtype == jnp.float32
 
 
-def test_segmentation_dice_is_monai_dice():
+def test_segmentation_loss_of_whole_pixels_is_that_of_monai():
     torch = pytest.importorskip("torch")
     monai = pytest.importorskip("monai.losses")
     logits, labels = normal(0, 2, 6, 5, 3), labels_of(1, 2, 6, 5, classes=3)
@@ -70,51 +68,49 @@ def test_segmentation_dice_is_monai_dice():
     )(flipped, target[:, None])
     entropy = torch.nn.functional.cross_entropy(flipped, target, reduction="none").mean((1, 2))
     expected = entropy + dice.reshape(2, -1).mean(-1)
-    np.testing.assert_allclose(segmentation_loss(logits, labels), expected, rtol=1e-5)
+    ours = segmentation_loss(logits, jax.nn.one_hot(labels, 3))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-def test_ignored_pixels_are_as_if_absent():
-    logits, labels = normal(0, 2, 6, 8, 3), labels_of(1, 2, 6, 8, classes=3)
-    valid = jnp.zeros((2, 6, 8), bool).at[:, :4, 2:].set(True)
-    spoiled = jnp.where(valid, labels, 255)
-    loss = segmentation_loss(logits.at[:, 5].set(jnp.nan), spoiled, valid=valid)
-    alone = segmentation_loss(logits[:, :4, 2:], labels[:, :4, 2:])
-    np.testing.assert_allclose(loss, alone, rtol=1e-6)
-    gradient = jax.grad(lambda x: segmentation_loss(x, spoiled, valid=valid).sum())(logits)
-    assert float(jnp.abs(gradient[~valid]).max()) == 0.0
-    assert float(jnp.abs(gradient[valid]).min()) > 0.0
-
-
-def test_no_valid_pixel_costs_nothing():
-    logits, labels = normal(0, 1, 4, 4, 2), labels_of(1, 1, 4, 4, classes=2)
-    valid = jnp.zeros((1, 4, 4), bool)
-    value, gradient = jax.value_and_grad(lambda x: segmentation_loss(x, labels, valid=valid).sum())(
-        logits
-    )
-    assert float(value) == 0.0
-    np.testing.assert_array_equal(gradient, 0.0)
+def test_the_loss_is_least_where_probabilities_are_the_shares():
+    targets = 0.02 + 0.92 * shares(1, 1, 6, 6, 4)
+    best = jnp.log(targets)
+    gradient = jax.grad(lambda x: segmentation_loss(x, targets).sum())(best + 1e-4)
+    assert float(jnp.abs(gradient).max()) < 0.02
+    least = float(segmentation_loss(best, targets)[0])
+    for seed in range(5):
+        moved = best + 0.3 * normal(seed, 1, 6, 6, 4)
+        assert float(segmentation_loss(moved, targets)[0]) > least
+    harder = 3 * best  # what the Dice loss of products would ask for
+    assert float(segmentation_loss(harder, targets)[0]) > least + 0.1
 
 
 def test_perfect_segmentation_costs_nothing_and_examples_are_independent():
-    labels = labels_of(1, 2, 8, 8)
-    perfect = 40 * jax.nn.one_hot(labels, 4)
-    np.testing.assert_allclose(segmentation_loss(perfect, labels), 0.0, atol=1e-6)
+    targets = jax.nn.one_hot(labels_of(1, 2, 8, 8), 4)
+    np.testing.assert_allclose(segmentation_loss(40 * targets, targets), 0.0, atol=1e-6)
     logits = normal(0, 2, 8, 8, 4)
     np.testing.assert_allclose(
-        segmentation_loss(logits, labels)[:1], segmentation_loss(logits[:1], labels[:1]), rtol=1e-6
+        segmentation_loss(logits, targets)[:1],
+        segmentation_loss(logits[:1], targets[:1]),
+        rtol=1e-6,
     )
 
 
-def test_bfloat16_logits_and_uint8_labels_are_taken():
-    logits, labels = normal(0, 2, 4, 4, 3).astype(jnp.bfloat16), labels_of(1, 2, 4, 4, classes=3)
-    loss = segmentation_loss(logits, labels.astype(jnp.uint8))
+def test_a_class_that_is_in_neither_costs_nothing():
+    targets = jnp.zeros((1, 4, 4, 3)).at[..., 0].set(1.0)
+    np.testing.assert_allclose(segmentation_loss(40 * targets, targets), 0.0, atol=1e-6)
+
+
+def test_bfloat16_logits_are_taken():
+    logits, targets = normal(0, 2, 4, 4, 3).astype(jnp.bfloat16), shares(1, 2, 4, 4, 3)
+    loss = segmentation_loss(logits, targets)
     assert loss.dtype == jnp.float32
-    np.testing.assert_allclose(loss, segmentation_loss(logits.astype(jnp.float32), labels))
+    np.testing.assert_allclose(loss, segmentation_loss(logits.astype(jnp.float32), targets))
 
 
 def test_one_channel_is_refused():
     with pytest.raises(ValueError, match="background and foreground"):
-        segmentation_loss(jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 2, 2), jnp.int32))
+        segmentation_loss(jnp.zeros((1, 2, 2, 1)), jnp.ones((1, 2, 2, 1)))
 
 
 @settings(max_examples=10)

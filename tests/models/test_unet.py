@@ -128,3 +128,21 @@ def test_is_hashable_and_compiles_once():
     forward(UNet(3, (4, 8)), variables, image(8, 8))
     forward(UNet(3, (4, 8)), variables, image(8, 8) + 1)
     assert len(traces) == 1
+
+
+def test_a_stem_is_the_unet_of_blocks_of_pixels():
+    """Each place of the finest level is a block of 2 x 2 pixels: seen as channels, told apart."""
+    x = image(16, 24, 2)
+    made = UNet(3, (4, 8, 16), stem=2)
+    variables = init(made, x)
+    inner = UNet(12, (4, 8, 16))
+    pixels = np.asarray(x).reshape(2, 8, 2, 12, 2, 2).transpose(0, 1, 3, 2, 4, 5)
+    of_blocks = logits_of(inner, variables, jnp.asarray(pixels.reshape(2, 8, 12, 8)))
+    expected = np.zeros((2, 16, 24, 3), np.float32)
+    for a in range(2):
+        for b in range(2):
+            own = slice(3 * (2 * a + b), 3 * (2 * a + b) + 3)
+            expected[:, a::2, b::2] = of_blocks[..., own]
+    np.testing.assert_allclose(logits_of(made, variables, x), expected, rtol=1e-4, atol=1e-5)
+    odd = image(13, 7)
+    assert logits_of(made, init(made, odd), odd).shape == (2, 13, 7, 3)

@@ -12,7 +12,7 @@ from mskjax.config import TrainConfig
 from mskjax.errors import UserError
 from mskjax.imaging import augment, patches
 from mskjax.models import losses
-from mskjax.stages.slice_segmentation import UNetOptions
+from mskjax.stages.slice_segmentation import UNetOptions, classes_of
 from mskjax.systems.shoulder_bones import proposals as bp
 from mskjax.systems.shoulder_bones.pixels import BlockOptions
 
@@ -114,7 +114,7 @@ def test_small_parts_of_each_structure_are_dropped(share, counts):
 def test_training_examples_are_whole_slices_with_pixels_of_every_class():
     examples = stage().training_examples(study())
     assert examples["image"].shape == (3, 32, 36, 1)
-    np.testing.assert_array_equal(examples["label"], study()["mask"])
+    np.testing.assert_array_equal(classes_of(examples["label"]), study()["mask"])
     at = examples["centres"].astype(int)
     drawn = [m[c[:, 0], c[:, 1]] for m, c in zip(study()["mask"], at, strict=True)]
     assert [np.bincount(d, minlength=3).tolist() for d in drawn] == [
@@ -135,7 +135,7 @@ def test_a_step_draws_pixels_of_the_view_it_trains_on():
     view = jax.jit(moved.augment)(keys, batch, moved.hyper())
     assert not np.array_equal(view["label"], batch["label"])
     at = np.asarray(view["centres"], int)
-    label = np.asarray(view["label"])
+    label = classes_of(np.asarray(view["label"]))
     for number, present in enumerate((3, 3, 2)):
         drawn = label[number][at[number][:, 0], at[number][:, 1]]
         assert sorted(np.bincount(drawn)[np.bincount(drawn) > 0]) == [12 // present] * present
@@ -162,26 +162,27 @@ def test_loss_is_the_sum_over_members():
     outputs["alexnet"] = jnp.asarray(rng.normal(size=(3, 12, 3)), jnp.float32)
     balance = stage().balance({"label": examples["label"]})
     at = examples["centres"].astype(int)
-    drawn = np.stack([m[c[:, 0], c[:, 1]] for m, c in zip(examples["label"], at, strict=True)])
+    label = classes_of(examples["label"])
+    drawn = np.stack([m[c[:, 0], c[:, 1]] for m, c in zip(label, at, strict=True)])
     entropy = optax.losses.softmax_cross_entropy_with_integer_labels
     expected = np.asarray(
         entropy(outputs["alexnet"] + balance[None, None], jnp.asarray(drawn)).mean(1)
     )
-    label = batch["label"]
-    for name, target in zip(bp.UNETS, (label == 1, label == 2, label > 0), strict=True):
-        expected = expected + losses.segmentation_loss(outputs[name], target.astype(jnp.int32))
+    shares = np.float32(examples["label"]) / 255
+    each = (shares[..., 0], shares[..., 1], shares.sum(-1))
+    for name, bone in zip(bp.UNETS, each, strict=True):
+        target = jnp.asarray(np.stack([1 - bone, bone], -1))
+        expected = expected + losses.segmentation_loss(outputs[name], target)
     np.testing.assert_allclose(stage().loss(outputs, batch, balance, {}), expected, rtol=1e-5)
     monitors = stage().monitor(outputs, batch)
-    right = (np.asarray(outputs["unet_scapula"]).argmax(-1) == (examples["label"] == 2)).mean(
-        (1, 2)
-    )
+    right = (np.asarray(outputs["unet_scapula"]).argmax(-1) == (label == 2)).mean((1, 2))
     np.testing.assert_allclose(monitors["accuracy_unet_scapula"], right, rtol=1e-5)
     assert set(monitors) == {f"accuracy_{n}" for n in (*bp.UNETS, "alexnet")}
 
 
 def test_balance_turns_equal_shares_into_the_true_ones():
-    label = np.zeros((4, 10, 10), np.uint8)
-    label[:2, :2, :5] = 1  # a tenth of two slices
+    label = np.zeros((4, 10, 10, 2), np.uint8)
+    label[:2, :2, :5, 0] = 255  # a tenth of two slices
     shares = np.exp(stage().balance({"label": label}))
     assert shares[0] == pytest.approx(0.75 / 0.95, rel=1e-4)
     assert shares[1] == pytest.approx(0.25 / 0.05, rel=1e-4)

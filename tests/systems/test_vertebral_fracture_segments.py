@@ -19,7 +19,9 @@ RECIPE = TrainConfig(1, batch_size=1, warmup_steps=0)
 
 
 def detection(spacing=1.0):
-    options = SliceSegmentationOptions(spacing, (16, 16), UNetOptions((4, 8)), RECIPE)
+    options = SliceSegmentationOptions(
+        spacing_mm=spacing, patch=(16, 16), model=UNetOptions((4, 8)), train=RECIPE
+    )
     return sg.SegmentDetection("segments", options, ("segment",), (72, 56))
 
 
@@ -46,9 +48,9 @@ def test_only_the_annotated_slice_and_its_neighbours_teach_the_detector():
     examples = detection().training_examples(study())
     assert examples["image"].shape == (3, 72, 56, 2)
     expected = np.zeros((72, 56), np.uint8)
-    expected[20:52, 10:42] = 1
+    expected[20:52, 10:42] = 255
     for label in examples["label"]:
-        np.testing.assert_array_equal(label, expected)
+        np.testing.assert_array_equal(label[..., 0], expected)
     own = detection().inference_examples(study())["image"]
     np.testing.assert_array_equal(examples["image"], own[2:5])
 

@@ -12,7 +12,7 @@ from mskjax.config import TrainConfig
 from mskjax.data.pipeline import Examples, take
 from mskjax.errors import UserError
 from mskjax.imaging import augment, patches
-from mskjax.stages.slice_segmentation import SliceSegmentation, on_canvas, scaled
+from mskjax.stages.slice_segmentation import SliceSegmentation, classes_of, on_canvas, scaled
 from mskjax.systems.shoulder_bones.pixels import (
     BlockOptions,
     PixelClassification,
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from mskjax.systems.shoulder_bones.networks import PixelAlexNet
 
 PIXELS_AT_ONCE = 2**16  # bounds the memory of the examples of one study
-# A bit of the label that marks the band, so that augmentation moves both together.
-_BAND = 4
-
 Place = tuple[np.ndarray, ...]  # slices, rows, columns of pixels
 Classify = Callable[[Examples], dict[str, np.ndarray]]
 
@@ -70,6 +67,11 @@ class BoneEdges(PixelClassification):
         """Any size will do: blocks are cut around pixels."""
         return 1
 
+    @property
+    def neighbours(self) -> int:
+        """None: the published block is of one slice."""
+        return 0
+
     def model(self) -> "PixelAlexNet":
         """AlexNet with background and the structures as classes."""
         from mskjax.systems.shoulder_bones.networks import PixelAlexNet
@@ -78,26 +80,26 @@ class BoneEdges(PixelClassification):
 
     def signature(self) -> dict[str, Input]:
         """Slices of any size, each with as many centres as a training step draws."""
-        image = Input.images("h", "w", len(self.channels))
+        image = Input.images("h", "w", self.input_channels)
         return {"image": image, "centres": self.centres(self.options.blocks.points)}
 
     def training_examples(self, study: Study) -> Examples | None:
-        """Slices with an edge; ``label`` has `_BAND` added in the band around it."""
+        """Slices with an edge; ``label`` has the band around it as a further, last share."""
         # The pixels to draw are not known before the band is.
         examples = SliceSegmentation.training_examples(self, study)
         if examples is None:
             return None
         step = self.options.spacing_mm
-        band = self._band(examples["label"], (step, step))
+        band = self._band(classes_of(examples["label"]), (step, step))
         chosen = np.flatnonzero(band.any((1, 2)))
         if not len(chosen):
             return None
-        label = examples["label"] | np.uint8(_BAND) * band
+        label = np.concatenate([examples["label"], np.uint8(255) * band[..., None]], -1)
         return self.with_centres(take({**examples, "label": label}, chosen))
 
     def candidates(self, label: Any) -> Any:
         """(1, H, W) bool, the band: its pixels are drawn evenly, or the edge would be biased."""
-        return super().candidates(label % _BAND).any(0)[None] & (label >= _BAND)[None]
+        return super().candidates(label[..., :-1]).any(0)[None] & (label[..., -1] > 127)[None]
 
     def loss(
         self, outputs: jax.Array, batch: dict[str, jax.Array], balance: Any, hyper: Any
@@ -175,4 +177,4 @@ class BoneEdges(PixelClassification):
         self, outputs: jax.Array, batch: dict[str, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
         label = at_centres(batch["label"], batch["centres"])
-        return self.classified(outputs, label % _BAND, label >= _BAND)
+        return self.classified(outputs, classes_of(label[..., :-1]), label[..., -1] > 127)

@@ -89,7 +89,7 @@ class Members(nn.Module):
         """
         o = self.unet
         outputs = {
-            name: UNet(2, o.widths, o.norm, jnp.dtype(o.dtype), name=name)(image, train)
+            name: UNet(2, o.widths, o.norm, jnp.dtype(o.dtype), o.stem, name=name)(image, train)
             for name in self.unets
         }
         alexnet = PixelAlexNet(self.blocks, self.classes, name=self.alexnet)

@@ -16,10 +16,8 @@ from mskjax.config import Dtype
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.imaging import patches
-from mskjax.stages.slice_segmentation import SliceSegmentation
+from mskjax.stages.slice_segmentation import SliceSegmentation, classes_of
 from mskjax.training.stage import Input, Study
-
-CHANNELS = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,18 +114,21 @@ class PixelClassification(SliceSegmentation):
     def candidates(self, label: Any) -> Any:
         """(classes, H, W) bool: the pixels of each class, of which equally many are drawn.
 
+        Args:
+          label: (H, W, structures) uint8 shares; a pixel is of the class with the largest.
+
         Where the view is a patch of the slice, blocks end within it; at the border of the slice
         itself a block sees air, in training as in prediction.
         """
-        inside = np.ones(label.shape, bool)
+        inside = np.ones(label.shape[:2], bool)
         half = self.options.blocks.size // 2
-        for axis, (seen, whole) in enumerate(zip(label.shape, self.canvas, strict=True)):
+        for axis, (seen, whole) in enumerate(zip(label.shape[:2], self.canvas, strict=True)):
             if seen < whole and seen > 2 * half:
                 pixel = np.arange(seen)
                 kept = (pixel >= half) & (pixel < seen - half)
                 inside &= kept[:, None] if axis == 0 else kept
         classes = np.arange(self.classes_of_a_pixel, dtype=np.int32)[:, None, None]
-        return (label[None].astype(np.int32) == classes) & inside[None]
+        return (classes_of(label)[None] == classes) & inside[None]
 
     def classified(self, logits: jax.Array, label: jax.Array, valid: Any) -> tuple[Any, Any]:
         """Cross-entropy and accuracy per example, over the valid pixels among the centres.
@@ -155,7 +156,7 @@ class PixelClassification(SliceSegmentation):
         Raises:
           UserError: with the sizes.
         """
-        image = jnp.zeros((1, *self.canvas, CHANNELS), jnp.float32)
+        image = jnp.zeros((1, *self.canvas, self.input_channels), jnp.float32)
         centres = jnp.zeros((1, 1, 2), jnp.float32)
         try:
             jax.eval_shape(
@@ -166,6 +167,6 @@ class PixelClassification(SliceSegmentation):
 
 
 def at_centres(values: jax.Array, centres: jax.Array) -> jax.Array:
-    """(B, N) values of (B, H, W) at the pixels of (B, N, 2) centres, which are whole numbers."""
+    """(B, N, ...) of (B, H, W, ...) at the pixels of (B, N, 2) centres, which are whole numbers."""
     place = centres.astype(jnp.int32)
     return jax.vmap(lambda v, at: v[at[:, 0], at[:, 1]])(values, place)

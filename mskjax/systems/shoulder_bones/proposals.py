@@ -19,7 +19,9 @@ from mskjax.imaging import geometry, patches, regions
 from mskjax.stages.slice_segmentation import (
     SliceSegmentationOptions,
     canvas_of,
+    classes_of,
     network_grid,
+    with_background,
 )
 from mskjax.systems.shoulder_bones.pixels import (
     BlockOptions,
@@ -85,7 +87,7 @@ class BoneProposals(PixelClassification):
     def signature(self) -> dict[str, Input]:
         """Any number of slices on the canvas, of which the lattice of centres has the size."""
         rows, cols, _ = patches.lattice(self.canvas, self.options.stride).shape
-        image = Input.images(*self.canvas, len(self.channels))
+        image = Input.images(*self.canvas, self.input_channels)
         return {"image": image, "centres": self.centres(rows * cols)}
 
     def inference_examples(self, study: Study) -> Examples:
@@ -113,7 +115,8 @@ class BoneProposals(PixelClassification):
     def balance(self, examples: Examples) -> np.ndarray:
         """(classes,) log of a class's share of the drawn pixels over its share of all pixels."""
         classes, label = range(self.classes_of_a_pixel), examples["label"]
-        shares = np.array([[(mask == c).mean() for c in classes] for mask in label])  # one by one
+        masks = (classes_of(own) for own in label)  # one by one
+        shares = np.array([[(mask == c).mean() for c in classes] for mask in masks])
         present = shares > 0
         drawn = (present / present.sum(1, keepdims=True)).mean(0)
         # A class that does not occur is drawn as often as it occurs.
@@ -123,7 +126,7 @@ class BoneProposals(PixelClassification):
         """Share of pixels that each member has right; AlexNet's of those drawn for it."""
         found = {}
         for name, target in _targets(batch["label"]).items():
-            right = jnp.argmax(outputs[name], -1) == target
+            right = jnp.argmax(outputs[name], -1) == jnp.argmax(target, -1)
             found[f"accuracy_{name}"] = jnp.mean(right.astype(jnp.float32), (1, 2))
         return {**found, f"accuracy_{ALEXNET}": self._alexnet(outputs[ALEXNET], batch)[1]}
 
@@ -171,7 +174,7 @@ class BoneProposals(PixelClassification):
     def _alexnet(
         self, logits: jax.Array, batch: dict[str, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
-        label = at_centres(batch["label"], batch["centres"])
+        label = classes_of(at_centres(batch["label"], batch["centres"]))
         return self.classified(logits, label, jnp.ones(label.shape, bool))
 
 
@@ -232,6 +235,7 @@ def without_crumbs(mask: np.ndarray, smallest_part: float) -> np.ndarray:
 
 
 def _targets(label: Any) -> dict[str, jax.Array]:
-    """(B, H, W) int32, 0 or 1, for each U-Net."""
-    found = (label == 1, label == 2, label > 0)
-    return {name: f.astype(jnp.int32) for name, f in zip(UNETS, found, strict=True)}
+    """(B, H, W, 2) shares of background and bone for each U-Net."""
+    humerus, scapula = with_background(label)[..., 1:2], with_background(label)[..., 2:]
+    found = (humerus, scapula, humerus + scapula)
+    return {n: jnp.concatenate([1.0 - f, f], -1) for n, f in zip(UNETS, found, strict=True)}

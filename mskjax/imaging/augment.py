@@ -11,10 +11,12 @@ as its own minimum (air) and a structure as absent.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from mskjax.imaging import appearance
+from mskjax.imaging.appearance import Appearance, factor, symmetric
 
 
 @jax.tree_util.register_dataclass
@@ -61,6 +63,11 @@ class CropAugmentation:
       slice_shift: slices, a whole number is drawn; the outermost slice is repeated.
       flip_slices: probability of reversing the slices, left for right.
       gain: intensity factor, between ``1 / (1 + gain)`` and ``1 + gain``.
+      gamma: exponent, between ``1 / (1 + gamma)`` and ``1 + gamma``.
+      contrast: stretch about the crop's mean, by ``1 +- contrast``.
+      bias_field: logarithm of the receive field at its extremes, a polynomial of order 2 in plane.
+      noise: largest standard deviation of Gaussian noise, as a fraction of the intensity range.
+      blur: largest standard deviation of a Gaussian blur in plane, pixels, at most 1.
     """
 
     rotation: float = 10.0
@@ -69,6 +76,11 @@ class CropAugmentation:
     slice_shift: int = 1
     flip_slices: float = 0.0
     gain: float = 0.1
+    gamma: float = 0.2
+    contrast: float = 0.1
+    bias_field: float = 0.2
+    noise: float = 0.03
+    blur: float = 0.5
 
 
 @jax.tree_util.register_dataclass
@@ -91,46 +103,30 @@ class InPlane:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class SliceTransform:
-    """One draw of `SliceAugmentation`; scalars unless said otherwise.
+class SliceTransform(Appearance):
+    """One draw of `SliceAugmentation`.
 
     Attributes:
       in_plane: the geometry.
-      gain: factor.
-      gamma: exponent.
-      contrast: factor.
-      bias_field: (5,) coefficients of r, c, r c, r^2, c^2 with r and c in -1..1.
-      noise: standard deviation, fraction of the range.
-      noise_key: typed key of the noise.
-      blur: standard deviation, pixels.
     """
 
     in_plane: InPlane
-    gain: jax.Array
-    gamma: jax.Array
-    contrast: jax.Array
-    bias_field: jax.Array
-    noise: jax.Array
-    noise_key: jax.Array
-    blur: jax.Array
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class CropTransform:
+class CropTransform(Appearance):
     """One draw of `CropAugmentation`.
 
     Attributes:
       in_plane: the geometry shared by all slices.
       slice_shift: int32, slices towards higher indices.
       flip_slices: bool.
-      gain: factor.
     """
 
     in_plane: InPlane
     slice_shift: jax.Array
     flip_slices: jax.Array
-    gain: jax.Array
 
 
 def sample_slice_transform(key: jax.Array, config: SliceAugmentation) -> SliceTransform:
@@ -140,35 +136,25 @@ def sample_slice_transform(key: jax.Array, config: SliceAugmentation) -> SliceTr
         in_plane=_sample_in_plane(
             keys[0], config.rotation, config.scale, config.translation, config.flip
         ),
-        gain=_factor(keys[1], config.gain),
-        gamma=_factor(keys[2], config.gamma),
-        contrast=1.0 + _symmetric(keys[3], config.contrast),
-        # Five terms, each at most 1 in magnitude: their sum stays within the strength.
-        bias_field=_symmetric(keys[4], config.bias_field, (5,)) / 5.0,
-        noise=config.noise * jax.random.uniform(keys[5]),
-        noise_key=keys[6],
-        blur=config.blur * jax.random.uniform(keys[7]),
+        **appearance.sample(keys[1:], config),
     )
 
 
 def sample_crop_transform(key: jax.Array, config: CropAugmentation) -> CropTransform:
     """Draws the transform of one crop from a typed key."""
-    keys = jax.random.split(key, 4)
+    keys = jax.random.split(key, 10)
     reach = jnp.asarray(config.slice_shift).astype(jnp.int32)
     shift = jax.random.randint(keys[1], (), -reach, reach + 1)
     return CropTransform(
         in_plane=_sample_in_plane(keys[0], config.rotation, config.scale, config.translation, 0.0),
         slice_shift=shift,
         flip_slices=jax.random.uniform(keys[2]) < config.flip_slices,
-        gain=_factor(keys[3], config.gain),
+        **appearance.sample(keys[3:], config),
     )
 
 
 def apply_to_image(transform: SliceTransform, image: jax.Array) -> jax.Array:
-    """Transforms a slice: linear interpolation, then intensities, blur and noise.
-
-    Intensities are changed on the scale on which a channel's minimum is 0 and its maximum 1, so
-    the result does not depend on how the image was normalised.
+    """Transforms a slice: linear interpolation, then its appearance (`appearance.vary`).
 
     Args:
       transform: of `sample_slice_transform`.
@@ -178,17 +164,7 @@ def apply_to_image(transform: SliceTransform, image: jax.Array) -> jax.Array:
       (H, W, C) float32.
     """
     low, high = image.min((0, 1), keepdims=True), image.max((0, 1), keepdims=True)
-    span = jnp.where(high > low, high - low, 1.0)
-    moved = _warp_linear(transform.in_plane, image, low)
-    unit = jnp.maximum((moved - low) / span, 0.0)
-    # Every operation is written so that the neutral parameter leaves each bit as it was.
-    changed = unit * jnp.exp((transform.gamma - 1.0) * jnp.log(jnp.maximum(unit, 1e-6)))
-    changed = changed * transform.gain
-    changed = changed * jnp.exp(_bias_field(transform.bias_field, *image.shape[:2]))[..., None]
-    changed = changed + (transform.contrast - 1.0) * (changed - changed.mean((0, 1), keepdims=True))
-    changed = _blur(changed, transform.blur)
-    changed = changed + transform.noise * jax.random.normal(transform.noise_key, image.shape)
-    return moved + span * (changed - unit)
+    return appearance.vary(transform, _warp_linear(transform.in_plane, image, low), low, high)
 
 
 def apply_to_shares(transform: SliceTransform, shares: jax.Array) -> jax.Array:
@@ -252,7 +228,7 @@ def apply_to_boxes(
 
 
 def apply_to_crop(transform: CropTransform, crop: jax.Array) -> jax.Array:
-    """Transforms a crop: slices are reordered, then moved in plane together, then scaled.
+    """Transforms a crop: slices are reordered, then moved in plane together, then varied.
 
     Args:
       transform: of `sample_crop_transform`.
@@ -264,9 +240,14 @@ def apply_to_crop(transform: CropTransform, crop: jax.Array) -> jax.Array:
     depth = crop.shape[0]
     source = jnp.clip(jnp.arange(depth) - transform.slice_shift, 0, depth - 1)
     source = jnp.where(transform.flip_slices, depth - 1 - source, source)
-    low = crop.min((0, 1, 2), keepdims=True)
-    moved = jax.vmap(lambda image: _warp_linear(transform.in_plane, image, low[0]))(crop[source])
-    return moved + (transform.gain - 1.0) * (moved - low)
+    low, high = crop.min((0, 1, 2), keepdims=True), crop.max((0, 1, 2), keepdims=True)
+    moved = move_crop(transform.in_plane, crop[source], low)
+    return appearance.vary(transform, moved, low, high)
+
+
+def move_crop(in_plane: InPlane, crop: jax.Array, low: jax.Array) -> jax.Array:
+    """Moves all slices of a (D, H, W, C) crop alike; ``low`` (1, 1, 1, C) comes from outside."""
+    return jax.vmap(lambda image: _warp_linear(in_plane, image, low[0]))(crop)
 
 
 def augment_crops(keys: jax.Array, crops: jax.Array, config: CropAugmentation) -> jax.Array:
@@ -283,20 +264,11 @@ def _sample_in_plane(
 ) -> InPlane:
     keys = jax.random.split(key, 4)
     return InPlane(
-        rotation=jnp.deg2rad(_symmetric(keys[0], rotation)),
-        scale=_factor(keys[1], scale),
-        translation=_symmetric(keys[2], translation, (2,)),
+        rotation=jnp.deg2rad(symmetric(keys[0], rotation)),
+        scale=factor(keys[1], scale),
+        translation=symmetric(keys[2], translation, (2,)),
         flip=jax.random.uniform(keys[3]) < flip,
     )
-
-
-def _symmetric(key: jax.Array, strength: Any, shape: tuple[int, ...] = ()) -> jax.Array:
-    return strength * jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
-
-
-def _factor(key: jax.Array, strength: Any) -> jax.Array:
-    """Log-uniform, so that enlarging and reducing are equally likely; exactly 1 at strength 0."""
-    return jnp.exp(_symmetric(key, jnp.log1p(strength)))
 
 
 def _source(transform: InPlane, height: int, width: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -331,30 +303,3 @@ def _warp_linear(transform: InPlane, image: jax.Array, fill: jax.Array) -> jax.A
     above = (1.0 - right) * image[row, column] + right * image[row, column_right]
     below = (1.0 - right) * image[row_below, column] + right * image[row_below, column_right]
     return jnp.where(inside[..., None], (1.0 - down) * above + down * below, fill)
-
-
-def _bias_field(coefficients: jax.Array, height: int, width: int) -> jax.Array:
-    """(H, W) logarithm of a receive-field inhomogeneity, a polynomial of order 2."""
-    r = jnp.linspace(-1.0, 1.0, height)[:, None]
-    c = jnp.linspace(-1.0, 1.0, width)[None, :]
-    a = coefficients
-    return a[0] * r + a[1] * c + a[2] * r * c + a[3] * r * r + a[4] * c * c
-
-
-def _blur(image: jax.Array, sigma: jax.Array) -> jax.Array:
-    """(H, W, C) convolved with a Gaussian of ``sigma`` pixels, cut off at two pixels."""
-    offsets = jnp.arange(-2, 3).astype(jnp.float32)
-    weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-3)) ** 2)
-    weights = weights / weights.sum()
-    for axis in (0, 1):
-        padding = [(2, 2) if a == axis else (0, 0) for a in range(3)]
-        padded = jnp.pad(image, padding, mode="edge")
-        size = image.shape[axis]
-        image = sum(
-            (
-                weights[k] * jax.lax.slice_in_dim(padded, k, k + size, axis=axis)
-                for k in range(1, 5)
-            ),
-            weights[0] * jax.lax.slice_in_dim(padded, 0, size, axis=axis),
-        )
-    return image

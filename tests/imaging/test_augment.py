@@ -348,7 +348,24 @@ def test_crop_draws():
     assert set(np.asarray(drawn.slice_shift)) == {-2, -1, 0, 1, 2}
     assert 0.4 < float(drawn.flip_slices.mean()) < 0.6
     assert not drawn.in_plane.flip.any()
-    assert float(drawn.gain.max()) <= 1.1 + 1e-5
+    for name, low, high in (
+        ("gain", 1 / 1.1, 1.1), ("gamma", 1 / 1.2, 1.2), ("contrast", 0.9, 1.1),
+        ("noise", 0.0, 0.03), ("blur", 0.0, 0.5),
+    ):  # fmt: skip
+        values = getattr(drawn, name)
+        slack = 0.03 * (high - low)
+        assert low - 1e-5 <= float(values.min()) < low + slack, name
+        assert high - slack < float(values.max()) <= high + 1e-5, name
+    assert 0.1 < float(jnp.abs(drawn.bias_field).sum(-1).max()) <= 0.2 + 1e-6
+
+
+def test_a_crop_of_two_sequences_is_varied_beyond_the_motion():
+    crop = normal(3, 9, 8, 2).at[..., 0].set(0.0)  # no T1
+    keys = jax.random.split(jax.random.key(2), 1)
+    still = dataclasses.replace(CropAugmentation(), rotation=0.0, scale=0.0, translation=0.0)
+    (out,) = augment_crops(keys, crop[None], dataclasses.replace(still, slice_shift=0))
+    np.testing.assert_array_equal(out[..., 0], 0)
+    assert float(jnp.abs(out - crop)[..., 1].max()) > 0.05
 
 
 def test_other_strengths_run_on_the_same_program():

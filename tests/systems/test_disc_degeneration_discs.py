@@ -18,7 +18,7 @@ AFFINE = np.array([[-4.0, 0, 0, 7], [0, 0, -1.0, 50], [0, -1.0, 0, 20], [0, 0, 0
 DISCS = {1: slice(50, 58), 2: slice(30, 38), 3: slice(10, 18)}
 BRIGHTNESS = {1: 40.0, 2: 120.0, 3: 200.0}
 MARROW = 80.0
-STILL = CropAugmentation(0.0, 0.0, 0.0, 0, 0.0, 0.0)
+STILL = CropAugmentation(*[0] * 11)
 LEVELS = {
     "level": np.array([1, 2, 3, 4]),
     "pfirrmann": np.array([5, 3, 1, 2]),

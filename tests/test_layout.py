@@ -35,7 +35,6 @@ THROUGH = {
     "results/sources": "results/test_dicom",
     "training/member": "training/test_loop",
     "training/mesh": "commands/test_main_devices",  # the same figures on 1 and 8 devices
-    "training/program": "training/test_loop",
     "training/trainer": "training/test_population",
     "training/stage": "training/test_loop",  # with the stage of training/toy.py
     "training/state": "training/test_loop",

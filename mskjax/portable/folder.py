@@ -95,7 +95,7 @@ def write(folder: Path, output: Path, folds: Sequence[int] | None = None) -> Non
         for name, (stage, program) in made.items():
             path = f"programs/{name}.jax_export"
             write_bytes(place / path, program.content)
-            batch = stage.train.batch_size
+            batch = stage.prediction_batch
             stages.append({"name": name, "program": path, "batch": batch, **program.facts})
         entries = list(_folds(run, place))
         model = _model(run, stages, entries)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mskjax.config import Dtype, Norm, TrainConfig, check_norm
 from mskjax.imaging import augment
-from mskjax.stages.grading import Grader
+from mskjax.stages.grading import Grader, check_views
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -47,6 +47,8 @@ class CropGradingOptions:
       heads: names of the gradings that are trained; the first is the one that is reported.
       emd_weight: weight of the squared earth mover's distance on ordinal heads.
       augmentation: strengths; 0 switches one off.
+      views: fixed, slightly moved views of a crop whose probabilities are averaged when it is
+        graded; 1 is the crop itself alone.
       train: the recipe.
     """
 
@@ -59,6 +61,10 @@ class CropGradingOptions:
     augmentation: augment.CropAugmentation = dataclasses.field(
         default_factory=augment.CropAugmentation
     )
+    views: int = 1
+
+    def __post_init__(self) -> None:
+        check_views(self.views)
 
 
 @dataclasses.dataclass(frozen=True)

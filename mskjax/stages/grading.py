@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mskjax.data.pipeline import Examples
+from mskjax.errors import UserError
+from mskjax.imaging import views
 from mskjax.training.stage import Input, Stage
 
 
@@ -42,23 +44,37 @@ class Head:
         return np.where(grade < 0, -1, classes).astype(np.int32)
 
 
+def check_views(count: int) -> None:
+    """Refuses a number of views that is none.
+
+    Raises:
+      UserError: it is below 1.
+    """
+    if count < 1:
+        raise UserError(f"views is {count}; it must be at least 1, which is the crop itself alone.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Grader(Stage):
     """A network with a head per grading; subclasses say what it sees and what it is.
 
     Attributes:
       name: of the stage.
-      options: dataclass of the stage with at least ``crop``, ``train``, ``emd_weight`` and
-        ``augmentation``.
+      options: dataclass of the stage with at least ``crop``, ``train``, ``emd_weight``,
+        ``augmentation`` and ``views``.
       heads: the gradings; the first is the one that is balanced, monitored and explained.
+      mirrored: of a traced stage, whose strengths are arrays: whether training mirrors crops.
       crop_channels: channels of a crop.
+      mirroring: name of the strength of mirroring, and the axis of a batch that it reverses.
     """
 
     name: str
     options: Any
     heads: tuple[Head, ...]
+    mirrored: bool = dataclasses.field(default=False, kw_only=True)
 
     crop_channels: ClassVar[int] = 1
+    mirroring: ClassVar[tuple[str, int]] = ("flip_slices", 1)
 
     def signature(self) -> dict[str, Input]:
         """Any number of crops."""
@@ -67,6 +83,28 @@ class Grader(Stage):
     def hyper(self) -> dict[str, Any]:
         """Weight of the earth mover's distance and strengths of the augmentation."""
         return {k: getattr(self.options, k) for k in ("emd_weight", "augmentation")}
+
+    def traced(self) -> Self:
+        """See `Stage.traced`; views are mirrored where training mirrors, which shapes a program."""
+        mirrored = self.views > 1 and self._mirrors
+        return dataclasses.replace(super().traced(), mirrored=mirrored)
+
+    @property
+    def views(self) -> int:
+        """As the options say."""
+        return int(self.options.views)
+
+    def view(self, number: int, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Crops turned, zoomed and shifted a little (`imaging.views`), half of them mirrored."""
+        image = inputs["image"]
+        if self._mirrors and views.is_mirrored(number):
+            image = jnp.flip(image, self.mirroring[1])
+        return {**inputs, "image": views.moved(number, image)}
+
+    @property
+    def _mirrors(self) -> bool:
+        strengths = self.options.augmentation
+        return self.mirrored if strengths is None else getattr(strengths, self.mirroring[0]) > 0
 
     def loss(
         self, outputs: Any, batch: dict[str, jax.Array], balance: Any, hyper: Any

@@ -10,7 +10,7 @@ import numpy as np
 from mskjax.config import Dtype, TrainConfig, check_norm
 from mskjax.errors import UserError
 from mskjax.imaging import augment, intensity, regions
-from mskjax.stages.grading import Grader
+from mskjax.stages.grading import Grader, check_views
 
 if TYPE_CHECKING:
     from mskjax.models.pretrained import Classifier
@@ -99,6 +99,8 @@ class ImageGradingOptions:
       margin: share of a region's longer side that is added on each side of it.
       emd_weight: weight of the squared earth mover's distance on ordinal heads.
       augmentation: strengths; 0 switches one off.
+      views: fixed, slightly moved views of a crop whose probabilities are averaged when it is
+        graded; 1 is the crop itself alone.
     """
 
     crop: tuple[int, int] = (224, 224)
@@ -110,8 +112,10 @@ class ImageGradingOptions:
     augmentation: augment.SliceAugmentation = dataclasses.field(
         default_factory=augment.SliceAugmentation
     )
+    views: int = 1
 
     def __post_init__(self) -> None:
+        check_views(self.views)
         if self.margin < 0:
             raise UserError(f"margin is {self.margin}; it must not be negative.")
         least = {"vgg19": 32, "resnet50": 1}[self.model.name]  # VGG halves the map five times
@@ -132,6 +136,8 @@ class ImageGrading(Grader):
     """
 
     options: ImageGradingOptions
+
+    mirroring = ("flip", 2)
 
     def model(self) -> "Classifier":
         """The configured network."""

@@ -174,10 +174,32 @@ def prediction(stage: Stage, variables: Any, batch: Batch) -> dict[str, jax.Arra
       batch: the stage's inputs; other arrays are not looked at.
 
     Returns:
-      Arrays of B rows, as `Stage.activate` and `Stage.explain` name them.
+      Arrays of B rows: what `Stage.activate` names, the mean over `Stage.views`, and what
+      `Stage.explain` says of the example as it is.
     """
-    outputs = stage.activate(_outputs(stage, variables, batch))
-    return outputs | stage.explain(variables, _inputs(stage, batch))
+    find = _one_view if stage.views == 1 else _mean_of_views
+    found = find(stage, variables, {name: batch[name] for name in stage.inputs})
+    return found | stage.explain(variables, _inputs(stage, batch))
+
+
+def _one_view(stage: Stage, variables: Any, inputs: Batch) -> dict[str, jax.Array]:
+    return stage.activate(_outputs(stage, variables, inputs))
+
+
+def _mean_of_views(stage: Stage, variables: Any, inputs: Batch) -> dict[str, jax.Array]:
+    """Means over `Stage.views`, which go through the network as one batch."""
+    count = stage.views
+    seen = [inputs, *(stage.view(k, inputs) for k in range(1, count))]
+    # Views of an example lie side by side, so that they stay on the device that has it.
+    rows = {k: jnp.stack([s[k] for s in seen], 1) for k in stage.inputs}
+    rows = {k: v.reshape(-1, *v.shape[2:]) for k, v in rows.items()}
+    found = _one_view(stage, variables, rows)
+    apart = {k: v.reshape(-1, count, *v.shape[1:]) for k, v in found.items()}
+    views = [stage.returned(n, {k: v[:, n] for k, v in apart.items()}) for n in range(count)]
+    return {
+        k: jnp.stack([view[k] for view in views]).mean(0, dtype=jnp.float32).astype(v.dtype)
+        for k, v in views[0].items()
+    }
 
 
 def _outputs(stage: Stage, variables: Any, batch: Batch) -> Any:

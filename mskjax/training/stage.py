@@ -4,7 +4,7 @@ import abc
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -63,12 +63,22 @@ class Stage(abc.ABC):
 
     inputs: ClassVar[tuple[str, ...]] = ("image",)  # arrays of an example that the network sees
     # Options that `training_examples` never reads; a stage that does read one leaves it out here.
-    unread: ClassVar[tuple[str, ...]] = ("train", "model")
+    unread: ClassVar[tuple[str, ...]] = ("train", "model", "views")
 
     @property
     def train(self) -> TrainConfig:
         """The recipe."""
         return self.options.train
+
+    @property
+    def views(self) -> int:
+        """Views of an example whose outputs prediction averages; 1 is the example itself alone."""
+        return 1
+
+    @property
+    def prediction_batch(self) -> int:
+        """Examples that are read at a time: no more views than training has examples a step."""
+        return max(1, self.train.batch_size // self.views)
 
     @abc.abstractmethod
     def model(self) -> "nn.Module":
@@ -86,7 +96,7 @@ class Stage(abc.ABC):
         """
         return {}
 
-    def traced(self) -> "Stage":
+    def traced(self) -> Self:
         """The stage as far as methods on batches depend on it: equal ones share what is compiled.
 
         It has no name, no recipe and none of the options that `hyper` names: what reads them there
@@ -167,6 +177,27 @@ class Stage(abc.ABC):
     @abc.abstractmethod
     def activate(self, outputs: Any) -> dict[str, jax.Array]:
         """What leaves the device: probabilities per example."""
+
+    def view(self, number: int, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The inputs of a batch in another view, which is the same in every run.
+
+        Args:
+          number: from 1 to `views` - 1: a stage without views is never asked.  View 0 is the inputs
+            as they are, which `explain` is of.
+          inputs: arrays of B examples, as `inputs` names them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares views and does not say them")
+
+    def returned(self, number: int, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """What `activate` says of a view, put back to where the example itself has it.
+
+        What is said of the example as a whole needs nothing; a map undoes the motion of `view`.
+
+        Args:
+          number: as `view` is given it.
+          outputs: of B examples in this view.
+        """
+        return outputs
 
     def combine(self, outputs: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """What several trainings of the stage say together; host only.

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from systems.test_disc_degeneration_discs import stage as grader
 from training.toy import Toy, ToyOptions, toy_config
 
 from mskjax.config import TrainConfig
 from mskjax.errors import UserError
+from mskjax.imaging.augment import CropAugmentation
 from mskjax.portable import programs
 from mskjax.stages.box_detection import BoxDetection, BoxDetectionOptions, DetectorOptions
 from mskjax.stages.slice_segmentation import (
@@ -92,6 +94,19 @@ def test_a_detector_has_the_size_of_its_canvas_and_no_call_of_a_library():
     assert theirs["valid"].any()
     for name, values in ours.items():
         np.testing.assert_array_equal(theirs[name], values, err_msg=name)
+
+
+def test_a_program_of_a_grader_averages_its_views_itself():
+    made = grader(views=3, augmentation=CropAugmentation(flip_slices=0.5))
+    weights = random_weights(made, image=np.zeros((1, 3, 8, 16, 1), np.float32))
+    program = programs.make(made, weights)
+    image = np.random.default_rng(1).normal(size=(4, 3, 8, 16, 1)).astype(np.float32)
+    theirs = call(program, weights, image=image)
+    ours = jax.jit(lambda v, x: prediction(made, v, {"image": x}))(programs.nested(weights), image)
+    np.testing.assert_allclose(theirs["pfirrmann"], ours["pfirrmann"], atol=2e-6)
+    assert program.facts["outputs"]["pfirrmann"]["shape"] == "b, 5"
+    single = call(programs.make(grader(), weights), weights, image=image)
+    assert np.abs(single["pfirrmann"] - theirs["pfirrmann"]).max() > 1e-4
 
 
 def test_names_of_weights_come_and_go():

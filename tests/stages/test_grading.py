@@ -27,6 +27,7 @@ class Options:
     train: TrainConfig
     emd_weight: float = 0.0
     augmentation: CropAugmentation = STRENGTHS
+    views: int = 1
 
 
 class ToyGrader(Grader):

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -80,10 +80,9 @@ class PairedDiscGrading(CropGrading):
 
     crop_channels = len(SEQUENCES)
 
-    def traced(self) -> "PairedDiscGrading":
+    def traced(self) -> Self:
         """Normalisations differ in what the host cuts, not in the network."""
-        traced = cast(PairedDiscGrading, super().traced())
-        return dataclasses.replace(traced, normalisation="none", landmarks=None)
+        return dataclasses.replace(super().traced(), normalisation="none", landmarks=None)
 
     def preprocessing(self) -> dict[str, Any]:
         """See `Stage.preprocessing`."""

@@ -67,6 +67,32 @@ def test_real_data_is_never_asked_for_a_phantom(name):
         assert data.folds == 2 if variant == "phantom" else data.folds >= 5
 
 
+@pytest.mark.parametrize("name", ["disc_degeneration", "modic_changes"])
+def test_small_and_full_variants_grade_by_one_recipe(name):
+    """They differ in sizes, steps and rates alone, however often one of them is tuned."""
+    recipes, heads = {}, {}
+    for variant in experiment.listing()[name][1]:
+        if variant == "phantom":
+            continue
+        grades = completed(experiment.load(f"{name}:{variant}")).to_dict()["stages"]["grades"]
+        train, model, heads[variant] = grades.pop("train"), grades.pop("model"), grades.pop("heads")
+        for size in ("crop", "extent"):
+            del grades[size]
+        recipes[variant] = {
+            **grades,
+            **{k: model[k] for k in ("norm", "dropout")},
+            **{k: train[k] for k in ("weight_decay", "clip_norm", "balance")},
+        }
+    assert len(recipes) == 4
+    small = recipes.pop("cohort_small")
+    assert (small["norm"], small["balance"], small["emd_weight"]) == ("batch", "none", 1.0)
+    assert small["dropout"] > 0
+    for variant, recipe in recipes.items():
+        assert recipe == small, variant
+    for variant, own in heads.items():
+        assert {"pfirrmann", "narrowing", "bulging"} <= set(own), variant
+
+
 def test_names_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert experiment.find("disc_degeneration") == experiment.SHIPPED / "disc_degeneration.py"

@@ -147,7 +147,8 @@ def about(wish: Wish, together: Ensemble, fitted: calibration.Calibration) -> di
         "backend": machine["backend"],
         "members": [member.name for member in together.members],
         "combined": "means of the members' outputs; detections by weighted boxes fusion",
-        "test_time_views": "none",
+        "calls": {grading.task: grading.rule for grading in together.system.gradings},
+        "test_time_views": {stage.name: stage.views for stage in together.system.stages},
         "cohort": {k: audit[k] for k in ("name", "version", "kind", "fingerprint", "patients")},
         "calibration": statements(together.system, fitted, wish.coverage),
     }

@@ -81,8 +81,8 @@ def test_sets_hold_the_call_and_grow_with_the_coverage(loaded):
 
 
 def test_the_call_is_that_of_the_probabilities_as_they_were_read(loaded):
-    """A temperature may move the median of an ordinal distribution, which no figure is of."""
-    p = np.array([0.51, 0.0, 0.49])
+    """A temperature may move the expectation of an ordinal grade, which no figure is of."""
+    p = np.array([0.7, 0.11, 0.19])  # .49, and more when it is less sure
     after = loaded.calibrated("grade", "model", p)
     assert GRADE.calls(p[None]) == [0]
     assert loaded.set_of("grade", "model", p, 0.05).tolist() == [True, False, False]

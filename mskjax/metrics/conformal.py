@@ -12,8 +12,8 @@ set is never empty and always holds the call:
 * classes without order enter by their probability (adaptive prediction sets: Romano, Sesia and
   Candes, NeurIPS 2020);
 * of ordinal grades the likelier neighbour of those that are in enters next, so that a set has no
-  hole (Lu, Angelopoulos and Pomerantz, MICCAI 2022, who begin with the mode; here it is the median
-  grade, which is the call).
+  hole (Lu, Angelopoulos and Pomerantz, MICCAI 2022, who begin with the mode; here it is the
+  rounded expectation, which is the call).
 
 Adaptive sets are exact where a class on the border is left out by chance.  Here nothing is random,
 for two readings of one scan must not differ: where the call alone is right more often than

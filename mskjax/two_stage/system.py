@@ -275,7 +275,12 @@ class System(abc.ABC):
             "system": self.name,
             "labels": {str(k): name for k, name in enumerate(self.structures, 1)},
             "gradings": [
-                {"task": g.task, "classes": list(g.classes), "ordinal": g.ordinal}
+                {
+                    "task": g.task,
+                    "classes": list(g.classes),
+                    "ordinal": g.ordinal,
+                    "call": g.rule,
+                }
                 for g in self.gradings
             ],
             "preprocessing": {s.name: s.preprocessing() for s in self.stages},

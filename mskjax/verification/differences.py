@@ -176,7 +176,9 @@ def _is_tie(row: Row, one: str, other: str, tolerance: Tolerance, grading: Gradi
     first, last = sorted(map(grading.classes.index, (one, other)))
     if len(p) == 2:
         return abs(p[1] - 0.5) <= tolerance.probability
-    if grading.ordinal:  # the median: each border that was crossed has half of it on either side
-        borders = (math.fsum(p[: k + 1]) for k in range(first, last))
-        return all(abs(border - 0.5) <= tolerance.probability for border in borders)
+    if grading.ordinal:  # the expected class lies on each border that was crossed
+        expected = math.fsum(k * own for k, own in enumerate(p))
+        # The most that it moves while each probability moves by the tolerance and sums stay.
+        reach = math.fsum(abs(k - (len(p) - 1) / 2) for k in range(len(p))) * tolerance.probability
+        return all(abs(expected - k - 0.5) <= reach for k in range(first, last))
     return abs(p[first] - p[last]) <= tolerance.probability

@@ -124,6 +124,7 @@ def test_what_a_fold_fitted_is_said_as_data(run):
     assert values["labels"] == {"1": "vertebra", "2": "disc", "3": "canal"}
     assert values["gradings"][0] == {
         "task": "pfirrmann", "classes": ["i", "ii", "iii", "iv", "v"], "ordinal": True,
+        "call": "the class nearest to the expected class number; halfway, the higher one",
     }  # fmt: skip
     assert values["preprocessing"]["regions"]["spacing_mm"] == [None, 2.5, 2.5]
     assert values["preprocessing"]["grades"]["normalisation"] == "tissue_reference"

@@ -115,7 +115,7 @@ def test_scores_by_hand():
     np.testing.assert_allclose(ordinal, [[0.85, 0.65, 0.0, 0.4, 0.95]])
     nominal = conformal.scores(p, np.array([2]), False)
     np.testing.assert_allclose(nominal, [[0.85, 0.65, 0.0, 0.4, 0.95]])
-    p = np.array([[0.4, 0.0, 0.15, 0.1, 0.35]])  # the median is c, the mode a
+    p = np.array([[0.4, 0.0, 0.15, 0.1, 0.35]])  # the expectation is c, the mode a
     assert GRADES.calls(p) == [2]
     ordinal = conformal.scores(p, GRADES.calls(p), True)
     np.testing.assert_allclose(ordinal, [[0.6, 0.6, 0.0, 0.15, 0.25]])

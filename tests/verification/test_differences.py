@@ -51,9 +51,10 @@ def test_rows_that_are_missing_or_new_are_named():
 @pytest.mark.parametrize(
     ("grading", "p", "then", "now", "may"),
     [
-        (ORDINAL, (0.2, 0.295, 0.505), "c", "b", True),  # the median lies on the border
+        (ORDINAL, (0.1, 0.31, 0.59), "b", "c", True),  # expected is 1.49
+        (ORDINAL, (0.1, 0.33, 0.57), "b", "c", False),  # 1.47: moves by .02 at most
         (ORDINAL, (0.2, 0.25, 0.55), "c", "b", False),
-        (ORDINAL, (0.495, 0.01, 0.495), "b", "a", True),
+        (ORDINAL, (0.505, 0.49, 0.005), "b", "a", True),
         (ORDINAL, (0.3, 0.19, 0.51), "c", "a", False),  # over two borders
         (NOMINAL, (0.4, 0.405, 0.195), "b", "a", True),
         (NOMINAL, (0.3, 0.5, 0.2), "b", "a", False),

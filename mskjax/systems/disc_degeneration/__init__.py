@@ -114,8 +114,9 @@ class DiscDegeneration(GradedDiscs):
         "Predicted discs are matched to reference discs one to one by largest IoU (above .1)."
         " A missed disc is an error: it is right in no class, disagrees as much as two grades can"
         " in kappa, and has probability 0 for its own class.",
-        "The predicted Pfirrmann grade is the median of the predicted distribution, which"
-        " minimises the expected absolute error; the severity is its class of largest probability.",
+        "The predicted Pfirrmann grade is the expectation of the predicted distribution, rounded,"
+        " which minimises the expected squared error that quadratic kappa counts; the severity is"
+        " its class of largest probability.",
         "Dice, IoU, PPV, sensitivity and surface metrics are computed per study in 3-D on the"
         " native grid and averaged over patients. A structure that is absent from reference and"
         " prediction is left out; absent from the reference alone it scores 0 overlap.",

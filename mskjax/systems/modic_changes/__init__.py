@@ -138,8 +138,8 @@ class ModicChanges(GradedDiscs):
         " which has not seen them, finds; they are used where every graded level is found.",
         "Overlap and confidence are of pairs at IoU .5 and the configured confidence; AP counts all"
         " detections above the detector's floor.",
-        "The predicted Pfirrmann grade is the median of the predicted distribution, the Modic type"
-        " the likeliest.",
+        "The predicted Pfirrmann grade is the expectation of the predicted distribution, rounded;"
+        " the Modic type is the likeliest.",
         "All normalisations share folds, seeds, boxes and recipe; differences are paired over"
         " patients.",
         "Intervals are 95 % patient-bootstrap percentile intervals.",

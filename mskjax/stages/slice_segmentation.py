@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import flax.linen as nn
 
 ON_STRUCTURE = 2 / 3  # share of training patches with a structure in their middle
+# Views of a slice: rows and columns in units of `SHIFT` pixels, which no pooling divides.
+SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
+SHIFT = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,8 @@ class SliceSegmentationOptions:
       spacing_mm: in-plane pixel size of the network; slices keep their native pitch.
       patch: rows, columns of the random training patches; prediction sees whole slices.
       neighbours: slices on each side that the network sees with a slice, as channels.
+      views: shifts of a slice by a few pixels whose probabilities are averaged in prediction, at
+        most 9; 1 is the slice itself alone.
       model: the network.
       augmentation: strengths; 0 switches one off.
       train: the recipe.
@@ -60,6 +65,7 @@ class SliceSegmentationOptions:
     spacing_mm: float = 1.0
     patch: tuple[int, int] = (256, 256)
     neighbours: int = 0
+    views: int = 1
     model: UNetOptions = dataclasses.field(default_factory=UNetOptions)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     augmentation: augment.SliceAugmentation = dataclasses.field(
@@ -69,6 +75,8 @@ class SliceSegmentationOptions:
     def __post_init__(self) -> None:
         if self.neighbours < 0:
             raise UserError(f"neighbours is {self.neighbours}; it must not be negative.")
+        if not 1 <= self.views <= len(SHIFTS):
+            raise UserError(f"views is {self.views}; it must be 1 to {len(SHIFTS)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +138,19 @@ class SliceSegmentation(Stage):
     def neighbours(self) -> int:
         """Slices on each side that the network sees with a slice."""
         return self.options.neighbours
+
+    @property
+    def views(self) -> int:
+        """As the options say."""
+        return self.options.views
+
+    def view(self, number: int, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Slices shifted by a few pixels; what leaves at one side comes in at the other."""
+        return {name: _shifted(values, number, 1) for name, values in inputs.items()}
+
+    def returned(self, number: int, outputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Probabilities shifted back."""
+        return {name: _shifted(values, number, -1) for name, values in outputs.items()}
 
     @property
     def input_channels(self) -> int:
@@ -260,6 +281,12 @@ def shares_of(
     # Rounded where they end when laid one after another: together they are never above a whole.
     ends = np.rint(255 * np.clip(np.cumsum(found, 0), 0.0, 1.0))
     return np.moveaxis(np.diff(ends, axis=0, prepend=0), 0, -1).astype(np.uint8)
+
+
+def _shifted(images: jax.Array, number: int, direction: int) -> jax.Array:
+    """(B, rows, cols, C) in a view of `SHIFTS`, or back where `direction` is -1."""
+    rows, cols = SHIFTS[number]
+    return jnp.roll(images, (direction * SHIFT * rows, direction * SHIFT * cols), (1, 2))
 
 
 def with_background(label: jax.Array) -> jax.Array:

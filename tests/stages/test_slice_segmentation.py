@@ -27,6 +27,8 @@ from mskjax.stages.slice_segmentation import (
     with_background,
     with_neighbours,
 )
+from mskjax.training.mesh import data_mesh
+from mskjax.training.program import Program
 
 # Sagittal, 4 mm apart; pixels of 1 mm by 2 mm.
 AFFINE = np.array([[-4.0, 0, 0, 7], [0, 0, -2.0, 50], [0, -1.0, 0, 20], [0, 0, 0, 1]])
@@ -35,12 +37,20 @@ STRUCTURES = ("upper", "lower")
 
 
 def stage(
-    spacing=2.0, patch=(16, 16), size=(24, 24), augmentation=STILL, steps=40, neighbours=0, **fields
+    spacing=2.0,
+    patch=(16, 16),
+    size=(24, 24),
+    augmentation=STILL,
+    steps=40,
+    neighbours=0,
+    views=1,
+    **fields,
 ):
     options = SliceSegmentationOptions(
         spacing_mm=spacing,
         patch=patch,
         neighbours=neighbours,
+        views=views,
         model=UNetOptions((4, 8)),
         train=TrainConfig(steps, batch_size=8, learning_rate=0.05, warmup_steps=2),
         augmentation=augmentation,
@@ -271,3 +281,27 @@ def test_stages_that_differ_in_recipe_name_or_strengths_are_traced_alike():
     assert one.traced() == dataclasses.replace(other, name="other").traced()
     assert hash(one.traced()) == hash(other.traced())
     assert one.traced() != stage(patch=(8, 16)).traced()
+
+
+def test_views_are_averaged_where_the_slice_has_them():
+    """Of an untrained network: the mean over shifts by hand is what prediction gives."""
+    alone, many = stage(size=(32, 32)), stage(size=(32, 32), views=5)
+    examples = alone.inference_examples(study())
+    _, variables, _ = fitted(stage(size=(32, 32), steps=3), alone.training_examples(study()))
+    one = Program(alone, data_mesh(1))
+    by_hand = [
+        np.roll(
+            predict(one, variables, {"image": np.roll(examples["image"], by, (1, 2))})[
+                "probabilities"
+            ].astype(np.float32),
+            (-by[0], -by[1]),
+            (1, 2),
+        )
+        for by in ((0, 0), (3, 0), (-3, 0), (0, 3), (0, -3))
+    ]
+    found = predict(Program(many, data_mesh(1)), variables, examples)["probabilities"]
+    np.testing.assert_allclose(found.astype(np.float32), np.mean(by_hand, 0), atol=2e-3)
+    assert np.abs(found.astype(np.float32) - by_hand[0]).max() > 0.02
+    for wrong in (0, 10):
+        with pytest.raises(UserError, match=f"views is {wrong}"):
+            stage(views=wrong)

@@ -70,6 +70,11 @@ class PixelClassification(SliceSegmentation):
 
     inputs = ("image", "centres")
 
+    @property
+    def views(self) -> int:
+        """The slice itself: centres are not shifted with it."""
+        return 1
+
     def centres(self, points: int) -> Input:
         """What `signature` says of so many centres a slice."""
         place = "row and column of a pixel of the slice, from 0 on, in pixels"

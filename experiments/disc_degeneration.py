@@ -67,6 +67,7 @@ def spider_t2space(config: ConfigDict) -> None:
     """30 real patients of SPIDER's T2-SPACE series; about an hour on two CPU cores."""
     package(config, "spider_t2space")
     _two_cores(config)
+    config.stages.regions.volume = {"slices": 8, "pitch_mm": 1.8}  # read by dimensions=3 alone
 
 
 def cohort_small(config: ConfigDict) -> None:
@@ -85,6 +86,18 @@ def cohort(config: ConfigDict) -> None:
     """Your files (tfds_builders/disc_degeneration/README.md), published sizes; an accelerator."""
     package(config, "cohort")
     _published(config)
+
+
+def spider_volumes(config: ConfigDict) -> None:
+    """As `spider`, with a 3-D U-Net over whole volumes; an accelerator."""
+    spider(config)
+    _volumes(config)
+
+
+def cohort_volumes(config: ConfigDict) -> None:
+    """As `cohort`, with a 3-D U-Net over whole volumes; an accelerator."""
+    cohort(config)
+    _volumes(config)
 
 
 def _two_cores(config: ConfigDict) -> None:
@@ -135,4 +148,15 @@ def _published(config: ConfigDict) -> None:
         stage.train.update(ema_decay=0.999, select="best")
 
 
-get_config = Variants(phantom, cohort_small, spider_t2space, spider, cohort)
+def _volumes(config: ConfigDict) -> None:
+    """Residual encoder of nnU-Net's size (Isensee et al. 2024), thin through plane."""
+    regions = config.stages.regions
+    regions.update(dimensions=3, patch=(384, 256), flip_slices=0.5)
+    regions.update(volume={"slices": 16, "pitch_mm": 4.0, "residual_blocks": (1, 3, 4, 6, 6, 6)})
+    regions.model.update(widths=(32, 64, 128, 256, 320, 320), norm="instance")
+    regions.train.batch_size = 2
+
+
+get_config = Variants(
+    phantom, cohort_small, spider_t2space, spider, spider_volumes, cohort, cohort_volumes
+)

@@ -31,7 +31,7 @@ def predict(program: Program, variables: Any, examples: Examples) -> dict[str, n
     def run(batch: Examples) -> dict[str, jax.Array]:
         return program.predict(variables, _put(batch, program))
 
-    return in_batches(run, inputs, _rounded(program.stage.prediction_batch, program))
+    return in_batches(run, inputs, _batch_size(program))
 
 
 def validate(
@@ -46,15 +46,15 @@ def validate(
       balance: class weights of the loss, as in training.
     """
     totals: dict[str, Any] = {}
-    for batch in evaluation_batches(examples, _rounded(program.stage.train.batch_size, program)):
+    for batch in evaluation_batches(examples, _batch_size(program)):
         totals = program.validate(variables, _put(batch, program), balance, totals)
     return {k: float(v.compute()) for k, v in totals.items()}
 
 
-def _rounded(batch: int, program: Program) -> int:
-    """A batch size, rounded up to a multiple of the devices."""
+def _batch_size(program: Program) -> int:
+    """The stage's, rounded up to a multiple of the devices."""
     size = program.mesh.size
-    return -(-batch // size) * size
+    return -(-program.stage.prediction_batch // size) * size
 
 
 def _put(batch: Examples, program: Program) -> dict[str, jax.Array]:

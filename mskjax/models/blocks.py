@@ -69,6 +69,32 @@ class ConvBlock2D(nn.Module):
         return x
 
 
+class ConvBlock3D(nn.Module):
+    """As `ConvBlock2D` over slices: convolution, normalisation and ReLU, `repeats` times.
+
+    Attributes:
+      features: output channels.
+      repeats: convolutions.
+      kernel_size: odd (slices, rows, columns); one slice sees no neighbour.
+      norm: see `normalisation`.
+      dtype: compute type; parameters are float32.
+    """
+
+    features: int
+    repeats: int = 2
+    kernel_size: tuple[int, int, int] = (3, 3, 3)
+    norm: Norm = "batch"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """(B, D, H, W, C) to (B, D, H, W, features) of `dtype`."""
+        for _ in range(self.repeats):
+            x = Conv3D(self.features, self.kernel_size, dtype=self.dtype)(x)
+            x = nn.relu(normalisation(self.norm, train, self.dtype)(x))
+        return x
+
+
 class UpConv2x2(nn.Module):
     """Transposed convolution 2x2 of stride 2: a matrix product, then depth to space.
 
@@ -124,6 +150,58 @@ def depth_to_space(x: jax.Array, size: int) -> jax.Array:
     features = channels // size**2
     blocks = x.reshape(batch, height, width, size, size, features).transpose(0, 1, 3, 2, 4, 5)
     return blocks.reshape(batch, size * height, size * width, features)
+
+
+class UpConv3D(nn.Module):
+    """Transposed convolution over slices, rows and columns, of equal kernel and stride.
+
+    As `UpConv2x2`: ``kernel`` (d, 2, 2, C, features) is that of ``nn.ConvTranspose`` with its
+    window axes flipped.
+
+    Attributes:
+      features: output channels.
+      slices: of the window: 1 leaves them as they are, 2 doubles them.
+      dtype: compute type; parameters are float32.
+    """
+
+    features: int
+    slices: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, D, H, W, C) to (B, slices D, 2 H, 2 W, features) of `dtype`."""
+        batch, depth, height, width, channels = x.shape
+        window = (self.slices, 2, 2)
+        init = nn.initializers.variance_scaling(
+            1.0, "fan_in", "truncated_normal", batch_axis=(0, 1, 2)
+        )
+        kernel = self.param("kernel", init, (*window, channels, self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        product = x @ jnp.moveaxis(kernel, 3, 0).reshape(channels, -1)
+        blocks = product.reshape(batch, depth, height, width, *window, self.features)
+        volume = blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7)
+        shape = (batch, self.slices * depth, 2 * height, 2 * width, self.features)
+        return volume.reshape(shape) + bias[None, None, None, None]
+
+
+def max_pool_3d(x: jax.Array, slices: int = 1) -> jax.Array:
+    """Max pooling of stride 2 in plane, and over slices where asked for; see `max_pool_2x2`.
+
+    Args:
+      x: (B, D, H, W, C), D a multiple of `slices`, H and W even.
+      slices: of the window.
+
+    Returns:
+      (B, D / slices, H / 2, W / 2, C) of the same dtype.
+    """
+    batch, depth, *image = x.shape
+    if slices > 1:
+        depth = depth // slices
+        x = x.reshape(batch, depth, slices, *image).max(2)
+    pooled = max_pool_2x2(x.reshape(batch * depth, *image))
+    return pooled.reshape(batch, depth, *pooled.shape[1:])
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:

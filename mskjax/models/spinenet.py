@@ -11,26 +11,29 @@ from mskjax.models.blocks import Conv3D, max_pool_3x3, normalisation
 
 
 class ResidualBlock3D(nn.Module):
-    """Basic residual block (He et al. 2016) of two 3x3x3 convolutions.
+    """Basic residual block (He et al. 2016) of two convolutions.
 
     Attributes:
       features: output channels.
       stride: in plane, of the first convolution and the shortcut.
       norm: see `blocks.normalisation`.
       dtype: compute type.
+      kernel_size: odd (slices, rows, columns) of both convolutions.
     """
 
     features: int
     stride: int
     norm: Norm = "batch"
     dtype: Any = jnp.float32
+    kernel_size: tuple[int, int, int] = (3, 3, 3)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(B, D, H, W, C) to (B, D, ceil(H / stride), ceil(W / stride), features)."""
-        y = Conv3D(self.features, stride=self.stride, dtype=self.dtype, name="conv_1")(x)
+        size, dtype = self.kernel_size, self.dtype
+        y = Conv3D(self.features, size, self.stride, dtype, name="conv_1")(x)
         y = nn.relu(normalisation(self.norm, train, self.dtype, "norm_1")(y))
-        y = Conv3D(self.features, dtype=self.dtype, name="conv_2")(y)
+        y = Conv3D(self.features, size, dtype=dtype, name="conv_2")(y)
         y = normalisation(self.norm, train, self.dtype, "norm_2")(y)
         if x.shape != y.shape:
             # A 1x1x1 convolution with a stride is a matrix product over the voxels it visits.

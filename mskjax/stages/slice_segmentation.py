@@ -11,14 +11,14 @@ import numpy as np
 from mskjax.config import Dtype, Norm, TrainConfig, check_norm
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
-from mskjax.imaging import augment, geometry, intensity, patches
+from mskjax.imaging import augment, geometry, intensity
+from mskjax.imaging.patch_sampling import patch_start
 from mskjax.imaging.volume import Volume
 from mskjax.training.stage import Input, Stage, Study
 
 if TYPE_CHECKING:
     import flax.linen as nn
 
-ON_STRUCTURE = 2 / 3  # share of training patches with a structure in their middle
 # Views of a slice: rows and columns in units of `SHIFT` pixels, which no pooling divides.
 SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1))
 SHIFT = 3
@@ -228,7 +228,11 @@ class SliceSegmentation(Stage):
 
         def one(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
             place, key = jax.random.split(key)
-            image, label = random_patch(place, image, label, patch)
+            known = jnp.ones(label.shape[:2], bool)
+            start = patch_start(place, label > 127, known, patch)
+            image, label = (
+                jax.lax.dynamic_slice(x, (*start, 0), (*patch, x.shape[-1])) for x in (image, label)
+            )
             transform = augment.sample_slice_transform(key, hyper["augmentation"])
             return (
                 augment.apply_to_image(transform, image),
@@ -304,51 +308,6 @@ def _all_shares(label: Any) -> Any:
     xp = jnp if isinstance(label, jax.Array) else np
     shares = label.astype(np.int32)
     return xp.concatenate([255 - shares.sum(-1, keepdims=True).astype(np.int32), shares], -1)
-
-
-def random_patch(
-    key: jax.Array, image: jax.Array, label: jax.Array, patch: tuple[int, ...]
-) -> tuple[jax.Array, jax.Array]:
-    """A patch of a slice; two of three have a pixel of some structure in their middle.
-
-    Such a patch may reach beyond the slice, where the image is its own minimum: patches that had
-    to lie within would rarely show what lies at the end of a long structure, and as slices are
-    padded to the largest of the cohort, hardly ever its upper end.  The others lie anywhere within.
-
-    Args:
-      key: typed.
-      image: (H, W, channels) float32.
-      label: (H, W, structures) uint8 shares.
-      patch: rows and columns, at most H and W.
-
-    Returns:
-      (*patch, channels) and (*patch, structures).
-    """
-    keys = jax.random.split(key, 3)
-    room = jnp.array(image.shape[:2]) - jnp.array(patch)
-    anywhere = jnp.floor(jax.random.uniform(keys[0], (2,)) * (room + 1).astype(jnp.float32))
-    inside = jnp.moveaxis(label, -1, 0) > 127
-    # One pixel of each structure that is present, of which one is taken.
-    count, which = inside.shape[0], jax.random.uniform(keys[1], (inside.shape[0] + 2,))
-    drawn = patches.draw_centres(which[:count], inside)
-    present = inside.any((1, 2)).sum()
-    chosen = jnp.floor(which[count] * present.astype(jnp.float32)).astype(jnp.int32)
-    half = jnp.array([p // 2 for p in patch])
-    # Along an axis that the patch fills there is nothing to choose.
-    centred = jnp.where(room > 0, drawn[chosen].astype(jnp.int32) - half, 0)
-    on_structure = (which[count + 1] < ON_STRUCTURE) & (present > 0)
-    start = jnp.where(on_structure, centred, anywhere.astype(jnp.int32)) + half
-    border = [(p // 2, p - p // 2) for p in patch]
-    rows, cols = border
-
-    def cut(array: jax.Array, beyond: jax.Array) -> jax.Array:
-        padded = jnp.broadcast_to(
-            beyond, (array.shape[0] + sum(rows), array.shape[1] + sum(cols), array.shape[2])
-        )
-        padded = jax.lax.dynamic_update_slice(padded, array, (rows[0], cols[0], 0))
-        return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), (*patch, array.shape[2]))
-
-    return cut(image, image.min((0, 1))), cut(label, jnp.zeros((), label.dtype))
 
 
 def with_neighbours(images: np.ndarray, neighbours: int) -> np.ndarray:

@@ -117,10 +117,11 @@ class Stage(abc.ABC):
             self, options=_without(self.options, (*self.unread, *self.hyper()))
         )
 
-    def canvas_for(self, studies: Sequence[Study]) -> tuple[int, int] | None:
+    def canvas_for(self, studies: Sequence[Study]) -> tuple[int, ...] | None:
         """Rows and columns that hold every slice of the studies at the network's spacing.
 
-        Of stages that see whole slices and are trained on slices of one size; None of others.
+        Of stages that see whole slices, or volumes (slices come first then), and are trained on
+        examples of one size; None of others.
 
         Args:
           studies: outlines, whose volumes have shapes and no values (`tfds_builders.outlines`).

@@ -2,15 +2,16 @@
 
 import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from mskjax.config import StudyConfig, parse
 from mskjax.errors import UserError
 
+Size = TypeVar("Size", bound=tuple[int, ...])
 NOTHING: Mapping[str, Any] = types.MappingProxyType({})  # fitted yet
 
 
-def canvas_in(fitted: Mapping[str, Any], stage: str, smallest: tuple[int, int]) -> tuple[int, int]:
+def canvas_in(fitted: Mapping[str, Any], stage: str, smallest: Size) -> Size:
     """The canvas of a stage that was measured on its cohort, see `System.measure`.
 
     Args:
@@ -18,8 +19,7 @@ def canvas_in(fitted: Mapping[str, Any], stage: str, smallest: tuple[int, int]) 
       stage: its name.
       smallest: of a stage that nothing was measured for yet.
     """
-    rows, cols = fitted.get("canvas", {}).get(stage, smallest)
-    return rows, cols
+    return cast(Size, tuple(fitted.get("canvas", {}).get(stage, smallest)))
 
 
 def stage_options(

@@ -8,9 +8,12 @@ from jax import lax
 from mskjax.models.blocks import (
     Conv3D,
     ConvBlock2D,
+    ConvBlock3D,
     UpConv2x2,
+    UpConv3D,
     conv3d,
     max_pool_2x2,
+    max_pool_3d,
     max_pool_3x3,
     normalisation,
 )
@@ -152,4 +155,37 @@ def test_conv_block_repeats_and_has_no_bias():
     variables = ConvBlock2D(8, repeats=3).init(jax.random.key(0), normal(0, 1, 4, 4, 2), False)
     kernels = [v["kernel"].shape for k, v in sorted(variables["params"].items()) if "Conv" in k]
     assert kernels == [(3, 3, 2, 8), (3, 3, 8, 8), (3, 3, 8, 8)]
+    assert not any("bias" in v for k, v in variables["params"].items() if "Conv" in k)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_max_pool_3d_is_flax_max_pool(slices):
+    x = jnp.asarray(np.random.default_rng(0).permutation(2 * 4 * 6 * 4 * 3), jnp.float32)
+    x, window = x.reshape(2, 4, 6, 4, 3), (slices, 2, 2)  # no ties
+    assert_same_map(lambda x: max_pool_3d(x, slices), lambda x: nn.max_pool(x, window, window), x)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_up_convolution_over_slices_is_the_transposed_convolution(slices):
+    window = (slices, 2, 2)
+    kernel, bias, x = normal(1, *window, 3, 5), normal(2, 5), normal(0, 2, 3, 4, 5, 3)
+
+    def textbook(x, kernel, bias):
+        layer = nn.ConvTranspose(5, window, window)
+        flipped = kernel[::-1, ::-1, ::-1]
+        return layer.apply({"params": {"kernel": flipped, "bias": bias}}, x)
+
+    def ours(x, kernel, bias):
+        return UpConv3D(5, slices).apply({"params": {"kernel": kernel, "bias": bias}}, x)
+
+    assert_same_map(ours, textbook, x, kernel, bias)
+
+
+def test_conv_block_over_slices_has_kernels_of_its_size():
+    block = ConvBlock3D(8, 2, (1, 3, 3))
+    variables = jax.eval_shape(
+        lambda: block.init(jax.random.key(0), normal(0, 1, 2, 4, 4, 2), False)
+    )
+    kernels = [v["kernel"].shape for k, v in sorted(variables["params"].items()) if "Conv" in k]
+    assert kernels == [(1, 3, 3, 2, 8), (1, 3, 3, 8, 8)]
     assert not any("bias" in v for k, v in variables["params"].items() if "Conv" in k)

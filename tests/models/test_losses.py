@@ -51,6 +51,26 @@ def test_segmentation_loss_is_the_formula():
         assert loss.dtype == jnp.float32
 
 
+def test_pixels_count_by_their_weight_and_unknown_ones_not_at_all():
+    logits, targets = normal(0, 2, 6, 8, 3), shares(1, 2, 6, 8, 3)
+    known = jnp.zeros((2, 6, 8)).at[:, :4, 2:].set(1.0)
+    alone = segmentation_loss(logits[:, :4, 2:], targets[:, :4, 2:])
+    np.testing.assert_allclose(segmentation_loss(logits, targets, known), alone, rtol=1e-6)
+    gradient = jax.grad(lambda x: segmentation_loss(x, targets, known).sum())(logits)
+    assert float(jnp.abs(gradient[known == 0]).max()) == 0.0
+    # A pixel of weight 2 is two pixels.
+    twice = jnp.asarray(np.random.default_rng(3).integers(1, 3, (1, 30)), jnp.float32)
+    many = np.repeat(np.arange(30), np.asarray(twice[0], int))
+    flat, own = logits[:1].reshape(1, -1, 3)[:, :30], targets[:1].reshape(1, -1, 3)[:, :30]
+    np.testing.assert_allclose(
+        segmentation_loss(flat, own, twice),
+        segmentation_loss(flat[:, many], own[:, many]),
+        rtol=1e-5,
+    )
+    nothing = segmentation_loss(logits, targets, 0 * known)
+    np.testing.assert_array_equal(nothing, 0)
+
+
 def test_segmentation_loss_of_whole_pixels_is_that_of_monai():
     torch = pytest.importorskip("torch")
     monai = pytest.importorskip("monai.losses")

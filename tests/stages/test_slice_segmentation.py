@@ -22,7 +22,6 @@ from mskjax.stages.slice_segmentation import (
     UNetOptions,
     canvas,
     classes_of,
-    random_patch,
     shares_of,
     with_background,
     with_neighbours,
@@ -213,45 +212,6 @@ def test_a_training_view_is_a_patch_of_image_and_label_together():
     # An image of the shares of a structure is moved as these are, to the rounding.
     np.testing.assert_allclose(view["image"][..., 0], view["label"][..., 1], atol=0.51)
     assert not np.array_equal(view["label"], view_of(moving, shown, 1)["label"])
-
-
-def patches_of(count, image, label, patch):
-    keys = jax.random.split(jax.random.key(0), count)
-    drawn = jax.jit(jax.vmap(random_patch, (0, None, None, None)), static_argnums=3)
-    return map(np.asarray, drawn(keys, jnp.asarray(image), jnp.asarray(label), patch))
-
-
-def test_no_labelled_row_is_seen_in_fewer_than_a_third_of_the_average():
-    """A spine that fills half of a canvas made for a longer one; drawn within, its top is rare."""
-    label = np.zeros((96, 48, 3), np.uint8)
-    for structure in range(3):
-        label[2 + 4 * structure : 70 : 12, 10:20, structure] = 255
-    rows = np.broadcast_to(np.arange(96, dtype=np.float32)[:, None, None] + 1, (96, 48, 1))
-    image, _ = patches_of(2000, rows, label, (56, 24))
-    inside = np.stack([(image[..., 0] == r + 1).any((1, 2)) for r in range(96)], 1)
-    seen = inside.mean(0)[label.any((1, 2))]
-    assert seen.min() > seen.mean() / 3
-    assert seen.max() > 0.8
-
-
-def test_two_patches_of_three_have_a_structure_in_their_middle_each_as_often():
-    label = np.zeros((40, 30, 3), np.uint8)
-    label[0, 0, 0], label[20:30, 5:25, 2] = 255, 255  # one pixel; absent; many
-    image = np.random.default_rng(0).random((40, 30, 1), np.float32)
-    shown, own = patches_of(3000, image, label, (9, 7))
-    middle = own[:, 4, 3]
-    assert 0.27 < (middle[:, 0] > 0).mean() < 0.4
-    assert 0.33 < (middle[:, 2] > 0).mean() < 0.5  # and by chance among the others
-    corner = shown[middle[:, 0] > 0][0]
-    np.testing.assert_array_equal(corner[4:, 3:, 0], image[:5, :4, 0])
-    assert (corner[:4] == image.min()).all()
-    assert not own[middle[:, 0] > 0][0][:4].any()
-    # Without any structure they lie anywhere, and within.
-    nothing, _ = patches_of(500, 1 + image, 0 * label, (39, 7))
-    windows = np.lib.stride_tricks.sliding_window_view((1 + image)[..., 0], (39, 7))
-    at = {tuple(np.argwhere((windows == p[..., 0]).all((2, 3)))[0]) for p in nothing}
-    assert {row for row, _ in at} == {0, 1}
-    assert {column for _, column in at} == set(range(24))
 
 
 def test_a_patch_larger_than_the_slice_is_the_slice():

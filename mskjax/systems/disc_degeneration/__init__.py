@@ -24,7 +24,12 @@ from mskjax.metrics import estimates
 from mskjax.metrics.grading import Grading
 from mskjax.reporting import pictures
 from mskjax.stages.crop_grading import CropGradingOptions
-from mskjax.stages.slice_segmentation import SliceSegmentation, SliceSegmentationOptions
+from mskjax.stages.slice_segmentation import SliceSegmentation
+from mskjax.stages.volume_segmentation import (
+    SegmentationOptions,
+    VolumeSegmentation,
+    segmentation,
+)
 from mskjax.systems.disc_degeneration.discs import (
     DISC,
     HEADS,
@@ -70,7 +75,7 @@ THEIRS = (
     " lie on both sides; interval not given"
 )
 
-STAGES = {"regions": SliceSegmentationOptions, "grades": CropGradingOptions}
+STAGES = {"regions": SegmentationOptions, "grades": CropGradingOptions}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +175,12 @@ class DiscDegeneration(GradedDiscs):
         ),
     )
 
-    def __init__(self, options: Options, find: SliceSegmentation, grade: DiscGrading):
+    def __init__(
+        self,
+        options: Options,
+        find: SliceSegmentation | VolumeSegmentation,
+        grade: DiscGrading,
+    ):
         self.options, self.find, self.grade = options, find, grade
         self.stages = (find, grade)
         self.graders = {cases.MODEL: grade}
@@ -343,6 +353,6 @@ def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> DiscDegen
         )
     return DiscDegeneration(
         options,
-        SliceSegmentation("regions", find, STRUCTURES, canvas_in(fitted, "regions", find.patch)),
+        segmentation("regions", find, STRUCTURES, canvas_in(fitted, "regions", find.smallest)),
         DiscGrading("grades", grade, tuple(HEADS[name] for name in grade.heads)),
     )

@@ -20,7 +20,8 @@ MODEL = "model"  # the method of a system that compares none
 
 _WHO = ("fold", "seed", "patient", "study", "kind", "name", "case", "level", "side", "method")
 _STRUCTURE = (
-    "dice", "iou", "ppv", "sensitivity", "pixel_accuracy", "nsd", "hd95", "assd", "loss",
+    "dice", "iou", "ppv", "sensitivity", "pixel_accuracy", "nsd", "hd95", "assd", "dice_ceiling",
+    "loss",
 )  # fmt: skip
 _REGIONS = (
     "regions_reference", "regions_found", "regions_extra", "levels_right", "gaps", "left_out",

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from mskjax.metrics.entries import over_folds
-from mskjax.metrics.intervals import patient_bootstrap
+from mskjax.metrics.intervals import DRAWS, patient_bootstrap
 from mskjax.metrics.segmentation import cases_defined, mean_over_cases
 from mskjax.tables import Row, floats
 
@@ -27,6 +27,8 @@ def structures(rows: Sequence[Row], names: Sequence[str], resamples: int, seed: 
 
     Returns:
       ``<metric>_<structure>`` -> estimate; ``n`` is the number of studies in which it is defined.
+      After Dice, where the rows have it, what the grid of the network leaves of it:
+      ``dice_ceiling`` and ``dice_ceiling_least``, that of the worst study, without an interval.
     """
     found: Json = {}
     for name in names:
@@ -34,6 +36,17 @@ def structures(rows: Sequence[Row], names: Sequence[str], resamples: int, seed: 
         if not own:
             continue
         figures = means(own, STRUCTURE_METRICS, resamples, seed)
+        ceiling = floats(own, "dice_ceiling")
+        if not np.isnan(ceiling).all():
+            first = {"dice": figures["dice"], **means(own, ("dice_ceiling",), resamples, seed)}
+            first["dice_ceiling_least"] = {
+                **first["dice_ceiling"],
+                "value": float(np.nanmin(ceiling)),
+                "ci95": None,
+                "method": "of the study where it is least",
+            }
+            first["dice_ceiling_least"].pop(DRAWS, None)
+            figures = first | figures
         found |= {f"{metric}_{name}": figure for metric, figure in figures.items()}
     return found
 

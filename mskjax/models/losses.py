@@ -16,9 +16,9 @@ def segmentation_loss(
     classes, each ``1 - (P + T - D + 2) / (P + T + 2)`` with P the weighted sum of probabilities, T
     that of targets and D that of their absolute differences (Wang et al., Dice semimetric losses,
     MICCAI 2023).  Where a pixel is of one class alone, P + T - D is twice the sum of probabilities
-    inside the reference, the loss that of Milletari et al. 2016, and its sum with the entropy that
-    of nnU-Net (Isensee et al. 2021).  Unlike Milletari's it is least where probabilities are the shares.  A
-    class absent from both costs nothing.
+    inside the reference: that is the loss of Milletari et al. 2016, and its sum with the entropy
+    that of nnU-Net (Isensee et al. 2021).  Unlike Milletari's it is least where probabilities are
+    the shares.  A class absent from both costs nothing.
 
     Args:
       logits: (B, ..., K), K >= 2, class 0 is background.

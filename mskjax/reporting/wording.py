@@ -19,6 +19,8 @@ _METRICS = {
     "brier": "Brier score",
     "cohen_kappa": "Cohen's kappa",
     "dice": "Dice",
+    "dice_ceiling": "Dice that the network's grid leaves",
+    "dice_ceiling_least": "Dice that the network's grid leaves, worst study",
     "ece": "Expected calibration error",
     "f1": "F1",
     "f1_macro": "F1, mean over classes",

@@ -94,7 +94,9 @@ class RegionThenGrade(RegionsThenGrades):
         if not study["has_mask"]:
             return []
         loss = self.find.mean_loss(study, reading.located.found)
-        rows = structure_rows(study, reading.located.mask, self.find.structures)
+        step = self.find.options.spacing_mm
+        found = reading.located.mask
+        rows = structure_rows(study, found, self.find.structures, (None, step, step))
         return [{**row, "loss": loss} for row in rows]
 
     def region_figures(self, rows: Sequence[Row], settings: Mapping[str, int]) -> dict[str, Any]:

@@ -24,7 +24,9 @@ LENGTH_MM = 0.5
 # What is a function of the table alone: sums over resamples in float32, in any order.
 FIGURE = 1e-5
 
-_OVERLAPS = {"dice", "iou", "ppv", "sensitivity", "pixel_accuracy", "nsd", "box_iou", "loss"}
+_OVERLAPS = {
+    "dice", "dice_ceiling", "iou", "ppv", "sensitivity", "pixel_accuracy", "nsd", "box_iou", "loss",
+}  # fmt: skip
 _LENGTHS = {"hd95", "assd", "slice_error_mm", "row0", "col0", "row1", "col1"}
 _PROBABILITIES = re.compile(r"(oracle_)?p_\w+|score")
 # Of environment.json, what decides on bits; not, e.g., which Python called the library.

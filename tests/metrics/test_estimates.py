@@ -41,6 +41,22 @@ def test_structures_are_means_over_the_studies_that_have_them():
     assert found["hd95_fossa"]["value"] == pytest.approx(0.4)
 
 
+def test_what_the_grid_leaves_stands_after_dice_with_its_worst_study():
+    rows = [
+        {"patient": f"p{i}", "name": name, "dice": dice, "dice_ceiling": ceiling}
+        for i, (name, dice, ceiling) in enumerate(
+            [("disc", "0.8", "0.95"), ("disc", "0.7", "0.91"), ("disc", "", ""), ("bone", "1", "")]
+        )
+    ]
+    found = estimates.structures(rows, ("disc", "bone"), **SETTINGS)
+    assert list(found)[:3] == ["dice_disc", "dice_ceiling_disc", "dice_ceiling_least_disc"]
+    assert found["dice_ceiling_disc"]["value"] == pytest.approx(0.93)
+    assert found["dice_ceiling_disc"]["n"] == 2
+    assert found["dice_ceiling_least_disc"]["value"] == pytest.approx(0.91)
+    assert found["dice_ceiling_least_disc"]["ci95"] is None
+    assert "dice_ceiling_bone" not in found
+
+
 def test_structures_over_folds_average_the_cases_of_a_fold_first():
     rows = [
         {"fold": fold, "name": name, "dice": dice, "pixel_accuracy": "0.5"}

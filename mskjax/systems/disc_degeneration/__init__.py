@@ -256,7 +256,9 @@ class DiscDegeneration(GradedDiscs):
     def region_rows(self, study: Study, reading: Reading) -> list[Row]:
         """A row per structure, and one for the detection of discs."""
         located = reading.located
-        rows = structure_rows(study, located.mask, STRUCTURES) if study["has_mask"] else []
+        rows, step = [], self.find.options.spacing_mm
+        if study["has_mask"]:
+            rows = structure_rows(study, located.mask, STRUCTURES, (None, step, step))
         if not study["disc_levels"].any():
             return rows
         matched, extra = regions.match_regions(located.found, study["disc_levels"])

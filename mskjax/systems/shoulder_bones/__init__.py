@@ -34,7 +34,7 @@ from mskjax.systems.shoulder_bones.proposals import (
 from mskjax.tables import Row, floats
 from mskjax.training.stage import Study
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
-from mskjax.two_stage.structures import NSD_TOLERANCE_MM
+from mskjax.two_stage.structures import NSD_TOLERANCE_MM, dice_ceilings
 from mskjax.two_stage.system import (
     Predict,
     Published,
@@ -196,6 +196,8 @@ class ShoulderBones(System):
         for method, mask in {**predicted.masks, **oracle.masks}.items():
             for name in SCORED[method]:
                 values = score_one(study, mask, name)
+                if method in UNETS:
+                    values["dice_ceiling"] = self._ceiling(study, name)
                 row: Row = {**who, "method": method, "name": name, **values}
                 if method == FINAL and (case := f"{study['study_id']}/{name}") in cases:
                     row |= {"case": case, "wrong": int(values["dice"] < LEAST_DICE)}
@@ -256,6 +258,12 @@ class ShoulderBones(System):
             "tables_title": "Ablation",
         }
 
+    def _ceiling(self, study: Study, name: str) -> float:
+        """Dice of a structure that the grid of the U-Nets leaves, see `dice_ceilings`."""
+        step = self.propose.options.spacing_mm
+        own = _binary(study["mask"], name)
+        return dice_ceilings(own, study["affine"], (name,), (None, step, step))[name]
+
     def _refined(self, study: Study, mask: np.ndarray, predict: Predict) -> np.ndarray:
         refined = self.refine.refine(study, mask, lambda e: predict(self.refine.name, e))
         return without_crumbs(refined, self.propose.options.smallest_part)
@@ -292,11 +300,13 @@ def build(config: StudyConfig, fitted: Mapping[str, Any] = NOTHING) -> ShoulderB
 def score_one(study: Study, mask: np.ndarray, name: str) -> dict[str, float]:
     """Figures of one structure, or of bone, in 3-D: see `metrics.structures`."""
     spacing = spacing_of(study) if sized(study) else None
-    reference, found = (
-        (m > 0 if name == BONE else m == STRUCTURES.index(name) + 1).astype(np.uint8)
-        for m in (study["mask"], mask)
-    )
+    reference, found = _binary(study["mask"], name), _binary(mask, name)
     return score_structures(reference, found, (name,), spacing, NSD_TOLERANCE_MM)[name]
+
+
+def _binary(mask: np.ndarray, name: str) -> np.ndarray:
+    """(S, H, W) uint8: 1 where the structure, or bone, is."""
+    return (mask > 0 if name == BONE else mask == STRUCTURES.index(name) + 1).astype(np.uint8)
 
 
 def ablation(figures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -96,6 +96,7 @@ class Fold:
         pairs = [(_volume(find, s), _fractions(find, s, classes)) for s in train]
         done = self._trained([find.name], network, [*zip(*pairs, strict=True)], find.train)
         rows: list[Row] = []
+        grid = (None, find.options.spacing_mm, find.options.spacing_mm)
         for study in self._tested(MASKS):
             if not study["has_mask"]:
                 continue
@@ -104,7 +105,7 @@ class Fold:
             shape = study[find.channels[0]].shape
             mask = geometry.labels_to_native(probabilities, affine, shape, study["affine"])
             self._keep(study, mask=mask)
-            rows += (self._who(study) | r for r in structure_rows(study, mask, find.structures))
+            rows += (self._who(study) | r for r in structure_rows(study, mask, find.structures, grid))
         return rows, done
 
     def _grades(self) -> tuple[list[Row], Json]:

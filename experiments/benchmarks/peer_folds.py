@@ -90,22 +90,24 @@ class Fold:
         find = self.run.system.stages[0]
         train = [s for s in self._studies("train") if s["has_mask"]]
         classes = 1 + len(find.structures)
+        step = _pixel_mm(find)
+        patch = [n // find.options.model.stem for n in find.options.patch]
         network = monai_peer.Masks(
-            self.plan.network, len(find.channels), classes, find.options.patch, self._seed
+            self.plan.network, len(find.channels), classes, patch, self._seed
         )
         pairs = [(_volume(find, s), _fractions(find, s, classes)) for s in train]
         done = self._trained([find.name], network, [*zip(*pairs, strict=True)], find.train)
         rows: list[Row] = []
-        grid = (None, find.options.spacing_mm, find.options.spacing_mm)
         for study in self._tested(MASKS):
             if not study["has_mask"]:
                 continue
-            _, affine = network_grid(study, find.channels[0], find.options.spacing_mm)
+            _, affine = network_grid(study, find.channels[0], step)
             probabilities = network.predict(_volume(find, study))
             shape = study[find.channels[0]].shape
             mask = geometry.labels_to_native(probabilities, affine, shape, study["affine"])
             self._keep(study, mask=mask)
-            rows += (self._who(study) | r for r in structure_rows(study, mask, find.structures, grid))
+            scored = structure_rows(study, mask, find.structures, (None, step, step))
+            rows += (self._who(study) | r for r in scored)
         return rows, done
 
     def _grades(self) -> tuple[list[Row], Json]:
@@ -197,15 +199,20 @@ class Fold:
         return int(np.random.SeedSequence((self.plan.seed, self.number)).generate_state(1)[0])
 
 
+def _pixel_mm(find: Any) -> float:
+    """Of the peer: a place of our network's finest level, so that both see as many slices."""
+    return find.options.spacing_mm * find.options.model.stem
+
+
 def _volume(find: Any, study: Study) -> np.ndarray:
     """(C, S, H, W) float32 at the pixel size of our U-Net."""
-    spacing = (None, find.options.spacing_mm, find.options.spacing_mm)
+    spacing = (None, _pixel_mm(find), _pixel_mm(find))
     volumes = [Volume(np.asarray(study[c], np.float32), study["affine"]) for c in find.channels]
     return np.stack([geometry.resample(v, spacing).data for v in volumes])
 
 
 def _fractions(find: Any, study: Study, classes: int) -> np.ndarray:
     """(K, S, H, W) float32: the share of each class in the pixels of `_volume`."""
-    spacing = (None, find.options.spacing_mm, find.options.spacing_mm)
+    spacing = (None, _pixel_mm(find), _pixel_mm(find))
     masks = [(study["mask"] == k).astype(np.float32) for k in range(classes)]
     return np.stack([geometry.resample(Volume(m, study["affine"]), spacing).data for m in masks])

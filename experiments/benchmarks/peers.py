@@ -8,7 +8,7 @@ Each fold's peer is trained on the very training patients of the fold, as long a
 (``wall_s`` of its cost.json; a grader gets the time of all graders of the fold), or ``--minutes``
 for each fold and stage.  Nothing is chosen on any patient.  `monai_peer` says how it is trained.
 
-* Masks: BasicUNet (or ``--network dyn_unet``) at the pixel size of our U-Net, so that both see as
+* Masks: BasicUNet (or ``--network dyn_unet``) at the pixel size of our finest level, so both see as
   many slices in their time; its targets are the fractions of the classes in these pixels, and its
   probabilities go back to the native grid as ours do, so that the grid costs it no more.
 * Grades: ResNet-18 on the crops that our grader sees, of the reference regions in training and in

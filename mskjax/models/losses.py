@@ -12,18 +12,19 @@ def segmentation_loss(
 ) -> jax.Array:
     """Cross-entropy plus soft Dice loss, of targets that may be shares of a pixel.
 
-    The cross-entropy is the weighted mean over pixels.  The Dice loss is the mean over foreground
-    classes, each ``1 - (P + T - D + 2) / (P + T + 2)`` with P the weighted sum of probabilities, T
-    that of targets and D that of their absolute differences (Wang et al., Dice semimetric losses,
-    MICCAI 2023).  Where a pixel is of one class alone, P + T - D is twice the sum of probabilities
-    inside the reference: that is the loss of Milletari et al. 2016, and its sum with the entropy
-    that of nnU-Net (Isensee et al. 2021).  Unlike Milletari's it is least where probabilities are
-    the shares.  A class absent from both costs nothing.
+    The cross-entropy is averaged over pixels.  The Dice loss is averaged over foreground classes,
+    each ``1 - (P + T - D + 2) / (P + T + 2)`` with P the sum of probabilities, T that of targets
+    and D that of their absolute differences (Wang et al., Dice semimetric losses, MICCAI 2023).
+    Where a pixel is of one class alone, P + T - D is twice the sum of probabilities inside the
+    reference, and the loss that of Milletari et al. 2016; their sum is that of nnU-Net (Isensee
+    2021).  Unlike Milletari's it is least where probabilities are the shares.  A class absent from
+    both costs nothing.
 
     Args:
       logits: (B, ..., K), K >= 2, class 0 is background.
       targets: (B, ..., K) float in [0, 1], the share of each class; they sum to 1.
-      weights: (B, ...) float32 >= 0, 0 where nothing is known; None counts all pixels alike.
+      weights: (B, ...) float >= 0 of the pixels in all means and sums, 0 where nothing is known;
+        ones where None.
 
     Returns:
       (B,) float32; 0 for an example without weight.
@@ -37,14 +38,16 @@ def segmentation_loss(
         )
     logits, targets = logits.astype(jnp.float32), targets.astype(jnp.float32)
     axes = tuple(range(1, logits.ndim - 1))
-    if weights is None:
-        weights = jnp.ones(logits.shape[:-1], jnp.float32)
-    total = weights.sum(axes)
-    entropy = (weights * optax.losses.softmax_cross_entropy(logits, targets)).sum(axes)
-    entropy = entropy / jnp.where(total > 0, total, 1.0)
+    entropy = optax.losses.softmax_cross_entropy(logits, targets)
     found, wanted = jax.nn.softmax(logits)[..., 1:], targets[..., 1:]
-    both = (weights[..., None] * (found + wanted)).sum(axes)
-    apart = (weights[..., None] * jnp.abs(found - wanted)).sum(axes)
+    if weights is None:
+        entropy = entropy.mean(axes)
+    else:
+        total = weights.sum(axes)
+        entropy = (weights * entropy).sum(axes) / jnp.where(total > 0, total, 1.0)
+        found, wanted = weights[..., None] * found, weights[..., None] * wanted
+    both = (found + wanted).sum(axes)
+    apart = jnp.abs(found - wanted).sum(axes)
     return entropy + (1.0 - (both - apart + 2.0) / (both + 2.0)).mean(-1)
 
 

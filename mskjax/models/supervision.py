@@ -16,7 +16,7 @@ def deep_loss(
     strides: Sequence[tuple[int, int, int]],
     multiple: tuple[int, int, int],
 ) -> jax.Array:
-    """Deep supervision: the loss of every resolution, each half as heavy as the one above it.
+    """The loss of every resolution, each half as heavy as the one above it.
 
     The weights 1, 1/2, 1/4, ... are divided by their sum (Isensee et al. 2021).  A voxel of a lower
     resolution is labelled with the mean share of the voxels that it stands for, of those that are
@@ -24,10 +24,10 @@ def deep_loss(
 
     Args:
       outputs: logits as `unet3d.UNet3D` gives them in training, (B, D, H, W, K) first.
-      shares: (B, D, H, W, K), see `losses.segmentation_loss`.
-      weights: (B, D, H, W).
-      strides: of each output, `unet3d.Schedule.supervised`.
-      multiple: to which the network pads: the strides of its lowest level.
+      shares: (B, D, H, W, K) and
+      weights: (B, D, H, W), see `losses.segmentation_loss`.
+      strides: of each output, `unet3d.UNet3D.supervised`.
+      multiple: to which the network pads, `unet3d.UNet3D.multiple`.
 
     Returns:
       (B,) float32.

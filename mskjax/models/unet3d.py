@@ -1,7 +1,7 @@
 """U-Net for semantic segmentation of volumes whose slices may lie far apart."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from mskjax.config import Norm
-from mskjax.models.blocks import ConvBlock3D, UpConv3D, he_normal, max_pool_3d
+from mskjax.models.blocks import (
+    ConvBlock3D,
+    UpConv3D,
+    depth_to_space,
+    he_normal,
+    max_pool_3d,
+    space_to_depth,
+)
 from mskjax.models.spinenet import ResidualBlock3D
 
 # Ratio of pitch to pixel size from which slices are neither convolved nor pooled together, and the
@@ -28,16 +35,6 @@ class Schedule(NamedTuple):
 
     kernels: tuple[int, ...]
     pools: tuple[int, ...]
-
-    @property
-    def strides(self) -> tuple[tuple[int, int, int], ...]:
-        """Voxels of the input, (slices, rows, columns), that a voxel of each level stands for."""
-        return tuple((math.prod(self.pools[:i]), 2**i, 2**i) for i in range(len(self.kernels)))
-
-    @property
-    def supervised(self) -> tuple[tuple[int, int, int], ...]:
-        """`strides` of the levels that deep supervision looks at: all but the two lowest."""
-        return self.strides[: max(1, len(self.kernels) - 2)]
 
 
 def schedule(levels: int, pixel_mm: float, pitch_mm: float, slices: int) -> Schedule:
@@ -81,6 +78,7 @@ class UNet3D(nn.Module):
         revisited"); empty: two convolutions at each level of both.
       deep_supervision: whether further logits are given in training, see `__call__`.
       dtype: compute type, float32 or bfloat16; parameters, statistics and logits are float32.
+      stem: rows and columns of pixels that are the channels of one place, see `unet.UNet`.
     """
 
     classes: int
@@ -90,6 +88,24 @@ class UNet3D(nn.Module):
     residual_blocks: tuple[int, ...] = ()
     deep_supervision: bool = False
     dtype: Any = jnp.float32
+    stem: int = 1
+
+    @property
+    def strides(self) -> tuple[tuple[int, int, int], ...]:
+        """Voxels of the volume, (slices, rows, columns), that a place of each level stands for."""
+        pools, plane = self.through.pools, self.stem
+        levels = range(len(self.through.kernels))
+        return tuple((math.prod(pools[:i]), plane * 2**i, plane * 2**i) for i in levels)
+
+    @property
+    def supervised(self) -> tuple[tuple[int, int, int], ...]:
+        """Strides of all outputs in training: single voxels, then all but the two lowest levels."""
+        return ((1, 1, 1), *self.strides[1:-2])
+
+    @property
+    def multiple(self) -> tuple[int, int, int]:
+        """To what volumes are padded."""
+        return self.strides[-1]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array | tuple[jax.Array, ...]:
@@ -101,12 +117,13 @@ class UNet3D(nn.Module):
 
         Returns:
           (B, D, H, W, classes) float32.  With deep supervision and `train` a tuple: these, then
-          those of the levels of `Schedule.supervised` below, each on the padded volume's grid
-          (`padding`) divided by its strides.
+          those of lower levels, each on the padded volume's grid (`padding`) divided by the
+          strides that `supervised` has for it.
         """
-        size, multiple = x.shape[1:4], self.through.strides[-1]
-        pad = padding(size, multiple)
+        size = x.shape[1:4]
+        pad = padding(size, self.multiple)
         x = jnp.pad(x.astype(self.dtype), ((0, 0), *pad, (0, 0)))
+        x = _by_slice(lambda x: space_to_depth(x, self.stem), x)
         if self.residual_blocks:
             x = self._block(0, 1, "stem")(x, train)
         skips = []
@@ -120,10 +137,12 @@ class UNet3D(nn.Module):
             up = UpConv3D(self.widths[level], slices, self.dtype, name=f"upsample_{level}")(x)
             x = jnp.concatenate([skips[level], up], axis=-1)
             x = self._block(level, 1 if self.residual_blocks else 2, f"up_{level}")(x, train)
-            if self.deep_supervision and 0 < level < len(self.through.supervised):
+            if self.deep_supervision and 0 < level < len(self.supervised):
                 logits.append(self._logits(x, f"logits_{level}"))
+        whole = self._logits(x, "logits", self.stem**2)
+        whole = _by_slice(lambda x: depth_to_space(x, self.stem), whole)
         inside = [slice(a, a + n) for (a, _), n in zip(pad, size, strict=True)]
-        whole = self._logits(x[:, inside[0], inside[1], inside[2]], "logits")
+        whole = whole[:, inside[0], inside[1], inside[2]]
         return (whole, *reversed(logits)) if self.deep_supervision and train else whole
 
     def _encode(self, x: jax.Array, level: int, train: bool) -> jax.Array:
@@ -147,9 +166,16 @@ class UNet3D(nn.Module):
     def _kernel(self, level: int) -> tuple[int, int, int]:
         return (self.through.kernels[level], 3, 3)
 
-    def _logits(self, x: jax.Array, name: str) -> jax.Array:
-        dense = nn.Dense(self.classes, kernel_init=he_normal, name=name)
+    def _logits(self, x: jax.Array, name: str, voxels: int = 1) -> jax.Array:
+        dense = nn.Dense(voxels * self.classes, kernel_init=he_normal, name=name)
         return dense(x.astype(jnp.float32))
+
+
+def _by_slice(move: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """(B, D, H, W, C) through a function of (N, H, W, C)."""
+    batch, slices, *image = x.shape
+    moved = move(x.reshape(batch * slices, *image))
+    return moved.reshape(batch, slices, *moved.shape[1:])
 
 
 def padding(size: Sequence[int], multiple: Sequence[int]) -> tuple[tuple[int, int], ...]:

@@ -18,6 +18,7 @@ from mskjax.stages.slice_segmentation import (
     SliceSegmentation,
     SliceSegmentationOptions,
     canvas,
+    classes_of,
     network_grid,
     on_canvas,
     preprocessing,
@@ -28,7 +29,7 @@ from mskjax.stages.slice_segmentation import (
 from mskjax.training.stage import Input, Stage, Study
 
 if TYPE_CHECKING:
-    from mskjax.models.unet3d import UNet3D
+    from mskjax.models.unet3d import Schedule, UNet3D
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +61,8 @@ class SegmentationOptions(SliceSegmentationOptions):
     """Options of a segmentation of volumes, slice by slice or as a whole.
 
     Attributes:
-      dimensions: 2: a 2-D U-Net sees slices one by one; 3: a 3-D U-Net sees volumes, and neither
-        ``neighbours``, ``views`` nor ``model.stem`` is read.
+      dimensions: 2: a 2-D U-Net sees slices one by one, each with its `neighbours`; 3: a 3-D U-Net
+        sees volumes, and neither `neighbours` nor `views` is read.
       flip_slices: probability of training on a volume with its slices in reversed order, left for
         right; of 3 dimensions.
       volume: what 3 dimensions add.
@@ -106,7 +107,7 @@ class VolumeSegmentation(Stage):
     structures: tuple[str, ...]
     canvas: tuple[int, int, int]
     channels: tuple[str, ...] = ("image",)
-    unread = (*Stage.unread, "patch", "volume", "dimensions")
+    unread = (*Stage.unread, "patch", "neighbours", "volume", "dimensions")
 
     def hyper(self) -> dict[str, Any]:
         """Strengths of the augmentation."""
@@ -117,18 +118,26 @@ class VolumeSegmentation(Stage):
 
     def model(self) -> "UNet3D":
         """3-D U-Net with one output per structure and one for background."""
-        from mskjax.models.unet3d import UNet3D, schedule
+        from mskjax.models.unet3d import UNet3D
 
         m, own = self.options.model, self.options.volume
         return UNet3D(
             classes=len(self.structures) + 1,
-            through=schedule(len(m.widths), self.options.spacing_mm, own.pitch_mm, own.slices),
+            through=self._through(own.pitch_mm),
             widths=m.widths,
             norm=m.norm,
             residual_blocks=own.residual_blocks,
             deep_supervision=own.deep_supervision,
             dtype=jnp.dtype(m.dtype),
+            stem=m.stem,
         )
+
+    def _through(self, pitch_mm: float) -> "Schedule":
+        from mskjax.models.unet3d import schedule
+
+        m = self.options.model
+        place = m.stem * self.options.spacing_mm
+        return schedule(len(m.widths), place, pitch_mm, self.options.volume.slices)
 
     def reference(self, study: Study) -> tuple[np.ndarray, np.ndarray] | None:
         """Label mask (S, H, W) and the numbers of the slices it is known on; None without one."""
@@ -138,14 +147,10 @@ class VolumeSegmentation(Stage):
 
     def canvas_for(self, studies: Sequence[Study]) -> tuple[int, int, int]:
         """See `Stage.canvas_for`; with the most slices of a study before rows and columns."""
-        from mskjax.models.unet3d import schedule
-
         name, pitch = self.channels[0], self.options.volume.pitch_mm
-        sizes = len(self.options.model.widths), self.options.spacing_mm
         slices = max(int(study[name].shape[0]) for study in studies)
         theirs = float(np.median([np.linalg.norm(s["affine"][:3, 0]) for s in studies]))
-        many = self.options.volume.slices
-        if schedule(*sizes, theirs, many) != schedule(*sizes, pitch, many):
+        if self._through(theirs) != self._through(pitch):
             say(
                 f"note: slices lie {theirs:.3g} mm apart, median of {len(studies)} studies, and"
                 f" config.stages.{self.name}.volume.pitch_mm, for which kernels and pooling are"
@@ -155,8 +160,9 @@ class VolumeSegmentation(Stage):
 
     @property
     def multiple(self) -> int:
-        """Of which rows and columns must be multiples: 2 ** depth of the U-Net."""
-        return 2 ** (len(self.options.model.widths) - 1)
+        """Of which rows and columns must be multiples, so that the U-Net can halve them."""
+        model = self.options.model
+        return model.stem * 2 ** (len(model.widths) - 1)
 
     @property
     def prediction_batch(self) -> int:
@@ -177,13 +183,14 @@ class VolumeSegmentation(Stage):
 
         Returns:
           ``image`` (1, slices, rows, cols, channels) float32, ``label`` (1, slices, rows, cols,
-          structures) uint8, shares of 255, and ``known`` (1, slices) bool, slices with labels.
+          structures) as `shares_of` has it, and ``known`` (1, slices) bool, slices with labels.
         """
         reference = self.reference(study)
         if reference is None:
             return None
         mask, numbers = reference
-        shares = shares_of(mask, study["affine"], self.options.spacing_mm, len(self.structures))
+        step = self.options.spacing_mm
+        shares = shares_of(mask, study["affine"], step, len(self.structures))
         image = self._image(study)
         shape = (max(self.canvas[0], len(image)), *image.shape[1:3])
         known = np.zeros(shape[0], bool)
@@ -254,18 +261,16 @@ class VolumeSegmentation(Stage):
         """
         from mskjax.models import losses, supervision
 
-        shares, weights = _targets(batch)
+        shares, weights = with_background(batch["label"]), _weights(batch)
         if not isinstance(outputs, tuple):
             return losses.segmentation_loss(outputs, shares, weights)
-        through = self.model().through
-        return supervision.deep_loss(
-            outputs, shares, weights, through.supervised, through.strides[-1]
-        )
+        net = self.model()
+        return supervision.deep_loss(outputs, shares, weights, net.supervised, net.multiple)
 
     def monitor(self, outputs: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Share of the labelled voxels whose likeliest structure is that of the largest share."""
-        shares, weights = _targets(batch)
-        right = (jnp.argmax(outputs, -1) == jnp.argmax(shares, -1)).astype(jnp.float32)
+        weights = _weights(batch)
+        right = (jnp.argmax(outputs, -1) == classes_of(batch["label"])).astype(jnp.float32)
         total = jnp.maximum(weights.sum((1, 2, 3)), 1.0)
         return {"voxel_accuracy": jnp.sum(right * weights, (1, 2, 3)) / total}
 
@@ -320,8 +325,7 @@ def _slices_first(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.moveaxis(x.reshape(*shape[1:3], shape[0], shape[3]), 2, 0)
 
 
-def _targets(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """(B, D, H, W, classes) shares, background first, and (B, D, H, W) weights of the loss."""
-    label = batch["label"]
-    weights = jnp.broadcast_to(batch["known"][:, :, None, None], label.shape[:-1])
-    return with_background(label), weights.astype(jnp.float32)
+def _weights(batch: dict[str, jax.Array]) -> jax.Array:
+    """(B, D, H, W) float32: 1 on slices with labels, else 0."""
+    known = batch["known"][:, :, None, None]
+    return jnp.broadcast_to(known, batch["label"].shape[:-1]).astype(jnp.float32)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mskjax.models.summary import parameter_count
+from mskjax.models.unet import UNet
 from mskjax.models.unet3d import Schedule, UNet3D, padding, schedule
 
 THIN = Schedule((1, 3, 3), (1, 2))
@@ -47,11 +48,31 @@ def test_slices_are_taken_together_once_they_are_as_close_as_pixels(
     assert schedule(5, pixel, pitch, slices) == Schedule(kernels, pools)
 
 
-def test_deep_supervision_leaves_the_two_lowest_levels_out():
-    found = schedule(5, 0.6, 4.4, 16)
-    assert found.strides == ((1, 1, 1), (1, 2, 2), (1, 4, 4), (2, 8, 8), (4, 16, 16))
-    assert found.supervised == found.strides[:3]
-    assert schedule(2, 1.0, 1.0, 8).supervised == ((1, 1, 1),)
+@pytest.mark.parametrize("stem", [1, 2])
+def test_deep_supervision_leaves_the_two_lowest_levels_out(stem):
+    net = UNet3D(3, schedule(5, 0.6, 4.4, 16), (8,) * 5, stem=stem)
+    strides = ((1, 1), (1, 2), (1, 4), (2, 8), (4, 16))
+    assert net.strides == tuple((d, stem * n, stem * n) for d, n in strides)
+    assert net.supervised == ((1, 1, 1), *net.strides[1:3])
+    assert UNet3D(3, schedule(2, 1.0, 1.0, 8), (8, 8)).supervised == ((1, 1, 1),)
+
+
+def test_with_a_stem_blocks_of_pixels_are_channels():
+    """What a 2-D U-Net with the same stem says of each slice, where no slice sees another."""
+    flat = UNet3D(2, Schedule((1, 1), (1,)), (8, 8), stem=2)
+    x = volume(1, 3, 6, 10, 1)
+    variables = init(flat, x)
+    params = jax.tree.map(lambda v: v, variables["params"])
+    for name in ("down_0", "down_1", "up_0"):
+        own = params[name]
+        params[name] = {
+            k.replace("Conv3D", "Conv"): {n: w[0] if n == "kernel" else w for n, w in v.items()}
+            for k, v in own.items()
+        }
+    params["upsample_0"] = dict(params["upsample_0"], kernel=params["upsample_0"]["kernel"][0])
+    slices = UNet(2, (8, 8), stem=2)
+    expected = logits_of(slices, {**variables, "params": params}, x[0])
+    np.testing.assert_allclose(logits_of(flat, variables, x)[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def _two_cores(config: ConfigDict) -> None:
 
 def _recipe(grades: ConfigDict) -> None:
     """Of graders of real discs, whatever their size (docs/results.md says how it was chosen)."""
-    grades.update(emd_weight=1.0, augmentation={"slice_shift": 1, "flip_slices": 0.5})
+    grades.update(emd_weight=1.0, views=8, augmentation={"slice_shift": 1, "flip_slices": 0.5})
     grades.model.update(norm="batch", dropout=0.3)
     grades.train.update(weight_decay=0.1, balance="none")
 

@@ -134,7 +134,7 @@ def _recipe(grades: ConfigDict) -> None:
     and reversing slices does nothing to crops of one slice.
     """
     grades.heads = ("presence", "pfirrmann", "narrowing", "bulging")
-    grades.update(emd_weight=1.0, augmentation={"slice_shift": 1, "flip_slices": 0.5})
+    grades.update(emd_weight=1.0, views=8, augmentation={"slice_shift": 1, "flip_slices": 0.5})
     grades.model.update(norm="batch", dropout=0.3)
     grades.train.update(weight_decay=0.1, balance="none")
 

@@ -1,4 +1,4 @@
-"""What a run's probabilities are worth: a temperature and conformal sets for each grading.
+"""What a run's probabilities are worth: temperature, sets and operating point of each grading.
 
 Fitted on the cases that the run held out (`calibration_fit`), kept as ``calibration.json`` in its
 folder, and applied to new studies by `Calibration`.  What is promised and what is not:
@@ -17,6 +17,7 @@ from mskjax.calibration_fit import COVERAGES, as_json, fit, hash_of, nothing
 from mskjax.errors import UserError
 from mskjax.metrics import conformal
 from mskjax.metrics.grading import Grading
+from mskjax.metrics.operating_point import CRITERIA, HALF
 from mskjax.metrics.temperature import apply_temperature
 from mskjax.writers import write_json
 
@@ -26,7 +27,7 @@ COVERAGE = 0.9  # of sets, where nothing is said
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Temperatures and sets of a run.
+    """Temperatures, sets and operating points of a run.
 
     Attributes:
       content: of calibration.json.
@@ -65,6 +66,26 @@ class Calibration:
         after = apply_temperature(flat, entry["temperature"])
         found = conformal.sets(after, grading.calls(flat), grading.ordinal, entry, coverage)
         return found.reshape(p.shape)
+
+    def threshold(self, task: str, method: str, criterion: str = CRITERIA[0]) -> float:
+        """The probability from which on a case of two classes is positive at the operating point.
+
+        Args:
+          task: name of the grading.
+          method: grader.
+          criterion: see `metrics.operating_point`.
+
+        Returns:
+          Of probabilities as the network gave them, not calibrated.  No call of a report or of a
+          new study is made by it: these are made at a half.
+
+        Raises:
+          UserError: the grading has not two classes.
+        """
+        if len(self._grading(task).classes) != 2:
+            raise UserError(f"{task} has more than two classes; an operating point takes two.")
+        own = self._entry(task, method)["thresholds"]
+        return float(own[criterion]["value"]) if own else HALF
 
     def statement(self, task: str, method: str, coverage: float = COVERAGE) -> str:
         """What the probabilities and sets of a task rest on, in a sentence or two."""
@@ -120,7 +141,8 @@ def load(run: Path, gradings: Sequence[Grading]) -> Calibration:
         raise UserError(f"{table} is missing; run with --mode=evaluate first.")
     if path.exists():
         content = json.loads(path.read_text())
-        if content["cases_sha256"] == hash_of(table) and content["gradings"] == as_json(gradings):
+        made_of = (hash_of(table), as_json(gradings), list(CRITERIA))
+        if made_of == tuple(map(content.get, ("cases_sha256", "gradings", "criteria"))):
             return Calibration(content)
     return Calibration(fit(run, gradings))
 

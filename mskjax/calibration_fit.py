@@ -31,6 +31,7 @@ from mskjax.metrics import conformal
 from mskjax.metrics.grading import Grading
 from mskjax.metrics.grading_statistic import LEAST_PROBABILITY
 from mskjax.metrics.intervals import Estimate, patient_bootstrap
+from mskjax.metrics.operating_point import CRITERIA, fit_threshold
 from mskjax.metrics.temperature import (
     Temperature,
     apply_temperature,
@@ -57,8 +58,9 @@ def fit(run: Path, gradings: Sequence[Grading]) -> Json:
     Returns:
       ``tasks``: task -> method -> what `Calibration` applies (``temperature``, ``scores``), what it
       was fitted on (``cases``, ``patients``, ``readings``, ``missed``), its ``check`` and, where
-      folds were held out, ``held_out``, see `_measured`; ``caveats``; ``cases_sha256`` of the table
-      that all was made from.
+      folds were held out, ``held_out``, see `_measured`; of two classes ``thresholds``, criterion
+      -> ``value`` and ``why`` (`metrics.operating_point`); ``caveats``; ``criteria``; and
+      ``cases_sha256`` of the table that all was made from.
     """
     config = config_of(run)
     audit = json.loads((run / "cohort.json").read_text())
@@ -77,6 +79,7 @@ def fit(run: Path, gradings: Sequence[Grading]) -> Json:
     return {
         "cases_sha256": hash_of(run / "cases.csv"),
         "gradings": as_json(gradings),
+        "criteria": list(CRITERIA),
         "weights": "each patient weighs alike",
         "caveats": _caveats(config, audit, divided),
         "tasks": tasks,
@@ -144,7 +147,7 @@ def _entry(crossed: _Cases, apart: _Cases, grading: Grading, config: StudyConfig
     found = crossed.those(crossed.found)
     missed = len(crossed.ids) - len(found.ids)
     if not len(found.ids):
-        return nothing(len(set(crossed.ids)), missed)
+        return nothing(len(set(crossed.ids)), missed) | {"thresholds": _thresholds(found, grading)}
     fit, groups = _Fit.on(crossed, grading), _groups(crossed)
     fits = [_Fit.on(crossed.those(groups != g), grading) for g in range(groups.max() + 1)]
     entry = {
@@ -155,6 +158,7 @@ def _entry(crossed: _Cases, apart: _Cases, grading: Grading, config: StudyConfig
         "readings": len(found.ids),
         "missed": missed,
         **fit.scores,
+        "thresholds": _thresholds(found, grading),
         "check": {
             "temperatures": [own.temperature.value for own in fits],
             **_measured(crossed, grading, fits, groups, config),
@@ -171,8 +175,20 @@ def nothing(count: int, missed: int) -> Json:
     return {
         "temperature": 1.0, "why": "not fitted: no held-out case with a probability",
         "cases": count, "patients": 0, "readings": 0, "missed": missed,
-        "scores": [], "check": None,
+        "scores": [], "thresholds": {}, "check": None,
     }  # fmt: skip
+
+
+def _thresholds(found: _Cases, grading: Grading) -> Json:
+    """Criterion -> threshold of the probability as the network gave it; none of many classes.
+
+    Each reading weighs alike, as in the figures that a threshold is chosen by.
+    """
+    if len(grading.classes) != 2:
+        return {}
+    cases = found.p[:, 1], found.reference == 1
+    count = len(set(found.patients))
+    return {by: fit_threshold(*cases, by, count)._asdict() for by in CRITERIA}
 
 
 def _groups(every: _Cases) -> np.ndarray:

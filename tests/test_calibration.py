@@ -136,3 +136,13 @@ def test_what_is_no_evaluated_run_or_no_task_is_named(run, loaded, tmp_path):
 def test_a_run_that_grades_nothing_keeps_nothing(run, tmp_path):
     calibration.write(tmp_path, ())
     assert not list(tmp_path.iterdir())
+
+
+def test_the_operating_point_is_that_of_the_file_and_calls_stay(loaded):
+    kept = loaded.content["tasks"]["kind"]["model"]["thresholds"]
+    for criterion, own in kept.items():
+        assert loaded.threshold("kind", "model", criterion) == own["value"]
+    assert loaded.threshold("kind", "model") == kept["balanced_accuracy"]["value"]
+    assert loaded.threshold("kind", "another grader") == 0.5
+    with pytest.raises(UserError, match="more than two classes"):
+        loaded.threshold("grade", "model")

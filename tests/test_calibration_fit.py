@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 from held_out_runs import GRADE, KIND, folds_of, names, rows_of, write_run
-from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.metrics import brier_score_loss, log_loss, roc_curve
 
 from mskjax import cases
 from mskjax.calibration_fit import COVERAGES, fit
 from mskjax.data.splits import Fold
 from mskjax.metrics import conformal
 from mskjax.metrics.grading import Grading
+from mskjax.metrics.operating_point import CRITERIA
 from mskjax.metrics.temperature import apply_temperature, fit_temperature, patient_weights
 
 GRADINGS = (GRADE, KIND)
@@ -224,3 +225,17 @@ def test_order_of_rows_is_of_no_account(run, content, tmp_path):
         a, b = (c["tasks"][task]["model"] for c in (content, mixed))
         assert a["temperature"] == pytest.approx(b["temperature"], rel=1e-4)
         assert conformal.quantile(a, 0.9) == pytest.approx(conformal.quantile(b, 0.9), abs=1e-3)
+
+
+def test_thresholds_are_fitted_on_all_held_out_cases(run, content):
+    rows = cases.graded(cases.read(run / "cases.csv"), KIND)
+    p = rows.probabilities(KIND, "model")[:, 1]
+    found = ~np.isnan(p)
+    false, true, _ = roc_curve(rows.reference[found], p[found])
+    kept = content["tasks"]["kind"]["model"]["thresholds"]
+    assert list(kept) == list(CRITERIA)
+    assert kept["balanced_accuracy"]["why"] == ""
+    called = p[found] >= kept["balanced_accuracy"]["value"]
+    best = called[rows.reference[found] == 1].mean() - called[rows.reference[found] == 0].mean()
+    assert best == pytest.approx((true - false).max())
+    assert content["tasks"]["grade"]["model"]["thresholds"] == {}  # it has three classes

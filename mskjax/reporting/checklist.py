@@ -213,11 +213,15 @@ def _data_answers(report: Mapping[str, Any], phantom: bool) -> dict[str, str]:
 
 def _evaluation_answers(report: Mapping[str, Any]) -> dict[str, str]:
     metrics = ", ".join(wording.metric(name) for name in report["end_to_end"])
-    methods = sorted({e["method"] for e in _estimates(report) if e.get("method")})
+    methods = sorted({e["method"] for e in _estimates(report) if e.get("method") and e["ci95"]})
     external = report.get("external")
     robustness = [
         _section(title)
-        for key, title in (("folds", "Values of each fold"), ("subgroups", "Subgroups"))
+        for key, title in (
+            ("folds", "Values of each fold"),
+            ("subgroups", "Subgroups"),
+            ("doubts", "Doubtful reference grades"),
+        )
         if report.get(key)
     ]
     plots = [
@@ -225,6 +229,7 @@ def _evaluation_answers(report: Mapping[str, Any]) -> dict[str, str]:
         for key, title in (
             ("confusion", "Confusion matrices"),
             ("roc", "Receiver operating characteristic"),
+            ("operating", "Operating point"),
             ("calibration", "Calibration"),
         )
         if report.get(key)

@@ -1,11 +1,12 @@
 """What a report says of patients of another cohort, from what an external test left in a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from mskjax import cases
-from mskjax.reporting import artefacts
+from mskjax.metrics.grading import Grading
+from mskjax.reporting import artefacts, operating
 from mskjax.tables import Row
 
 CASES, RESULT, SHIFT = "cases.csv", "external.json", "shift.json"
@@ -17,6 +18,8 @@ class System(Protocol):
     """What is asked of a system, see `reporting.summary.System`."""
 
     stages: tuple[Any, ...]
+    gradings: tuple[Grading, ...]
+    method: str
 
     def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
         """The figures, from rows of cases.csv."""
@@ -27,23 +30,27 @@ def tests_of(workdir: Path) -> list[Path]:
     return sorted(path.parent for path in workdir.glob(f"external/*/{RESULT}"))
 
 
-def summarised(folder: Path, system: System, resamples: int, seed: int) -> Json:
+def summarised(
+    folder: Path, system: System, calibration: Mapping[str, Any], resamples: int, seed: int
+) -> Json:
     """An external test.
 
     Args:
       folder: that `mskjax.external` left.
       system: of the run.
+      calibration: content of calibration.json of the run.
       resamples: of the patient bootstrap.
       seed: of the bootstrap.
 
     Returns:
       ``name``, ``cohort``, ``members``, ``patients``, ``studies``, ``command``; ``figures``, those
       of regions and the end-to-end ones of all trainings together; ``oracle_region``,
-      ``baselines``; ``each``: the figures of each training alone; ``tables``: what differs between
-      the cohorts.
+      ``baselines``; ``operating``: see `operating.given`; ``each``: the figures of each training
+      alone; ``tables``: what differs between the cohorts.
     """
     audit, result = (artefacts.content(folder / name) for name in ("cohort.json", RESULT))
-    found = system.summarise(cases.read(folder / CASES), resamples, seed)
+    rows = cases.read(folder / CASES)
+    found = system.summarise(rows, resamples, seed)
     first = system.stages[0].name
     each = []
     for name in result["members"] if len(result["members"]) > 1 else ():
@@ -55,6 +62,9 @@ def summarised(folder: Path, system: System, resamples: int, seed: int) -> Json:
         **{k: result[k] for k in ("members", "patients", "studies", "command")},
         **_figures(found, first),
         "baselines": found["baselines"],
+        "operating": operating.given(
+            rows, system.gradings, system.method, calibration, resamples, seed
+        ),
         "each": each,
         "tables": [artefacts.content(folder / SHIFT)],
     }

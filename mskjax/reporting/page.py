@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 
 from mskjax.metrics.intervals import mean_sd_over_folds
-from mskjax.reporting import figures, wording
+from mskjax.reporting import doubts, figures, operating, wording
 from mskjax.reporting.checklist import checklist
 from mskjax.writers import write_text
 
@@ -33,11 +33,13 @@ SECTIONS = {
     "published": "Published values",
     "confusion": "Confusion matrices",
     "roc": "Receiver operating characteristic",
+    "operating": "Operating point",
     "calibration": "Calibration",
     "folds": "Values of each fold",
     "seeds": "Seeds",
     "repetitions": "Repetitions",
     "subgroups": "Subgroups",
+    "doubts": "Doubtful reference grades",
     "held_out": "Held-out patients",
     "external": "External test",
     "pictures": "Pictures",
@@ -73,8 +75,8 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
     Args:
       report: the contents of report.json: the fields of its contract, and optionally title,
         headline, command, created, flow, class_counts, splits, confusion, calibration, calibrated
-        (as tables), folds, subgroups, architecture, recipe, curves, checklist, rules, limits,
-        repetitions, held_out, external, model_card, and those that systems add:
+        (as tables), operating, doubts, folds, subgroups, architecture, recipe, curves, checklist,
+        rules, limits, repetitions, held_out, external, model_card, and those that systems add:
 
         - gradings, ``{task: {"figures": [name], "further": [name]}}``: tables have the figures of
           a task under its title, and those that are further ones folded away below.
@@ -130,6 +132,7 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         },
         "external": [_external_test(test, report) for test in report.get("external_tests") or []],
         "held_out": _by_grading(_side_by_side(report.get("held_out") or _NOTHING), report),
+        "held_out_tables": _operating_of(report.get("held_out") or _NOTHING, report),
         "repetitions": _over(report.get("repetitions") or []),
         "seeds": _over(report.get("seeds") or []),
         "baselines": _by_grading(_beside_baselines(report), report),
@@ -151,6 +154,8 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         ],
         "rocs": list(_rocs(report, phantom)),
         "calibrations": list(_calibrations(report, phantom)),
+        "operating": [_table(t) for t in operating.tables(report.get("operating") or {})],
+        "doubts": _doubts(report),
         "calibrated": [_table(table) for table in report.get("calibrated") or []],
         "curves": [
             _svg(
@@ -188,8 +193,17 @@ def _external_test(test: Mapping[str, Any], report: Mapping[str, Any]) -> dict[s
         **test,
         "rows": _by_grading(rows, report),
         "alone": _by_grading(each, report) if test["each"] else None,
-        "tables": [_table(table) for table in test.get("tables") or []],
+        "tables": [
+            *(_table(table) for table in test.get("tables") or []),
+            *_operating_of(test, report),
+        ],
     }
+
+
+def _operating_of(part: Mapping[str, Any], report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Operating points of other patients, at the thresholds of the run."""
+    inside = report.get("operating") or {}
+    return [_table(table) for table in operating.tables(part.get("operating") or {}, inside)]
 
 
 def _contents(report: Mapping[str, Any]) -> dict[str, str]:
@@ -294,7 +308,18 @@ def _kind(name: str, *cells: Any) -> str:
     if name == "p" or name.startswith(("p ", "p,")):
         return "p"
     # A column of which nothing is known yet is one of numbers: dashes stand where they would.
-    return "text" if any(isinstance(cell, str | bool) for cell in cells) else "number"
+    linked = any(isinstance(cell, Mapping) and "links" in cell for cell in cells)
+    return "text" if linked or any(isinstance(c, str | bool) for c in cells) else "number"
+
+
+def _doubts(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Tables of doubtful references, with links to the pictures of these studies."""
+    places = {
+        Path(entry["path"]).stem: f"#picture-{number}"
+        for number, entry in enumerate(report.get("pictures") or [])
+    }
+    found = doubts.tables(report.get("doubts") or {}, places)
+    return {name: [_table(t) for t in own] for name, own in found._asdict().items()}
 
 
 def _beside_published(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -381,7 +406,8 @@ def _data_uri(media: str, content: bytes) -> str:
 def _pictures(entries: list[Mapping[str, Any]], run_dir: Path) -> list[dict[str, Any]]:
     """Failures first; a picture that cannot be shown keeps its place and says why."""
     shown, room = [], _PICTURE_BYTES
-    for entry in sorted(entries, key=lambda e: not e.get("failure")):
+    numbered = [{**entry, "id": f"picture-{i}"} for i, entry in enumerate(entries)]
+    for entry in sorted(numbered, key=lambda e: not e.get("failure")):
         path = (run_dir / entry["path"]).resolve()
         uri, problem = None, None
         if not path.is_relative_to(run_dir.resolve()) or path.suffix.lower() not in _MEDIA:

@@ -17,8 +17,9 @@ from mskjax.metrics.intervals import DRAWS, percentile_interval
 Json = dict[str, Any]
 
 OF_THE_FIRST = (
-    "Curves, pictures, confusion, calibration, values of folds and p-values are those of the first"
-    " seed; figures with an interval are means over seeds."
+    "Curves, pictures, confusion, calibration, thresholds, lists of doubtful references, values of"
+    " folds and p-values are those of the first seed; figures with an interval are means over"
+    " seeds."
 )
 
 

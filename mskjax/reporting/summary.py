@@ -6,7 +6,7 @@ protocol, recipe, curves, cost) is gathered here, for every system in the same w
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from mskjax.data.splits import Splits, images_of, load
 from mskjax.errors import UserError
 from mskjax.metrics.grading import Grading
 from mskjax.metrics.intervals import keeping_draws
-from mskjax.reporting import artefacts, calibrated, pooled, wording
+from mskjax.reporting import artefacts, calibrated, doubts, operating, pooled, wording
 from mskjax.reporting.checklist import checklist
 from mskjax.reporting.external import summarised, tests_of
 from mskjax.reporting.page import write_page
@@ -35,6 +35,7 @@ class System(Protocol):
     name: str
     title: str
     primary: str
+    method: str
     stages: tuple[Any, ...]
     gradings: tuple[Grading, ...]
     published: tuple[Any, ...]
@@ -91,8 +92,8 @@ def _external(
     workdir: Path, system: System, tests: Sequence[Path], limits: Sequence[str]
 ) -> dict[str, Any]:
     """The fields of a report that external tests change; the figures are those of the first."""
-    config = config_of(workdir)
-    found = [summarised(test, system, config.resamples, config.seed) for test in tests]
+    config, fitted = config_of(workdir), _calibration(workdir, system)
+    found = [summarised(test, system, fitted, config.resamples, config.seed) for test in tests]
     return {
         "external": found[0]["figures"],
         "external_tests": found,
@@ -126,6 +127,10 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
     apart = _of_folds(every_row, [k for k, fold in enumerate(divided.folds) if fold.held_out])
     rows = crossed + apart  # of several repetitions, the first: no case counts twice
     figures = system.summarise(crossed, config.resamples, config.seed)
+    fitted = _calibration(workdir, system)
+    doubted = doubts.doubtful(
+        crossed, system.gradings, system.method, config.resamples, config.seed
+    )
     report = {
         "system": system.name,
         "variant": config.variant,
@@ -165,10 +170,14 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
             **({"control": SHUFFLED} if config.data.shuffle_labels else {}),
         },
         **figures,
-        "calibrated": _calibrated(workdir, system),
+        "operating": operating.crossed(
+            crossed, system.gradings, system.method, config.resamples, config.seed
+        ),
+        "doubts": doubted,
+        "calibrated": calibrated.tables(fitted),
         "seeds": [],
         "repetitions": _repetitions(every_row, figures, divided, system, config),
-        "held_out": _held_out(apart, system, config),
+        "held_out": _held_out(apart, system, fitted, config),
         "published": [p.as_json() for p in system.published],
         "external": {},
         "cost": artefacts.cost(workdir, stages, folds),
@@ -195,7 +204,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         "architecture": artefacts.architecture(workdir, stages),
         "recipe": artefacts.recipe(workdir, system.stages),
         "curves": artefacts.curves(workdir, stages, folds),
-        "pictures": _pictures(workdir, system, rows),
+        "pictures": _pictures(workdir, system, rows, doubts.studies_of(doubted)),
         "rules": list(system.rules),
         "limits": [
             *_limits(system, audit, divided, config.data.shuffle_labels),
@@ -223,7 +232,7 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
         "headline": _headline(system.primary, report, audit, shuffled, repetitions, len(each)),
         "protocol": {**report["protocol"], "seeds": [own["seed"] for own in each]},
         "seeds": each,
-        "calibrated": _calibrated(workdir, system),
+        "calibrated": calibrated.tables(_calibration(workdir, system)),
         "cost": artefacts.cost_of_seeds(reports),
         "command": _command(config),
         "recipe": artefacts.recipe(workdir, system.stages),
@@ -237,11 +246,11 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
     return report
 
 
-def _calibrated(workdir: Path, system: System) -> list[dict[str, Any]]:
-    """What probabilities are worth, where any are given."""
+def _calibration(workdir: Path, system: System) -> Mapping[str, Any]:
+    """The content of calibration.json; of a system that grades nothing, nothing is fitted."""
     if not system.gradings:
-        return []
-    return calibrated.tables(calibration.load(workdir, system.gradings).content)
+        return {"tasks": {}, "caveats": []}
+    return calibration.load(workdir, system.gradings).content
 
 
 def _of_folds(rows: Sequence[Row], folds: Sequence[int]) -> list[Row]:
@@ -267,12 +276,17 @@ def _repetitions(
     return found
 
 
-def _held_out(rows: Sequence[Row], system: System, config: StudyConfig) -> dict[str, Any]:
-    """End-to-end and oracle figures of patients whom no cross-validated fold has seen."""
+def _held_out(
+    rows: Sequence[Row], system: System, fitted: Mapping[str, Any], config: StudyConfig
+) -> dict[str, Any]:
+    """Figures of patients whom no cross-validated fold has seen; operating points of the run."""
     if not rows:
         return {}
-    figures = system.summarise(rows, config.resamples, config.seed)
-    return {place: figures[place] for place in ("end_to_end", "oracle_region")}
+    settings = {"resamples": config.resamples, "seed": config.seed}
+    figures = system.summarise(rows, **settings)
+    places = {place: figures[place] for place in ("end_to_end", "oracle_region")}
+    points = operating.given(rows, system.gradings, system.method, fitted, **settings)
+    return {**places, "operating": points}
 
 
 def _headline(
@@ -400,14 +414,17 @@ def _flow(audit: dict[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
     return steps
 
 
-def _pictures(workdir: Path, system: System, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Studies with most wrong cases first; a study with any wrong case is a failure."""
+def _pictures(
+    workdir: Path, system: System, rows: Sequence[Row], doubted: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Studies with most wrong cases first, some whatever is wrong; one wrong case is a failure."""
     studies: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         studies[row["study"]].append(row)
     wrong = {name: sum(r.get("wrong") == "1" for r in own) for name, own in studies.items()}
     pictures = []
-    for name in sorted(studies, key=lambda s: (-wrong[s], s))[:PICTURES]:
+    order = sorted(studies, key=lambda s: (-wrong[s], s))
+    for name in dict.fromkeys([*order[:PICTURES], *(s for s in order if s in doubted)]):
         own = studies[name]
         fold = own[0]["fold"]
         path = f"fold_{fold}/pictures/{name}.png"

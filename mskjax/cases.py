@@ -25,10 +25,10 @@ _STRUCTURE = (
 )  # fmt: skip
 _REGIONS = (
     "regions_reference", "regions_found", "regions_extra", "levels_right", "gaps", "left_out",
-    "box_iou", "slice_error_mm",
+    "graded", "graded_without_region", "box_iou", "slice_error_mm",
 )  # fmt: skip
 _BOX = ("score", "row0", "col0", "row1", "col1")
-_CASE = ("boxed", "found", "level_found", "wrong")
+_CASE = ("boxed", "in_image", "found", "level_found", "wrong")
 _SUBGROUPS = ("sex", "age", "manufacturer", "field_strength_t")
 FIXED = (*_WHO, *_STRUCTURE, *_REGIONS, *_BOX, *_CASE, *_SUBGROUPS)
 KINDS = ("structure", "regions", "detection", "box", "grade")

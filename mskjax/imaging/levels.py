@@ -18,6 +18,7 @@ _BENDING = 3.0  # that one radian more costs: of like rows the straighter one is
 _SKIPPING = 2.5  # that a skipped level costs: an unsure disc is better than a gap
 _SUREST = 0.98  # of nothing a detector is surer than this
 _SAME_MM = 5.0  # centres nearer than this are of one disc
+_END = 3  # steps at an end of a row by which it is continued
 
 CAVEAT = (
     "levels are counted upwards from the lowest disc that was found, which is taken for L5/S1; a"
@@ -153,6 +154,38 @@ def _best_row(centres: np.ndarray, first: np.ndarray, later: np.ndarray) -> np.n
         row.append(k)
         i, j = k, i
     return np.array(row[::-1])
+
+
+def is_shown(
+    level: int, levels: np.ndarray, centres: np.ndarray, shape: tuple[int, int]
+) -> bool | None:
+    """Whether a disc that nobody found can lie in an image, by the row of the discs that are known.
+
+    Beyond an end the row goes on by the median of its last steps there.
+
+    Args:
+      level: of the disc, counted from the lowest, 1.
+      levels: (N,) int of the known discs, ascending.
+      centres: (N, 2) their rows and columns, in pixels.
+      shape: rows and columns of the image.
+
+    Returns:
+      True of a level that is known or lies between two that are; else whether the image holds the
+      centre of the disc.  None with fewer than two known discs, which have no step.
+    """
+    levels, centres = np.asarray(levels, int), np.asarray(centres, np.float64).reshape(-1, 2)
+    if level in levels:
+        return True
+    if len(levels) < 2:
+        return None
+    if levels[0] < level < levels[-1]:
+        return True
+    steps = np.diff(centres, axis=0) / np.diff(levels)[:, None]
+    up = level > levels[-1]
+    step = np.median(steps[-_END:] if up else steps[:_END], axis=0)
+    end = -1 if up else 0
+    place = centres[end] + (level - levels[end]) * step
+    return bool(((place >= -0.5) & (place <= np.array(shape) - 0.5)).all())
 
 
 def tilts(centres_mm: np.ndarray) -> np.ndarray:

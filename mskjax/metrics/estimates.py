@@ -91,7 +91,7 @@ def ratios(
     """
     if not rows:
         return {}
-    pairs = [[[_number(r[part]) for part in pair] for pair in columns.values()] for r in rows]
+    pairs = [[[_number(r.get(part)) for part in pair] for pair in columns.values()] for r in rows]
     estimates = patient_bootstrap(
         _ratios_of_sums, np.array(pairs, np.float32), [r["patient"] for r in rows], resamples, seed
     )

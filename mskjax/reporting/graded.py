@@ -108,8 +108,7 @@ def summarise(
         if comparison and len(methods) > 1:
             report["tables"].append(part.table_of_methods(comparison))
             report["tables_title"] = comparison.title
-        if misses := part.table_of_misses():
-            report["tables"].append(misses)
+        report["tables"] += [t for t in (part.table_of_misses(), part.table_of_shown()) if t]
         if grading is gradings[0] and groups is not None:
             report["subgroups"] = part.subgroups(groups(cases.rows))
     return report
@@ -200,22 +199,41 @@ class _Part:
 
     def table_of_misses(self) -> Json | None:
         """All cases beside those whose region was found; None where all or none were."""
-        found = self.ours.predicted < self.grading.missed
-        if found.all() or not found.any():
+        return self._beside(
+            self.ours.predicted < self.grading.missed,
+            f"What missed regions cost: {self.grading.task}",
+            "The second row answers how well a region is graded once it is found; the first is what"
+            " a patient gets.",
+            ("all, a missed one is wrong", "found"),
+        )
+
+    def table_of_shown(self) -> Json | None:
+        """All cases beside those that the image can show; None where it shows all of them."""
+        return self._beside(
+            np.array([r.get("in_image") != "0" for r in self.cases.rows], bool),
+            f"Cases that lie outside the image: {self.grading.task}",
+            "All graded cases are the result; one that was missed counts as wrong also where the"
+            " image does not show it. The second row leaves those out. Where there is no reference"
+            " to say so, a case lies outside if the row of the regions that were found, continued"
+            " by its pitch, leaves the image there: a wrong count of levels may excuse a miss.",
+            ("all graded", "that the image can show"),
+        )
+
+    def _beside(
+        self, inside: np.ndarray, title: str, note: str, names: tuple[str, str]
+    ) -> Json | None:
+        """A table of all cases beside those `inside`, (N,) bool; None where all or none are."""
+        if inside.all() or not inside.any():
             return None
         shown = _headings(self.grading)
-        alone = self._figures(self.ours.those(found))
+        alone = self._figures(self.ours.those(inside))
         return {
-            "title": f"What missed regions cost: {self.grading.task}",
-            "note": "The second row answers how well a region is graded once it is found; the first"
-            " is what a patient gets.",
+            "title": title,
+            "note": note,
             "columns": ["Cases", "n", *shown.values()],
             "rows": [
-                [title, figures["accuracy"]["n"], *(figures[name] for name in shown)]
-                for title, figures in (
-                    ("all, a missed one is wrong", self.figures),
-                    ("found", alone),
-                )
+                [name, figures["accuracy"]["n"], *(figures[k] for k in shown)]
+                for name, figures in zip(names, (self.figures, alone), strict=True)
             ],
         }
 

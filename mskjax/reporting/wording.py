@@ -23,6 +23,7 @@ _METRICS = {
     "dice_ceiling_least": "Dice that the network's grid leaves, worst study",
     "ece": "Expected calibration error",
     "f1": "F1",
+    "graded_without_region": "Graded levels without a reference region, share",
     "f1_macro": "F1, mean over classes",
     "f1_weighted": "F1, weighted by cases",
     "hd95": "95th-percentile Hausdorff distance",

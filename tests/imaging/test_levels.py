@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mskjax.imaging.levels import assign_levels, level_name, tilts
+from mskjax.imaging.levels import assign_levels, is_shown, level_name, tilts
 
 
 def assigned(centres, scores, lowest=None):
@@ -161,3 +161,32 @@ def test_discs_have_the_names_that_radiologists_use():
     assert level_name(24) == "level 24"
     with pytest.raises(ValueError, match="begin with 1"):
         level_name(0)
+
+
+def test_a_disc_beyond_the_row_is_shown_where_its_continuation_is_in_the_image():
+    centres = spine(4)  # rows 300, 270, 240, 210
+    known = np.array([1, 2, 3, 4])
+    shown = [is_shown(level, known, centres, (310, 100)) for level in range(1, 14)]
+    assert shown == [True] * 11 + [False] * 2  # level 11 lies in row 0, level 12 in row -30
+    assert is_shown(3, np.array([1, 2, 4]), centres[[0, 1, 3]], (310, 100))  # in between
+    # A gap counts as many levels as it skips, and a row may begin above the lowest disc.
+    assert [is_shown(k, np.array([2, 5]), centres[[0, 3]], (310, 100)) for k in (1, 12, 13)] == [
+        False,
+        True,
+        False,
+    ]
+
+
+def test_a_row_is_continued_as_it_ends():
+    straight = spine(4, step=40.0)
+    bent = np.concatenate([straight, straight[-1] + [[-20.0, 30.0], [-40.0, 60.0], [-60.0, 90.0]]])
+    known = np.arange(1, 8)
+    assert is_shown(9, known, bent, (310, 240))
+    assert not is_shown(9, known, bent, (310, 220))  # it has left by the side
+    assert is_shown(9, known[:4], straight[:4], (310, 81)) is False
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_disc_has_no_row(count):
+    assert is_shown(2, np.arange(1, 1 + count), spine(count), (310, 100)) is None
+    assert is_shown(1, np.array([1]), spine(1), (310, 100)) is True

@@ -297,6 +297,21 @@ def test_found_regions_alone_stand_beside_all_of_them(nominal, several):
         assert alone["value"] > whole["value"]
 
 
+def test_cases_that_the_image_can_show_stand_beside_all_of_them():
+    table = Table([TWO], missed=())
+    outside = np.arange(0, COUNT, 5)
+    for i, row in enumerate(table.rows):
+        row["in_image"] = "0" if i in outside else ("1" if i % 2 else "")  # empty: nobody knows
+    (found,) = summarise(table, [TWO])["tables"]
+    assert found["title"] == "Cases that lie outside the image: presence"
+    kept = np.delete(np.arange(COUNT), outside)
+    reference, calls = table.reference["presence"], TWO.calls(table.p["presence"][cases.MODEL])
+    for row, inside in zip(cells(found), (np.arange(COUNT), kept), strict=True):
+        expected = sk.balanced_accuracy_score(reference[inside], calls[inside])
+        assert row["n"] == row["Balanced accuracy"]["n"] == len(inside)
+        assert row["Balanced accuracy"]["value"] == pytest.approx(expected, abs=1e-5)
+
+
 def test_tables_stand_in_the_order_of_the_gradings_and_only_where_they_say_something(several):
     assert titles(several[1]) == [
         "Normalisations: narrowing",

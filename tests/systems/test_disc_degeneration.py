@@ -121,6 +121,22 @@ def test_a_perfect_reading():
         assert own == pytest.approx(of_severity.tolist(), abs=1e-6)
 
 
+def test_graded_levels_without_a_region_are_counted_and_are_no_case():
+    own = study()
+    own["levels"] = {k: [*v, v[0]] for k, v in own["levels"].items()}
+    own["levels"]["level"][-1] = 5  # which the mask does not have
+    own["levels"]["pfirrmann"][1] = -1  # and one that is not graded
+    declared = system()
+    baselines = declared.fit_baselines([own])
+    found = reading(disc_levels(), TRUTH)
+    rows = declared.score(own, found, found, baselines)
+    (detection,) = (r for r in rows if r["kind"] == "regions")
+    assert (detection["graded"], detection["graded_without_region"]) == (4, 1)
+    assert [r["name"] for r in rows if r["kind"] == "grade"] == [1, 3, 4]
+    figures = declared.region_figures(as_text(rows), {"resamples": 20, "seed": 0})
+    assert figures["graded_without_region"]["value"] == 0.25
+
+
 def test_rows_are_of_the_schema(tmp_path):
     structures, detection, discs = score(reading(disc_levels(), TRUTH))
     who = {"fold": 0, "seed": 0}

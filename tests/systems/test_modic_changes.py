@@ -211,6 +211,29 @@ def test_an_unboxed_disc_is_matched_by_its_level():
     assert score(system(), own, reading(discs_at(1)), kind="regions") == []
 
 
+def test_a_missed_disc_says_whether_the_image_can_show_it():
+    def graded(own, found):
+        """Levels 1 to 5, of which an image of 70 rows shows three: a disc every 20 rows."""
+        table = {k: np.concatenate([v, v[:2]]) for k, v in own["boxes"].items()}
+        table["level"], table["boxed"][3:] = np.arange(1, 6), 0
+        rows = score(system(), {**own, "boxes": table}, reading(found, np.eye(3)[: len(found)]))
+        return [r["in_image"] for r in rows]
+
+    nothing = study(boxed=(0, 0, 0))
+    assert graded(nothing, discs_at(1, 2)) == [1, 1, 1, 0, 0]
+    assert graded(nothing, discs_at(1, 3)) == [1, 1, 1, 0, 0]
+    assert graded(nothing, discs_at(1)) == [1, "", "", "", ""]  # no row to continue
+    # Boxes say so whatever was found, also a box that was missed.
+    assert graded(study(), []) == [1, 1, 1, 0, 0]
+    # As many boxes as the image has discs, whichever levels these are.
+    unnamed = study()
+    unnamed["boxes"]["level"] = np.array([0, 0, 0])
+    table = {k: np.concatenate([v, v, v[:1]]) for k, v in unnamed["boxes"].items()}
+    table["boxed"][3:], table["level"][3:] = 0, [1, 2, 3, 4]
+    rows = score(system(), {**unnamed, "boxes": table}, reading([]))
+    assert [(r["name"], r["in_image"]) for r in rows] == [(1, 1), (2, 1), (3, 1), (4, 0)]
+
+
 def test_a_box_beside_a_boxed_disc_is_a_miss_even_at_the_right_level():
     beside = [dataclasses.replace(d, box=shifted(d.box, 4)) for d in discs_at(1, 2, 3)]
     rows = score(system(), study(), reading(beside, np.eye(3)))

@@ -38,6 +38,7 @@ from mskjax.systems.modic_changes.grading import (
     boxed_discs,
     fit_landmarks,
     hand_features,
+    is_shown,
 )
 from mskjax.tables import Row
 from mskjax.training.stage import Study
@@ -70,6 +71,8 @@ MATCH_IOU = 0.5
 REFERENCE_COLOUR, FOUND_COLOUR = (0, 158, 115), (230, 159, 0)
 
 CINA = "Cina et al., Brain & Spine 2024;4:102738"
+SPINENET = "SpineNet, external (NFBC1966)"
+GAO = "Gao et al. 2022"
 PRESENCE = "a head for presence in config.stages.grades.heads"
 THEIRS = "other cohorts of paired T1 and T2, types 0 to 2; mean over types"
 
@@ -134,6 +137,9 @@ class ModicChanges(GradedDiscs):
         f"A detection belongs to a boxed reference disc at IoU {MATCH_IOU:g} or more, to a graded"
         " disc without a reference box by its level.  A disc without one is an error: it is right"
         " in no class and disagrees as much as two grades can.",
+        "in_image says whether the image can show a missed disc that has no reference box: the row"
+        " of boxes, else that of the discs found, is continued by its pitch.  Leading figures count"
+        " all graded discs; those of the discs that the image can show stand beside.",
         "Training patients without reference boxes are graded on boxes that the fold's detector,"
         " which has not seen them, finds; they are used where every graded level is found.",
         "Overlap and confidence are of pairs at IoU .5 and the configured confidence; AP counts all"
@@ -159,17 +165,33 @@ class ModicChanges(GradedDiscs):
         Published(
             "cohen_kappa_presence",
             0.74,
-            "external",
-            "SpineNet, presence of Modic changes",
-            "presence, other cohort, trained on thousands",
+            "1,331 people",
+            SPINENET,
+            "other cohort, volumes, trained on thousands",
+            needs=PRESENCE,
+        ),
+        Published(
+            "balanced_accuracy_presence",
+            0.86,
+            "1,331 people",
+            SPINENET,
+            "other cohort, volumes, trained on thousands",
             needs=PRESENCE,
         ),
         Published(
             "cohen_kappa_presence",
             0.63,
-            "external",
-            "Gao et al. 2022",
-            "presence, other cohort and network",
+            "75 examinations",
+            GAO,
+            "other cohort and network",
+            needs=PRESENCE,
+        ),
+        Published(
+            "cohen_kappa_presence",
+            0.52,
+            "75 examinations",
+            f"{GAO}, readers",
+            "a junior against a senior radiologist; no model is meant",
             needs=PRESENCE,
         ),
     )
@@ -349,10 +371,14 @@ class ModicChanges(GradedDiscs):
         )
 
     def case_columns(self, study: Study, case: str, located: Located, number: int | None) -> Row:
-        """The level, whether the disc is boxed, and the level that the found one was given."""
+        """Level, whether the disc is boxed and in the image, and the level of the one found."""
         boxed = level_of(case) in _partners([], boxed_discs(study)[0])
         own = super().case_columns(study, case, located, number)
-        return {"name": own["name"], "level": own["level"], "boxed": int(boxed), **own}
+        shown: bool | None = boxed or number is not None
+        if not shown:
+            shown = is_shown(study, level_of(case), located.regions)
+        reference = {"boxed": int(boxed), "in_image": "" if shown is None else int(shown)}
+        return {"name": own["name"], "level": own["level"], **reference, **own}
 
     def picture(
         self, study: Study, reading: Reading, reference: Study | None, phantom: bool

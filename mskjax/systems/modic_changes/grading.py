@@ -195,6 +195,31 @@ def boxed_discs(study: Study) -> tuple[list[Disc], dict[str, np.ndarray]]:
     return discs, {c: np.array([int(table[c][i]) for i in rows], int) for c in columns}
 
 
+def is_shown(study: Study, level: int, found: Sequence[Disc]) -> bool | None:
+    """Whether the image can show a graded disc that no region belongs to.
+
+    Where boxes have no levels, the image shows as many discs as are boxed, counted from the lowest.
+    Else the row of the boxed discs says where the disc would lie (`imaging.levels.is_shown`), and
+    of a study without boxes that of the discs that were found, which a wrong count misleads.
+
+    Args:
+      study: with its reference boxes, if any.
+      level: of the disc.
+      found: what was found, from the lowest upwards.
+
+    Returns:
+      None where nothing says so.
+    """
+    reference = boxed_discs(study)[0]
+    named = [d for d in reference if d.level]
+    if reference and not named:
+        return level <= len(reference)
+    row = named if len(named) > 1 else found
+    centres = np.array([d.centre(np.ones(3)) for d in row]).reshape(-1, 2)
+    _, rows, columns = study["t2"].shape
+    return levels.is_shown(level, np.array([d.level for d in row], int), centres, (rows, columns))
+
+
 def is_graded(grades: Mapping[str, Any], row: int) -> bool:
     """Whether a row has any of the grades that the heads read."""
     return any(int(values[row]) >= 0 for values in grades.values())

@@ -81,6 +81,18 @@ def test_a_conflict_goes_to_the_higher_mean_probability_not_to_more_voices():
     assert bp.vote(conflict, "all").tolist() == [1]
 
 
+def test_by_the_mean_a_voter_that_is_unsure_counts_for_little_either_way():
+    # One pixel each: two sure voters against an unsure one, one against two, a tie, a conflict.
+    voices = {
+        "unet_humerus": np.array([0.0, 0.0, 0.5, 0.6]),
+        "unet_scapula": np.array([0.9, 0.9, 0.0, 0.6]),
+        "unet_both": np.array([0.45, 0.2, 0.5, 1.0]),
+        "alexnet": np.array([[0.0, 0.0, 0.5, 0.4], [0.3, 0.3, 0.0, 0.5]]),
+    }
+    assert bp.vote(voices, "mean").tolist() == [2, 0, 0, 2]
+    assert bp.vote(voices, "majority").tolist() == [0, 0, 0, 2]
+
+
 def test_members_alone_say_yes_above_a_half_and_alexnet_takes_the_likeliest():
     masks = bp.member_masks(
         {

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 STRUCTURES = ("humerus", "scapula")
 UNETS = ("unet_humerus", "unet_scapula", "unet_both")
 ALEXNET = "alexnet"
-Rule = Literal["any", "majority", "all"]
+Rule = Literal["any", "majority", "all", "mean"]
 VOTES: Mapping[str, int] = {"any": 1, "majority": 2, "all": 3}  # of a structure's three voters
+VOTERS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,8 @@ class BoneProposalsOptions(SliceSegmentationOptions):
       stride: pixels between the pixels that AlexNet classifies in prediction; probabilities
         between them are interpolated linearly.
       vote: how many of a structure's three voters (its own U-Net, the U-Net of both, AlexNet)
-        must agree.
+        must agree; ``mean`` asks instead whether their mean probability is above one half, so that
+        a voter that is unsure counts for little either way.
       smallest_part: connected parts of a structure below this share of its largest part are
         dropped; 0 keeps all, 1 the largest alone.  A scapula may well be in several parts: its thin
         plate breaks where it is thinner than a pixel.
@@ -203,7 +205,7 @@ def vote(probabilities: Mapping[str, np.ndarray], rule: str) -> np.ndarray:
 
     Args:
       probabilities: of `BoneProposals.members`, of any one shape.
-      rule: a key of `VOTES`.
+      rule: a key of `VOTES`, or ``mean``.
 
     Returns:
       uint8 of that shape: 0 background, 1 humerus, 2 scapula.
@@ -212,10 +214,13 @@ def vote(probabilities: Mapping[str, np.ndarray], rule: str) -> np.ndarray:
     wins, certainty = [], []
     for label, name in enumerate(STRUCTURES, 1):
         own = f"unet_{name}"
-        voices = (masks[own] == label, masks["unet_both"] == 1, masks[ALEXNET] == label)
-        wins.append(np.sum(voices, axis=0) >= VOTES[rule])
         p = probabilities[own] + probabilities["unet_both"] + probabilities[ALEXNET][label - 1]
         certainty.append(p)
+        if rule == "mean":
+            wins.append(p > VOTERS / 2)
+            continue
+        voices = (masks[own] == label, masks["unet_both"] == 1, masks[ALEXNET] == label)
+        wins.append(np.sum(voices, axis=0) >= VOTES[rule])
     humerus = wins[0] & (~wins[1] | (certainty[0] >= certainty[1]))
     return np.where(humerus, 1, np.where(wins[1], 2, 0)).astype(np.uint8)
 

@@ -94,6 +94,41 @@ def test_small_and_full_variants_grade_by_one_recipe(name):
         assert {"pfirrmann", "narrowing", "bulging"} <= set(own), variant
 
 
+def rows_of_cohort_small():
+    """Of the table in docs/scaling.md: (system, stage) -> its other cells."""
+    text = (ROOT / "docs/scaling.md").read_text()
+    _, _, section = text.partition("## What `cohort_small` costs")
+    lines = section.partition("\n## ")[0].splitlines()
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
+    return {(system, stage): rest for system, stage, *rest in cells[2:]}
+
+
+@pytest.mark.parametrize("name", experiment.names())
+def test_cohort_small_builds_and_trains_what_the_docs_say(name):
+    config = resolved(f"{name}:cohort_small")
+    assert (config.data.split, config.data.folds) == ("folds", 5)
+    module = systems.load(name)
+    # As the data set is not there, stages are of the least canvas and nothing is fitted.
+    assert {s.name.split("_")[0] for s in module.build(config).stages} == set(config.stages)
+    stages, options = systems.declared(name)
+    parsed = dict(zip(stages, stage_options(config, stages, options), strict=False))
+    documented = {stage: rest for (system, stage), rest in rows_of_cohort_small().items()
+                  if system == name}  # fmt: skip
+    assert documented.keys() == parsed.keys()
+    for stage, (sees, steps, *_) in documented.items():
+        o = parsed[stage]
+        shape = getattr(o, "patch", getattr(o, "crop", None))
+        pixel = f"{o.spacing_mm:g} mm" if hasattr(o, "spacing_mm") else ""
+        size = " x ".join(map(str, shape)) if shape else "whole slices"
+        assert sees == ", ".join(filter(None, [pixel, size]))
+        assert steps == f"{o.train.steps:,} of {o.train.batch_size}"
+        # Nothing that two cores cannot do, and no patient is spent on the choice of a checkpoint.
+        assert not hasattr(o, "model") or o.model.dtype == "float32"
+        assert o.train.select == "latest"
+        assert max(getattr(getattr(o, "model", None), "widths", (0,))) <= 128
+    assert "two hours" in experiment.listing()[name][1]["cohort_small"]
+
+
 def test_names_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert experiment.find("disc_degeneration") == experiment.SHIPPED / "disc_degeneration.py"

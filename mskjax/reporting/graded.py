@@ -30,6 +30,9 @@ _OF_FOLDS = ("quadratic_weighted_kappa", "balanced_accuracy", "accuracy")
 class Comparison:
     """Methods that are compared with one another on the same cases.
 
+    Below them stands what all say together, the mean of their probabilities: an ensemble, which is
+    no candidate for the best of them.
+
     Attributes:
       methods: name in the columns -> name in words; the first is the one that is reported.
       standard: the method that the others are held against.
@@ -55,8 +58,9 @@ class _Method:
     patients: Sequence[str]
 
     @classmethod
-    def of(cls, cases: Graded, grading: Grading, method: str, oracle: bool = False) -> "_Method":
-        p = cases.probabilities(grading, method, oracle)
+    def of(cls, cases: Graded, grading: Grading, *methods: str, oracle: bool = False) -> "_Method":
+        """Of several methods the mean of their probabilities, as an ensemble of them."""
+        p = np.mean([cases.probabilities(grading, m, oracle) for m in methods], 0)
         priced = grading.priced(cases.reference, p)
         return cls(cases.reference, grading.calls(p), priced, cases.patients)
 
@@ -107,6 +111,8 @@ def summarise(
         part.add_drawings(report)
         if comparison and len(methods) > 1:
             report["tables"].append(part.table_of_methods(comparison))
+            if part.ideal is not None:
+                report["tables"].append(part.table_of_methods(comparison, oracle=True))
             report["tables_title"] = comparison.title
         report["tables"] += [t for t in (part.table_of_misses(), part.table_of_shown()) if t]
         if grading is gradings[0] and groups is not None:
@@ -169,18 +175,24 @@ class _Part:
         folds = np.array([int(r["fold"]) for r in self.cases.rows])
         report["folds"] |= g.named(_over_folds(grading, ours, folds), self.task)
 
-    def table_of_methods(self, comparison: Comparison) -> Json:
-        """A row per method, with the differences to the standard one."""
-        shown = _headings(self.grading)
-        compared = _compared(self.grading)
-        standard = _Method.of(self.cases, self.grading, comparison.standard)
-        words = comparison.methods[comparison.standard]
+    def table_of_methods(self, comparison: Comparison, oracle: bool = False) -> Json:
+        """A row per method, with the differences to the standard one, and one of all together.
+
+        Args:
+          comparison: of the methods.
+          oracle: on reference regions, the cases that have one, and not end to end.
+        """
+        shown, compared = _headings(self.grading), _compared(self.grading)
+        groups = {title: (method,) for method, title in comparison.methods.items()}
+        groups[f"mean of all {len(groups)}"] = (*comparison.methods,)
+        standard, words = self._of(comparison.standard, oracle=oracle), comparison.methods
+        known = self.ideal_figures if oracle else self.figures
         rows: list[list[Any]] = []
-        for method, title in comparison.methods.items():
-            own = _Method.of(self.cases, self.grading, method)
-            figures = self.figures if method == self.method else self._figures(own)
+        for title, methods in groups.items():
+            own = self._of(*methods, oracle=oracle)
+            figures = known if methods == (self.method,) else self._figures(own)
             row: list[Any] = [title, *(figures[name] for name in shown)]
-            if method == comparison.standard:
+            if methods == (comparison.standard,):
                 row += ["–"] * len(compared)
             else:
                 pair = own.predicted, standard.predicted
@@ -189,10 +201,12 @@ class _Part:
                 )
                 row += [differences[name] for name in compared]
             rows.append(row)
-        titles = [f"{shown[name]}, minus {words}" for name in compared]
+        titles = [f"{shown[name]}, minus {words[comparison.standard]}" for name in compared]
+        where = ", on reference regions" if oracle else ""
         return {
-            "title": f"{comparison.title}: {self.grading.task}",
-            "note": comparison.note,
+            "title": f"{comparison.title}{where}: {self.grading.task}",
+            "note": f"{comparison.note}  The last row is an ensemble and no candidate: the mean of"
+            " the probabilities of all.".strip(),
             "columns": [comparison.column, *shown.values(), *titles],
             "rows": rows,
         }
@@ -260,9 +274,15 @@ class _Part:
     def _oracle(self) -> _Method | None:
         """On reference regions, the cases that have one; None where none has."""
         there = ~np.isnan(self.cases.probabilities(self.grading, self.method, True)).any(1)
-        if not there.any():
-            return None
-        return _Method.of(self.cases, self.grading, self.method, oracle=True).those(there)
+        return self._of(self.method, oracle=True) if there.any() else None
+
+    def _of(self, *methods: str, oracle: bool) -> _Method:
+        """Methods on all cases, or on those that have a reference region."""
+        own = _Method.of(self.cases, self.grading, *methods, oracle=oracle)
+        if not oracle:
+            return own
+        there = ~np.isnan(self.cases.probabilities(self.grading, self.method, True)).any(1)
+        return own.those(there)
 
     def _scores(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Model and ridge, where the grading has two classes and so an AUROC."""

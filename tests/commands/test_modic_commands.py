@@ -46,7 +46,8 @@ def test_normalisations_stand_in_one_table_with_paired_differences(report):
     tables = {t["title"]: t for t in report["tables"]}
     for head in ("presence", "pfirrmann"):
         table = tables[f"Normalisations: {head}"]
-        assert [row[0] for row in table["rows"]] == ["z-score volume", "landmarks", "none"]
+        methods = ["z-score volume", "landmarks", "none", "mean of all 3"]
+        assert [row[0] for row in table["rows"]] == methods
         assert table["columns"][-1].endswith("minus z-score volume")
         assert table["rows"][0][-1] == "–"
         assert set(table["rows"][1][-1]) >= {"value", "ci95", "n"}

@@ -33,6 +33,7 @@ class Table:
 
     def __init__(self, gradings, methods=(cases.MODEL,), count=COUNT, missed=MISSED):
         self.reference, self.p, self.oracle, self.ridge, self.majority = {}, {}, {}, {}, {}
+        self.ideal = {}  # of all methods; `oracle` is the first one's
         self.patients = [f"p{i // 2}" for i in range(count)]
         self.folds = np.arange(count) // 4 % 3
         self.rows = [
@@ -47,12 +48,12 @@ class Table:
         classes, task = len(grading.classes), grading.task
         rng = np.random.default_rng((classes, count))
         reference = np.arange(count) % classes
-        drawn = rng.dirichlet(np.ones(classes), (len(methods) + 1, count))
+        drawn = rng.dirichlet(np.ones(classes), (2 * len(methods), count))
         drawn = (drawn + 0.6 * np.eye(classes)[reference]) / 1.6
-        *p, oracle = drawn.round(6)
-        for values in p:
-            values[list(missed)] = np.nan
-        oracle[[i for i in NO_REGION if i < count]] = np.nan
+        p, ideal = np.split(drawn.round(6), 2)
+        p[:, list(missed)] = np.nan
+        ideal[:, [i for i in NO_REGION if i < count]] = np.nan
+        oracle, self.ideal[task] = ideal[0], dict(zip(methods, ideal, strict=True))
         ridge = (reference + rng.normal(0, 0.7, count)).round(6)
         ridge[list(missed)] = np.nan
         self.reference[task], self.oracle[task], self.ridge[task] = reference, oracle, ridge
@@ -62,7 +63,7 @@ class Table:
                 grading,
                 int(reference[i]),
                 {m: _or_none(self.p[task][m][i]) for m in methods},
-                {methods[0]: _or_none(oracle[i])},
+                {m: _or_none(self.ideal[task][m][i]) for m in methods},
                 {"majority": 1, "ridge": None if i in missed else ridge[i]},
             )
 
@@ -258,9 +259,9 @@ def test_the_table_of_methods_compares_each_with_the_standard_one(nominal, sever
     for (table, report), grading in ((nominal, THREE), (several, ORDERED), (several, TWO)):
         assert report["tables_title"] == "Normalisations"
         (found,) = (t for t in report["tables"] if t["title"] == f"Normalisations: {grading.task}")
-        assert found["note"] == "A note."
+        assert found["note"].startswith("A note.  The last row is an ensemble and no candidate")
         assert found["columns"][0] == "Normalisation"
-        own = cells(found)
+        *own, _ = cells(found)
         assert [row["Normalisation"] for row in own] == list(METHODS.values())
         reference = table.reference[grading.task]
         right = [
@@ -280,6 +281,29 @@ def test_the_table_of_methods_compares_each_with_the_standard_one(nominal, sever
             difference = own[0][name]["value"] - own[1][name]["value"]
             assert own[0][title]["value"] == pytest.approx(difference, abs=1e-5)
             assert own[1][title] == "–"
+
+
+@pytest.mark.parametrize("oracle", [False, True])
+def test_the_last_row_is_the_mean_of_the_probabilities_of_all_methods(nominal, several, oracle):
+    """End to end, and on the cases that have a reference region."""
+    for (table, report), grading in ((nominal, THREE), (several, ORDERED), (several, TWO)):
+        task = grading.task
+        title = f"Normalisations{', on reference regions' if oracle else ''}: {task}"
+        (found,) = (t for t in report["tables"] if t["title"] == title)
+        *_, standard, last = cells(found)
+        assert last["Normalisation"] == "mean of all 2"
+        both = (table.ideal if oracle else table.p)[task]
+        p = (both["none"] + both["z_score_volume"]) / 2
+        there = ~np.isnan(p).any(1) if oracle else np.ones(COUNT, bool)
+        figures = table.figures(grading, p, there)
+        shown = {"Balanced accuracy": "balanced_accuracy", "Kappa": "cohen_kappa"}
+        shown |= {"AUROC": "auroc", "Quadratic weighted kappa": "quadratic_weighted_kappa"}
+        for name in (n for n in found["columns"] if n in shown):
+            assert last[name] == figures[shown[name]]
+            assert last[name]["n"] == COUNT - (len(NO_REGION) if oracle else 0)
+        for name in (n for n in found["columns"] if n.endswith(", minus z-score volume")):
+            one, other = (row[name.split(",")[0]]["value"] for row in (last, standard))
+            assert last[name]["value"] == pytest.approx(one - other, abs=1e-6)
 
 
 def test_found_regions_alone_stand_beside_all_of_them(nominal, several):
@@ -315,8 +339,10 @@ def test_cases_that_the_image_can_show_stand_beside_all_of_them():
 def test_tables_stand_in_the_order_of_the_gradings_and_only_where_they_say_something(several):
     assert titles(several[1]) == [
         "Normalisations: narrowing",
+        "Normalisations, on reference regions: narrowing",
         "What missed regions cost: narrowing",
         "Normalisations: presence",
+        "Normalisations, on reference regions: presence",
         "What missed regions cost: presence",
     ]
     # One method is compared with nothing; where all or none were found nothing was missed.
@@ -329,10 +355,13 @@ def test_a_method_differs_from_its_copy_by_nothing():
     for row in table.rows:
         row |= {k.replace("_none_", "_copy_"): v for k, v in row.items() if "_none_" in k}
     comparison = Comparison({"none": "none", "copy": "copy"}, "none", "Methods", "", "")
-    (found, _) = summarise(table, [THREE], comparison=comparison)["tables"]
-    assert found["columns"][-1] == "Kappa, minus none"
-    for cell in found["rows"][1][-2:]:
-        assert (cell["value"], *cell["ci95"]) == (0, 0, 0)
+    *found, _ = summarise(table, [THREE], comparison=comparison)["tables"]
+    assert len(found) == 2
+    for own in found:
+        assert own["columns"][-1] == "Kappa, minus none"
+        for row in own["rows"][1:]:  # the copy, and the mean of both
+            for cell in row[-2:]:
+                assert (cell["value"], *cell["ci95"]) == (0, 0, 0)
 
 
 def test_folds_have_the_figures_of_their_own_cases(several):

@@ -442,11 +442,14 @@ def test_the_detector_is_reported_by_overlap_and_by_level(report):
 def test_normalisations_stand_in_a_table_per_head(report):
     assert [t["title"] for t in report["tables"]] == [
         "Normalisations: modic",
+        "Normalisations, on reference regions: modic",
         "What missed regions cost: modic",
         "Normalisations: pfirrmann",
+        "Normalisations, on reference regions: pfirrmann",
         "What missed regions cost: pfirrmann",
     ]
-    assert [row[0] for row in report["tables"][0]["rows"]] == ["z-score volume", "none"]
+    methods = ["z-score volume", "none", "mean of all 2"]
+    assert [row[0] for row in report["tables"][0]["rows"]] == methods
     assert set(report["confusion"]) == {"modic", "pfirrmann"}
     assert set(report["baselines"]) == {"majority", "ridge", "model_minus_ridge"}
     assert "quadratic_weighted_kappa_pfirrmann" in report["baselines"]["ridge"]

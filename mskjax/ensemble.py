@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from mskjax import applied
 from mskjax.applied import STUDIES_AT_ONCE, Applied
+from mskjax.config import StudyConfig
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import Joint, Member, System
 
@@ -34,15 +37,19 @@ class Ensemble:
 
     def read(self, studies: Sequence[Study], regions: str = "predicted") -> list[Any]:
         """What all members say together, see `Applied.read`."""
-        return [joint.reading for joint in self.read_jointly(studies, regions)]
+        return self._in_parts(self.system.read_together, studies, regions)
 
     def read_jointly(self, studies: Sequence[Study], regions: str = "predicted") -> list[Joint]:
         """The same, with what each member says, see `System.read_jointly`."""
+        return self._in_parts(self.system.read_jointly, studies, regions)
+
+    def _in_parts(
+        self, read: Callable[..., list[Any]], studies: Sequence[Study], regions: str
+    ) -> list[Any]:
         members = [Member(m.system, m.predict) for m in self.members]
-        found: list[Joint] = []
+        found: list[Any] = []
         for start in range(0, len(studies), STUDIES_AT_ONCE):
-            some = studies[start : start + STUDIES_AT_ONCE]
-            found += self.system.read_jointly(some, members, regions)
+            found += read(studies[start : start + STUDIES_AT_ONCE], members, regions)
         return found
 
 
@@ -53,3 +60,17 @@ def load(run: Path, folds: Sequence[int] | None = None, devices: int | None = No
       UserError: the folder is no run, or a fold is not trained to its end.
     """
     return Ensemble(applied.load(run, folds, devices))
+
+
+def of(folders: Sequence[Path], config: StudyConfig, mesh: Mesh) -> Ensemble:
+    """These trained folds of a run as one; weights are restored when they are first needed.
+
+    Args:
+      folders: ``fold_<k>`` of each.
+      config: of the run.
+      mesh: the devices.
+
+    Raises:
+      UserError: a fold is not trained to its end.
+    """
+    return Ensemble(tuple(applied.load_fold(folder, config, mesh) for folder in folders))

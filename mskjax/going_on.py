@@ -32,6 +32,7 @@ RESULTS = (
     "report",
     "comparison",
     "external",
+    workdirs.ENSEMBLE,
     "calibration.json",
     "cases.csv",
     "fold_*/cases.csv",

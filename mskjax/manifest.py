@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mskjax.errors import UserError
-from mskjax.workdir import PARTS
+from mskjax.workdir import ENSEMBLE, PARTS
 from mskjax.writers import write_json
 
 MANIFEST = "manifest.json"
@@ -29,7 +29,7 @@ LEFT_OUT = {
     "*.part.jsonl": "what is being read",
 }
 _TABLES = ("*.json", "*.csv")  # of the run's own folder; other files there are the user's
-_FOLDERS = re.compile(rf"fold_\d+|{REPORT}")
+_FOLDERS = re.compile(rf"fold_\d+|{ENSEMBLE}|{REPORT}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Entry = Mapping[str, Any]

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from mskjax import cases, roles, tables
 from mskjax.applied import STUDIES_AT_ONCE
 from mskjax.data.cohorts import Cohort
+from mskjax.data.splits import Fold
 from mskjax.progress import Progress
 from mskjax.tables import Row
 from mskjax.training import processes
@@ -73,7 +74,7 @@ def write_rows(
       cohort: of the studies.
       numbers: of these studies.
       path: of the table.
-      who: ``fold`` and ``seed`` of every row.
+      who: ``fold`` and ``seed`` of every row; of several seeds together the latter is empty.
       title: for the log.
       kept: whether a row belongs to the table.
       seen: see `rows_of_fold`.
@@ -95,3 +96,9 @@ def write_rows(
     processes.sync("evaluated")
     if roles.is_first():
         partial.unlink(missing_ok=True)
+
+
+def is_of(row: Row, fold: Fold, part: str) -> bool:
+    """Whether a row is of a part of a fold, which of a division by case not all of a study are."""
+    case = row.get("case")
+    return fold.cases is None or not case or fold.cases.get(case) == part

@@ -40,6 +40,11 @@ class Replica:
         for part in self.parts:
             yield from part.every()
 
+    @property
+    def seeds(self) -> tuple["Replica", ...]:
+        """Its parts, where they are the same from several seeds."""
+        return () if self.config.population.members else self.parts
+
     def single(self) -> Iterator["Replica"]:
         """All that is trained."""
         return (replica for replica in self.every() if not replica.parts)

@@ -65,6 +65,10 @@ def lines(found: dict[str, Any], blocks: bool = True) -> Iterator[str]:
         yield from _fold(fold, blocks)
     for part in found["runs"]:
         yield from (f"  {line}" for line in lines(part, blocks))
+    if found["ensemble"]:
+        yield "  ensemble of the seeds"
+        for fold in found["ensemble"]:
+            yield f"    {'fold_' + str(fold['fold']):12} {_read(fold['evaluation'])}"
     if found["folds"] or found["runs"]:
         yield f"  {_left(found)}"
 
@@ -96,9 +100,13 @@ def _fold(fold: dict[str, Any], blocks: bool) -> Iterator[str]:
                 first, last = points[0][1], points[-1][1]
                 curve = sparkline(points, blocks)
                 yield f"      {name.removesuffix('_loss'):10} {curve}  {first:.4g} to {last:.4g}"
-    read = fold["evaluation"]
-    done = {"done": "all read", "waiting": "waiting", "begun": f"{read['read']} read"}
-    yield f"    {'evaluation':12} {done[read['state']]} of {read['of']} studies"
+    yield f"    {'evaluation':12} {_read(fold['evaluation'])}"
+
+
+def _read(evaluation: dict[str, Any]) -> str:
+    read, of = (evaluation[name] for name in ("read", "of"))
+    done = {"done": "all read", "waiting": "waiting", "begun": f"{read} read"}
+    return f"{done[evaluation['state']]} of {of} studies"
 
 
 def _about(stage: dict[str, Any]) -> str:

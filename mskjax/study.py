@@ -8,6 +8,7 @@ says so.
 import contextlib
 import functools
 from collections.abc import Callable, Container, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mskjax import (
     applied,
     cases,
     comparing,
+    fold_ensemble,
     fold_training,
     going_on,
     manifest,
@@ -34,6 +36,7 @@ from mskjax.config import MODES, StudyConfig
 from mskjax.data import folds, splits
 from mskjax.data.cohorts import Cohort, with_shuffled
 from mskjax.errors import Diverged, UserError
+from mskjax.fold_ensemble import FoldEnsemble
 from mskjax.fold_training import Fold
 from mskjax.progress import say
 from mskjax.replicas import Replica
@@ -107,56 +110,64 @@ def _run(
         system = module.build(config, measured)
     if config.data.shuffle_labels:
         cohort = with_shuffled(cohort, system.relabelled, config.seed)
-    kept = workdir / "splits.json"
-    divided = make_splits(config, cohort, system, kept if begun else None)
+    before = workdir / "splits.json"
+    divided = make_splits(config, cohort, system, before if begun else None)
     with preemption.listening() as stop:
         setting = Setting(config, cohort, system, measured, divided, workdir, stop)
         settings = [setting.replica(s.config, s.workdir, s.name) for s in whole.single()]
         groups = parts.groups(settings, folds)
+        together = fold_ensemble.of(whole, setting, groups)
         for group in groups if any(extended) else ():
             fold_training.check_devices(group)
         processes.sync("divided")  # of what was there before
-        opening.begin(whole, cohort, divided, folds, _kept(whole, groups, modes, stages))
+        kept = _kept(whole, [*chain(*groups)], together, modes, stages)
+        opening.begin(whole, cohort, divided, folds, kept)
         say(
             f"{system.name}: {len(cohort.patients)} patients, {len(cohort.studies)} studies,"
             f" {len(divided.folds)} fold(s), patients on both sides: {divided.patient_overlap}"
         )
         for remark in divided.remarks():
             say(f"note: {remark}")
-        failed = _run_folds(groups, modes, stages)
+        failed = _run_folds(groups, together, modes, stages)
     if roles.is_first() and not folds:
         _conclude(whole, len(divided.folds), modes, {fold.setting.workdir for fold in failed})
     if failed:
         more = f"  {len(failed)} trainings failed in all." if len(failed) > 1 else ""
         raise Diverged(f"{failed[0].failure}{more}")
-    return _left(whole, [fold for group in parts.groups(settings) for fold in group])
+    every = parts.groups(settings)
+    return _left(whole, [*chain(*every)], fold_ensemble.of(whole, setting, every))
 
 
 def _kept(
     whole: Replica,
-    groups: Sequence[Sequence[Fold]],
+    folds: Sequence[Fold],
+    together: Sequence[FoldEnsemble],
     modes: Sequence[str],
     stages: Sequence[str],
 ) -> set[Path]:
     """Folders of finished studies in which nothing is to be trained or read."""
     busy = {
         fold.setting.workdir
-        for fold in (fold for group in groups for fold in group)
+        for fold in folds
         if ("train" in modes and not _is_trained(fold, stages))
         or ("evaluate" in modes and not _is_read(fold))
     }
+    if "evaluate" in modes:
+        busy |= {own.study for own in together if not own.is_read}
     return {
         part.workdir
         for part in whole.every()
         if manifest.exists(part.workdir)
         and not any(going_on.check(single.workdir, single.config) for single in part.single())
-        and not any(single.workdir in busy for single in part.single())
+        and not any(own.workdir in busy for own in part.every())
     }
 
 
-def _left(whole: Replica, every: Sequence[Fold]) -> parts.Left:
+def _left(whole: Replica, every: Sequence[Fold], together: Sequence[FoldEnsemble]) -> parts.Left:
     train = {f.number for f in every if not _is_trained(f)}
-    evaluate = {f.number for f in every if not _is_read(f)} - train
+    evaluate = {f.number for f in every if not _is_read(f)}
+    evaluate |= {own.number for own in together if not own.is_read}
+    evaluate -= train
     return parts.Left(tuple(sorted(train)), tuple(sorted(evaluate)), not _is_finished(whole))
 
 
@@ -167,12 +178,16 @@ def _is_finished(study: Replica) -> bool:
 
 
 def _run_folds(
-    groups: Sequence[Sequence[Fold]], modes: Sequence[str], stages: Sequence[str] = ()
+    groups: Sequence[Sequence[Fold]],
+    together: Sequence[FoldEnsemble],
+    modes: Sequence[str],
+    stages: Sequence[str] = (),
 ) -> list[Fold]:
     """Trains and evaluates what is not done yet, group by group.
 
     Args:
       groups: of `parts.groups`.
+      together: these folds, of each study that was trained from several seeds.
       modes: see `run`.
       stages: see `run`.
 
@@ -182,13 +197,20 @@ def _run_folds(
     Raises:
       Diverged: so did the only study's.
     """
-    every = [fold for group in groups for fold in group]
+    every = [*chain(*groups)]
     train = [f for f in every if "train" in modes and not _is_trained(f, stages)]
     evaluate = [f for f in every if "evaluate" in modes and not _is_read(f)]
-    for fold in (f for f in evaluate if f not in train):
+    stale = [own for own in together if any(fold in train for fold in own.members)]
+    jointly = [own for own in together if own in stale or not own.is_read]
+    if "evaluate" not in modes:
+        jointly = []
+    needed = [*evaluate, *chain(*(own.members for own in jointly))]
+    for fold in (f for f in needed if f not in train):
         applied.check_trained(fold.folder, fold.setting.system)
     processes.sync("listed")  # of what was there before
     _check_examples(train, stages)
+    for own in stale:
+        own.discard()
     studies = len({fold.setting.workdir for fold in every})
     for group in groups:
         if wanted := [fold for fold in group if fold in train]:
@@ -197,6 +219,9 @@ def _run_folds(
                 raise failures[0]
         for fold in (f for f in group if f in evaluate and not f.failure):
             _evaluate_fold(fold.setting, fold.number)
+        for own in (own for own in jointly if own.members[0] in group):
+            if not any(fold.failure for fold in own.members):
+                own.evaluate()
     return [fold for fold in train if fold.failure]
 
 
@@ -248,9 +273,15 @@ def _conclude(study: Replica, folds: int, modes: Sequence[str], failed: Containe
     if any(folder in failed for folder in singles):
         return
     system = systems.load(study.config.system).build(study.config)
-    if "evaluate" in modes or ("report" in modes and not (study.workdir / "cases.csv").exists()):
+    tables = [study.workdir / "cases.csv"]
+    if study.seeds:
+        tables.append(study.workdir / workdirs.ENSEMBLE / "cases.csv")
+    if "evaluate" in modes or ("report" in modes and not all(map(Path.exists, tables))):
         rows = [row for folder in singles for row in gather_rows(folder, folds)]
         cases.write(study.workdir / "cases.csv", rows)
+        if study.seeds:
+            together = study.workdir / workdirs.ENSEMBLE
+            cases.write(together / "cases.csv", gather_rows(together, folds))
         write_calibration(study.workdir, system.gradings)
     if "report" in modes:
         page = write_report(study.workdir, system)
@@ -294,7 +325,7 @@ def read_fold(
         folder / CASES[part],
         {"fold": number, "seed": setting.train_seed},
         f"{setting.title(number)} {'evaluation' if part == 'test' else part}",
-        kept=lambda row: is_of(row, fold, part),
+        kept=lambda row: reading.is_of(row, fold, part),
         seen=functools.partial(seen, loaded),
     )
 
@@ -360,9 +391,3 @@ def _divide(config: StudyConfig, cohort: Cohort, system: System) -> tuple[splits
     return folds.grouped_folds(
         strata, data.folds, data.validation_fraction, config.seed, system.strata
     )
-
-
-def is_of(row: Row, fold: splits.Fold, part: str) -> bool:
-    """Whether a row is of a part of a fold, which of a division by case not all of a study are."""
-    case = row.get("case")
-    return fold.cases is None or not case or fold.cases.get(case) == part

@@ -50,6 +50,8 @@ def _study(folder: Path, config: Json) -> Json:
     parts = sorted(path for pattern in _PARTS for path in folder.glob(pattern))
     folds = [] if parts else [_fold(folder, k, config) for k in range(_count(folder))]
     runs = [_study(part, _json(part / "config.json")) for part in parts]
+    seeds = any(part.name.startswith("seed_") for part in parts)
+    together = range(_count(folder)) if seeds else ()
     _estimate([stage for fold in folds for stage in fold["stages"]])
     for fold in folds:
         fold["left_s"] = _total(stage["left_s"] for stage in fold["stages"])
@@ -62,6 +64,9 @@ def _study(folder: Path, config: Json) -> Json:
         "extended": _extended(folder, config),
         "folds": folds,
         "runs": runs,
+        "ensemble": [
+            {"fold": k, "evaluation": _evaluation(folder, k, "ensemble")} for k in together
+        ],
         "left_s": _total(part["left_s"] for part in (*folds, *runs)),
     }
 
@@ -218,9 +223,15 @@ def _total(parts: Iterable[float | None]) -> float | None:
     return None if any(part is None for part in known) else float(sum(p for p in known if p))
 
 
-def _evaluation(folder: Path, number: int) -> Json:
-    """Studies of a fold that are read, of those that it tests."""
-    fold = folder / f"fold_{number}"
+def _evaluation(folder: Path, number: int, below: str = "") -> Json:
+    """Studies of a fold that are read, of those that it tests.
+
+    Args:
+      folder: of the study.
+      number: of the fold.
+      below: folder of what all seeds read together, in that of the study.
+    """
+    fold = folder / below / f"fold_{number}"
     folds = _json(folder / "splits.json").get("folds") or []
     tested = set(_dict(folds[number]).get("test") or ()) if number < len(folds) else set()
     index = _json(folder / "cohort.json").get("index") or []

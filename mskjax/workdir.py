@@ -29,6 +29,7 @@ CONFIG = "config.json"
 REWRITTEN = (CONFIG, "environment.json", "cohort.json", "splits.json")  # by every command
 OF_STUDY = (*REWRITTEN, FOLDER)  # what all folds share, see `Setting.examples`
 PARTS = ("member_*", "seed_*")  # folders of the studies that a study consists of
+ENSEMBLE = "ensemble"  # folder of what the seeds of a study say together
 _MOVABLE = (
     ("devices",),
     ("data", "data_dir"),
@@ -36,7 +37,7 @@ _MOVABLE = (
     ("population", "folds"),  # together or not, a training is the same but for rounding
     ("population", "share"),
 )
-_RESULTS_OF_FOLDS = ("fold_*/*/cost.json", "fold_*/cases.csv")
+_RESULTS_OF_FOLDS = ("fold_*/*/cost.json", "fold_*/cases.csv", f"{ENSEMBLE}/fold_*/cases.csv")
 _RESULTS = (*_RESULTS_OF_FOLDS, "cases.csv", "report/report.json")
 # Of a study, and of a member of its population that has its own.
 _STEPS = re.compile(r"config\.(population\.members\..+\.)?stages\.\w+\.train\.steps")

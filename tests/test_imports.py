@@ -36,7 +36,7 @@ LAYERS = (
     "prediction",
     "opening plan setting",
     "fold_training",
-    "parts",
+    "fold_ensemble parts",
     "study external",
     "validation verification",
     "experiment",

@@ -204,15 +204,28 @@ class RegionsThenGrades(System):
             for where, p, picture in zip(located, probabilities, pictured, strict=True)
         ]
 
+    def read_together(
+        self, studies: Sequence[Study], members: Sequence[Member], regions: str = "predicted"
+    ) -> list[Reading]:
+        """See `System.read_together`; each training cuts the regions as it was fitted to."""
+        readings = self._graded_by_each(studies, members, regions)
+        return [_mean(each) for each in zip(*readings, strict=True)]
+
+    def _graded_by_each(
+        self, studies: Sequence[Study], members: Sequence[Member], regions: str
+    ) -> list[list[Reading]]:
+        """What each training says of the regions that all find together."""
+        located = self._located(studies, combined(self.stages, members), regions)
+        own: list[Any] = [m.system for m in members]  # of this class, as this one
+        return [s.graded(studies, located, m.predict) for s, m in zip(own, members, strict=True)]
+
     def read_jointly(
         self, studies: Sequence[Study], members: Sequence[Member], regions: str = "predicted"
     ) -> list[Joint]:
-        """See `System.read_jointly`; each training cuts the regions as it was fitted to."""
-        own: list[Any] = [m.system for m in members]  # of this class, as this one
+        """See `System.read_jointly`."""
+        own: list[Any] = [m.system for m in members]
         predicts = [remembered(m.predict) for m in members]
-        together = combined(self.stages, [*map(Member, own, predicts)])
-        located = self._located(studies, together, regions)
-        readings = [s.graded(studies, located, p) for s, p in zip(own, predicts, strict=True)]
+        readings = self._graded_by_each(studies, [*map(Member, own, predicts)], regions)
         alone = [s._located(studies, p, regions) for s, p in zip(own, predicts, strict=True)]
         joint = []
         for i, study in enumerate(studies):

@@ -207,6 +207,12 @@ class System(abc.ABC):
         """Where the regions lie, in the order of the rows of `columns`."""
         return []
 
+    def read_together(
+        self, studies: Sequence[Study], members: Sequence[Member], regions: str = "predicted"
+    ) -> list[Any]:
+        """The readings of `read_jointly` alone, without what each training says."""
+        return self.read(studies, combined(self.stages, members), regions)
+
     def read_jointly(
         self, studies: Sequence[Study], members: Sequence[Member], regions: str = "predicted"
     ) -> list[Joint]:
@@ -221,7 +227,7 @@ class System(abc.ABC):
           regions: as for `read`.
         """
         members = [Member(m.system, remembered(m.predict)) for m in members]
-        together = self.read(studies, combined(self.stages, members), regions)
+        together = self.read_together(studies, members, regions)
         alone = [m.system.read(studies, m.predict, regions) for m in members]
         return [
             Joint(

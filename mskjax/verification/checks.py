@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from mskjax import applied, cases, manifest, reading, replicas, study, systems
+from mskjax import cases, ensemble, manifest, reading, replicas, study, systems
 from mskjax.applied import STUDIES_AT_ONCE
 from mskjax.config import StudyConfig, to_json
 from mskjax.data import splits
@@ -30,7 +30,7 @@ from mskjax.tables import Row, as_text
 from mskjax.training.mesh import data_mesh
 from mskjax.verification import differences, tolerances
 from mskjax.verification.differences import Difference
-from mskjax.workdir import CONFIG, config_of, folds_in
+from mskjax.workdir import CONFIG, ENSEMBLE, config_of, folds_in
 from tfds_builders.fingerprint import image_hashes
 
 PASS, FAIL, NOT_CHECKED = "PASS", "FAIL", "not checked"
@@ -86,7 +86,8 @@ def verify(run: Path, data_dir: str | None = None) -> Iterator[Check]:
 def _check_finished(whole: Replica) -> None:
     """Raises UserError if something that a finished run has is missing."""
     for part in whole.every():
-        names = [] if part.config.population.members else _NEEDED  # they have reports of their own
+        names = [] if part.config.population.members else [*_NEEDED]  # they have their own reports
+        names += [f"{ENSEMBLE}/cases.csv"] if part.seeds else []
         if missing := next((n for n in names if not (part.workdir / n).exists()), None):
             path = part.workdir / missing
             raise UserError(f"{path} is missing; finish the run before it is verified.")
@@ -115,6 +116,14 @@ def _content(run: Path, whole: Replica, data_dir: str | None) -> Iterator[Check]
                 yield Check(name, "its studies are not at hand", done=False)
             else:
                 yield _guarded(name, _fold, run, part, folder, cohort)
+    for part in (p for p in whole.every() if p.seeds):
+        for folder in (part.workdir / ENSEMBLE / f"fold_{k}" for k in _numbers(part)):
+            name = f"{_titled(part)}{ENSEMBLE} {folder.name}"
+            if cohort is None:
+                yield Check(name, "its studies are not at hand", done=False)
+            else:
+                yield _guarded(name, _fold, run, part, folder, cohort)
+        yield _guarded(f"{_titled(part)}{ENSEMBLE} cases.csv", _table, run, part, ENSEMBLE)
     for part in whole.every():
         if part.config.population.members:
             continue  # of its members each has its own
@@ -212,7 +221,10 @@ def _part(fold: splits.Fold, patient: str) -> str:
 
 
 def _fold(run: Path, part: Replica, folder: Path, cohort: Cohort) -> Check:
-    """Reads and scores the held-out studies of a fold again, from its checkpoints."""
+    """Reads and scores the held-out studies of a fold again, from its checkpoints.
+
+    Where a study consists of seeds, all of them read together.
+    """
     config, number = part.config, int(folder.name.removeprefix("fold_"))
     path, audit = folder / "cases.csv", cohort.audit
     then = cases.read(path)
@@ -221,17 +233,20 @@ def _fold(run: Path, part: Replica, folder: Path, cohort: Cohort) -> Check:
     )
     fold = divided.folds[number]
     mesh = data_mesh(min(config.devices or jax.device_count(), jax.device_count()))
-    loaded = applied.load_fold(folder, config, mesh)
+    trained = [single.workdir / folder.name for single in part.single()]
+    together = ensemble.of(trained, config, mesh)
+    loaded: reading.Reader = together if part.seeds else together.members[0]
     wanted = [i for i, (patient, _) in enumerate(cohort.index) if patient in {*fold.test}]
-    title = f"{_titled(part)}{folder.name}"
+    title = f"{_titled(part)}{ENSEMBLE + ' ' if part.seeds else ''}{folder.name}"
     progress = Progress(f"{title} again", len(wanted))
-    seed = config.seed if config.train_seed is None else config.train_seed
+    seed: int | str = config.seed if config.train_seed is None else config.train_seed
+    seed = "" if part.seeds else seed
     now: list[Row] = []
     found: list[Difference] = []
     for start in range(0, len(wanted), STUDIES_AT_ONCE):
         some = [cohort.studies[i] for i in wanted[start : start + STUDIES_AT_ONCE]]
         rows = reading.rows_of_fold(loaded, some)
-        now += [{"fold": number, "seed": seed, **r} for r in rows if study.is_of(r, fold, "test")]
+        now += [{"fold": number, "seed": seed, **r} for r in rows if reading.is_of(r, fold, "test")]
         found += [d for own in some for d in _images(audit, own)]
         for _ in some:
             progress.advance()
@@ -262,16 +277,21 @@ def _changes(part: Replica, folder: Path) -> list[str]:
     return tolerances.changes(then, environment())
 
 
-def _table(run: Path, part: Replica) -> Check:
-    """Whether the table is the one of its folds."""
-    path = part.workdir / "cases.csv"
+def _table(run: Path, part: Replica, below: str = "") -> Check:
+    """Whether the table, of single trainings or in a folder below, is the one of its folds."""
+    path = part.workdir / below / "cases.csv"
     then = cases.read(path)
     now: list[Row] = []
-    for single in part.single():
-        count = len(content(single.workdir / "splits.json")["folds"])
-        now += study.gather_rows(single.workdir, count)
+    for folder in [path.parent] if below else [single.workdir for single in part.single()]:
+        now += study.gather_rows(folder, len(_numbers(part)))
     found = differences.of_rows(_below(run, path), then, now, tolerances.EXACT)
-    return Check(f"{_titled(part)}cases.csv", f"{len(then)} rows against those of the folds", found)
+    name = f"{_titled(part)}{below} cases.csv" if below else f"{_titled(part)}cases.csv"
+    return Check(name, f"{len(then)} rows against those of the folds", found)
+
+
+def _numbers(part: Replica) -> range:
+    """Of the folds of a study."""
+    return range(len(content(part.workdir / "splits.json")["folds"]))
 
 
 def _report(run: Path, part: Replica) -> Check:

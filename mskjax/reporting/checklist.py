@@ -43,7 +43,7 @@ _CLAIM = (
     ("24", "Initialisation of parameters", "recipe"),
     ("25", "Training approach", "recipe"),
     ("26", "Selection of the final model", "recipe"),
-    ("27", "Ensembling", "recipe"),
+    ("27", "Ensembling", "ensembling"),
     ("28", "Metrics of performance", "metrics"),
     ("29", "Measures of significance and uncertainty", "uncertainty"),
     ("30", "Robustness or sensitivity analysis", "robustness"),
@@ -152,6 +152,12 @@ def _answers(report: Mapping[str, Any]) -> dict[str, str]:
         "updating": "not applicable: no existing model was updated",
         "intended_use": _see(report, "model_card", "Model card"),
         "recipe": recipe,
+        "ensembling": (
+            f"The networks of {report['ensemble']['seeds']} seeds of each fold together: "
+            + _section("Seeds and their ensemble")
+            if report.get("ensemble")
+            else recipe
+        ),
         "architecture": _see(report, "architecture", "Architecture"),
         "building": "; ".join(
             dict.fromkeys([_see(report, "architecture", "Architecture"), recipe])

@@ -183,7 +183,7 @@ class _Part:
           oracle: on reference regions, the cases that have one, and not end to end.
         """
         shown, compared = _headings(self.grading), _compared(self.grading)
-        groups = {title: (method,) for method, title in comparison.methods.items()}
+        groups: dict[str, tuple[str, ...]] = {t: (m,) for m, t in comparison.methods.items()}
         groups[f"mean of all {len(groups)}"] = (*comparison.methods,)
         standard, words = self._of(comparison.standard, oracle=oracle), comparison.methods
         known = self.ideal_figures if oracle else self.figures

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
-from mskjax.metrics.intervals import mean_sd_over_folds
-from mskjax.reporting import doubts, figures, operating, wording
+from mskjax.reporting import doubts, figures, joint, operating, wording
 from mskjax.reporting.checklist import checklist
 from mskjax.writers import write_text
 
@@ -27,6 +25,7 @@ _FORESTS = 4  # comparisons drawn; all of them are in the tables
 # Anchor -> title, in reading order.  `checklist` refers to sections by these titles.
 SECTIONS = {
     "results": "Key results",
+    "seeds": "Seeds and their ensemble",
     "stages": "Results of each stage",
     "baselines": "Baselines beside the model",
     "tables": "Further comparisons",
@@ -36,7 +35,6 @@ SECTIONS = {
     "operating": "Operating point",
     "calibration": "Calibration",
     "folds": "Values of each fold",
-    "seeds": "Seeds",
     "repetitions": "Repetitions",
     "subgroups": "Subgroups",
     "doubts": "Doubtful reference grades",
@@ -76,7 +74,8 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
       report: the contents of report.json: the fields of its contract, and optionally title,
         headline, command, created, flow, class_counts, splits, confusion, calibration, calibrated
         (as tables), operating, doubts, folds, subgroups, architecture, recipe, curves, checklist,
-        rules, limits, repetitions, held_out, external, model_card, and those that systems add:
+        rules, limits, repetitions, held_out, seeds, ensemble, external, model_card, and those that
+        systems add:
 
         - gradings, ``{task: {"figures": [name], "further": [name]}}``: tables have the figures of
           a task under its title, and those that are further ones folded away below.
@@ -102,8 +101,8 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = ("metric", "label", "number", "number_or_dash", "p_value", "interval", "setting")
-    for name in (*filters, "cost"):
+    filters = ("metric", "label", "number", "number_or_dash", "signed", "p_value", "interval")
+    for name in (*filters, "setting", "cost"):
         environment.filters[name] = getattr(wording, name)
     html = environment.get_template("report.html").render(_view(report, run_dir))
     write_text(output / "report.html", html)
@@ -134,7 +133,10 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "held_out": _by_grading(_side_by_side(report.get("held_out") or _NOTHING), report),
         "held_out_tables": _operating_of(report.get("held_out") or _NOTHING, report),
         "repetitions": _over(report.get("repetitions") or []),
-        "seeds": _over(report.get("seeds") or []),
+        "seeds": {t: _by_grading(rows, report) for t, rows in joint.beside(report).items()},
+        "ensemble_tables": [
+            _table(table) for table in (report.get("ensemble") or {}).get("tables", [])
+        ],
         "baselines": _by_grading(_beside_baselines(report), report),
         "subgroups": {
             group: _by_grading(_of_strata(strata), report)
@@ -256,7 +258,7 @@ def _side_by_side(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _over(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each metric over repetitions or seeds: all its values, what they span, mean and SD."""
+    """Each metric over repetitions: all its values, and what they span."""
     rows = []
     places = ("end_to_end", "oracle_region") if runs else ()
     for place in places:
@@ -265,17 +267,7 @@ def _over(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             values = [e["value"] if e else None for e in estimates]
             known = [v for v in values if v is not None]
             spread = [min(known), max(known)] if known else None
-            over = mean_sd_over_folds([np.nan if v is None else v for v in values])
-            rows.append(
-                {
-                    "place": place,
-                    "metric": name,
-                    "values": values,
-                    "spread": spread,
-                    "mean": over.mean if known else None,
-                    "sd": over.sd if len(known) > 1 else None,
-                }
-            )
+            rows.append({"place": place, "metric": name, "values": values, "spread": spread})
     return rows
 
 

@@ -3,7 +3,8 @@
 Each seed's figures are computed as those of a study of its own, from the same resamples of
 patients.  A figure is then the mean over seeds, so a case counts once.  Its interval is that of a
 training from any seed on any patients: each resample of patients is combined with one of the seeds.
-With few seeds their spread is itself known badly; all values are printed.
+With few seeds their spread is itself known badly: all values are printed, and a report says that
+drawing one of N counts (N - 1) / N of the variance that the seeds show.
 """
 
 import math
@@ -16,24 +17,19 @@ from mskjax.metrics.intervals import DRAWS, percentile_interval
 
 Json = dict[str, Any]
 
-OF_THE_FIRST = (
-    "Curves, pictures, confusion, calibration, thresholds, lists of doubtful references, values of"
-    " folds and p-values are those of the first seed; figures with an interval are means over"
-    " seeds."
-)
-
 
 def pooled(reports: Sequence[Mapping[str, Any]], seed: int) -> Json:
     """The figures of several seeds as one.
 
     Args:
-      reports: of report.json, or parts of it, of each seed, whose estimates hold their resamples
-        (`intervals.keeping_draws`).
+      reports: of report.json, or parts of it, of each of two or more seeds, whose estimates hold
+        their resamples (`intervals.weighting`).
       seed: of the choice of a seed for each resample.
 
     Returns:
       Of the first seed, but for every estimate that all seeds have: ``value`` is the mean over
-      seeds, ``ci95`` holds patients and seeds, ``seeds`` has the value of each.
+      seeds, ``ci95`` holds patients and seeds, ``seeds`` has the value of each, ``sd`` their
+      sample standard deviation.
     """
     rng = np.random.default_rng((seed, len(reports)))
     return _pooled(reports, rng.integers(0, len(reports), 2**16))
@@ -68,8 +64,9 @@ def _estimate(parts: Sequence[Mapping[str, Any]], which: np.ndarray) -> Json:
     found = {k: v for k, v in parts[0].items() if k != DRAWS}
     found["seeds"] = values
     if any(v is None for v in values):
-        return found | {"value": None, "ci95": None, "why": "undefined for some seeds"}
-    found["value"] = float(np.mean(values))
+        nothing = {"value": None, "sd": None, "ci95": None}
+        return found | nothing | {"why": "undefined for some seeds"}
+    found |= {"value": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
     draws = [np.asarray(part[DRAWS]) for part in parts if part.get(DRAWS) is not None]
     if len(draws) < len(parts) or any(part["ci95"] is None for part in parts):
         return found | {"ci95": None}

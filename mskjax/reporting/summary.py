@@ -15,18 +15,17 @@ from mskjax.config import StudyConfig
 from mskjax.data.splits import Splits, images_of, load
 from mskjax.errors import UserError
 from mskjax.metrics.grading import Grading
-from mskjax.metrics.intervals import keeping_draws
-from mskjax.reporting import artefacts, calibrated, doubts, operating, pooled, wording
+from mskjax.metrics.intervals import weighting
+from mskjax.reporting import artefacts, calibrated, doubts, joint, operating, pooled, wording
+from mskjax.reporting import limits as limits_of_run
 from mskjax.reporting.checklist import checklist
 from mskjax.reporting.external import summarised, tests_of
 from mskjax.reporting.page import write_page
 from mskjax.tables import Row
-from mskjax.workdir import config_of
+from mskjax.workdir import ENSEMBLE, config_of
 from mskjax.writers import write_text
 
 PICTURES = 24  # in the gallery; the worst first
-NO_EXTERNAL = "No external test."
-SHUFFLED = "labels were shuffled between patients"  # what makes a run a control
 
 
 class System(Protocol):
@@ -97,7 +96,7 @@ def _external(
     return {
         "external": found[0]["figures"],
         "external_tests": found,
-        "limits": [limit for limit in limits if limit != NO_EXTERNAL],
+        "limits": [limit for limit in limits if limit != limits_of_run.NO_EXTERNAL],
     }
 
 
@@ -112,16 +111,9 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
       UserError: a part of the run is missing.
     """
     config = config_of(workdir)
-    for name in ("cohort.json", "environment.json", "splits.json", "cases.csv"):
-        if not (workdir / name).exists():
-            raise UserError(f"{workdir / name} is missing; finish the run first.")
-    audit = artefacts.content(workdir / "cohort.json")
+    audit, divided = _division(workdir, config)
     stages = [stage.name for stage in system.stages]
-    every_row = cases.read(workdir / "cases.csv")
-    kept = sorted({patient for patient, _ in audit["index"]})
-    divided = load(
-        workdir / "splits.json", kept, audit["fingerprint"], config.data.split, images_of(audit)
-    )
+    every_row = _rows(workdir / "cases.csv")
     folds = sorted({int(r["fold"]) for r in every_row})
     crossed = _of_folds(every_row, divided.crossed(0))
     apart = _of_folds(every_row, [k for k, fold in enumerate(divided.folds) if fold.held_out])
@@ -167,7 +159,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
             "seeds": [config.seed if config.train_seed is None else config.train_seed],
             "patient_overlap": divided.patient_overlap,
             "resamples": config.resamples,
-            **({"control": SHUFFLED} if config.data.shuffle_labels else {}),
+            **({"control": limits_of_run.SHUFFLED} if config.data.shuffle_labels else {}),
         },
         **figures,
         "operating": operating.crossed(
@@ -176,6 +168,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         "doubts": doubted,
         "calibrated": calibrated.tables(fitted),
         "seeds": [],
+        "ensemble": {},
         "repetitions": _repetitions(every_row, figures, divided, system, config),
         "held_out": _held_out(apart, system, fitted, config),
         "published": [p.as_json() for p in system.published],
@@ -206,10 +199,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         "curves": artefacts.curves(workdir, stages, folds),
         "pictures": _pictures(workdir, system, rows, doubts.studies_of(doubted)),
         "rules": list(system.rules),
-        "limits": [
-            *_limits(system, audit, divided, config.data.shuffle_labels),
-            *map(_of_extension, artefacts.extended(workdir, system.stages)),
-        ],
+        "limits": _limits(workdir, system, audit, divided, config),
     }
     report["checklist"] = checklist(report)
     return report
@@ -218,32 +208,76 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
 def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str, Any]:
     """The content of report.json of a study that was trained from several seeds."""
     config = config_of(workdir)
-    with keeping_draws():
+    audit, divided = _division(workdir, config)
+    rows = _rows(workdir / ENSEMBLE / "cases.csv")
+    draws = joint.resamples(joint.tested(divided), config.resamples, config.seed)
+    with weighting(draws):
         reports = [summarise(folder, system) for folder in seeds]
     report = pooled.pooled(reports, config.seed)
-    places = ("end_to_end", "oracle_region")
     each = [
-        {"seed": own["protocol"]["seeds"][0], **{place: own[place] for place in places}}
+        {"seed": own["protocol"]["seeds"][0], **{place: own[place] for place in joint.PLACES}}
         for own in reports
     ]
     shuffled, repetitions = config.data.shuffle_labels, report["protocol"]["repetitions"]
-    audit = artefacts.content(workdir / "cohort.json")
     report |= {
         "headline": _headline(system.primary, report, audit, shuffled, repetitions, len(each)),
         "protocol": {**report["protocol"], "seeds": [own["seed"] for own in each]},
         "seeds": each,
+        "ensemble": joint.ensemble(rows, reports, divided, system, config, draws),
         "calibrated": calibrated.tables(_calibration(workdir, system)),
         "cost": artefacts.cost_of_seeds(reports),
         "command": _command(config),
         "recipe": artefacts.recipe(workdir, system.stages),
-        "limits": [pooled.OF_THE_FIRST, *report["limits"]],
+        "limits": _limits(workdir, system, audit, divided, config, len(each)),
         "pictures": [
             {**entry, "path": f"{seeds[0].name}/{entry['path']}"} for entry in report["pictures"]
         ],
     }
     report = pooled.without_draws(report)
+    if report["headline"]:
+        report["headline"] += joint.sentence(report)
     report["checklist"] = checklist(report)
     return report
+
+
+def _division(workdir: Path, config: StudyConfig) -> tuple[dict[str, Any], Splits]:
+    """The audit of a run's cohort, and its patients' division.
+
+    Raises:
+      UserError: one is missing.
+    """
+    audit = artefacts.content(workdir / "cohort.json")
+    _there(workdir / "splits.json")
+    kept = sorted({patient for patient, _ in audit["index"]})
+    images = images_of(audit)
+    divided = load(workdir / "splits.json", kept, audit["fingerprint"], config.data.split, images)
+    return audit, divided
+
+
+def _rows(path: Path) -> list[Row]:
+    """Rows of a table of cases; raises UserError where it is missing."""
+    return cases.read(_there(path))
+
+
+def _there(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"{path} is missing; finish the run first.")
+    return path
+
+
+def _limits(
+    workdir: Path,
+    system: System,
+    audit: dict[str, Any],
+    divided: Splits,
+    config: StudyConfig,
+    seeds: int = 1,
+) -> list[str]:
+    extended = artefacts.extended(workdir, system.stages)
+    return [
+        *limits_of_run.of(system.limits, audit, divided, config.data.shuffle_labels, seeds),
+        *map(limits_of_run.of_extension, extended),
+    ]
 
 
 def _calibration(workdir: Path, system: System) -> Mapping[str, Any]:
@@ -271,7 +305,7 @@ def _repetitions(
     for number in range(divided.repetitions):
         own = _of_folds(rows, divided.crossed(number))
         figures = system.summarise(own, config.resamples, config.seed) if number else first
-        places = {place: figures[place] for place in ("end_to_end", "oracle_region")}
+        places = {place: figures[place] for place in joint.PLACES}
         found.append({"repetition": number, **places})
     return found
 
@@ -284,9 +318,8 @@ def _held_out(
         return {}
     settings = {"resamples": config.resamples, "seed": config.seed}
     figures = system.summarise(rows, **settings)
-    places = {place: figures[place] for place in ("end_to_end", "oracle_region")}
     points = operating.given(rows, system.gradings, system.method, fitted, **settings)
-    return {**places, "operating": points}
+    return {**{place: figures[place] for place in joint.PLACES}, "operating": points}
 
 
 def _headline(
@@ -309,42 +342,6 @@ def _headline(
     return (
         f"{mark}{wording.metric(name)}, end to end: {first['value']:.3f} (95 % interval {low:.3f}"
         f" to {high:.3f}; {first['n']} cases of {first['patients']} {what}{which})."
-    )
-
-
-def _limits(system: System, audit: dict[str, Any], divided: Splits, shuffled: bool) -> list[str]:
-    limits = list(system.limits)
-    if audit["kind"] == "phantom":
-        limits.insert(
-            0,
-            "PHANTOM: generated images; the figures say that the pipeline learns, and"
-            " nothing about patients.",
-        )
-    for remark in reversed(divided.remarks()):
-        limits.insert(0, remark)
-    if divided.unit == "case":
-        limits.insert(
-            0,
-            "LEAKING SPLIT: cases were divided, not patients; cases of one patient lie on both"
-            " sides and the figures are optimistic.",
-        )
-    if shuffled:
-        limits.insert(0, f"CONTROL RUN: {SHUFFLED}; figures should lie at chance.")
-    if unsized := audit.get("studies_without_pixel_size", 0):
-        limits.append(
-            f"{unsized} of {audit['studies']} studies do not say how large their pixels are:"
-            " lengths in them are pixels, their pictures have no scale bar, and figures in mm leave"
-            " them out."
-        )
-    if "official" not in divided.kind:
-        limits.append(NO_EXTERNAL)
-    return limits
-
-
-def _of_extension(extended: str) -> str:
-    return (
-        f"{extended}.  Its learning rate rose again there: this is not the training of so many"
-        " steps from the start."
     )
 
 

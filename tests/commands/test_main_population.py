@@ -73,9 +73,25 @@ def test_the_report_pools_seeds_within_patients(seeds):
     page = (seeds / "report/report.html").read_text()
     assert "generated phantoms; mean over 2 seeds)." in whole["headline"]
     assert "Values are means over 2 seeds" in page
-    assert "its interval holds patients and seeds" in page
+    assert "its interval is that of a training from any of them on any patients" in page
     rows = (seeds / "cases.csv").read_text().splitlines()
     assert len(rows) - 1 == 2 * (len((seeds / "seed_0/cases.csv").read_text().splitlines()) - 1)
+
+
+def test_the_ensemble_of_seeds_stands_beside_their_mean(seeds):
+    whole = json.loads((seeds / "report/report.json").read_text())
+    together, single = whole["ensemble"], whole["end_to_end"]
+    assert together["seeds"] == 2
+    for name, own in together["end_to_end"].items():
+        difference = together["minus_single"]["end_to_end"][name]
+        if own["value"] is not None and single[name]["value"] is not None:
+            expected = own["value"] - single[name]["value"]
+            assert difference["value"] == pytest.approx(expected, abs=1e-6)
+    ours, one = (
+        sorted(line.split(",")[2:5] for line in (d / "cases.csv").read_text().splitlines())
+        for d in (seeds / "ensemble", seeds / "seed_0")
+    )
+    assert [row for row in ours if "grade" in row] == [row for row in one if "grade" in row]
 
 
 def test_the_calibration_of_seeds_has_each_patient_once(seeds):
@@ -101,7 +117,9 @@ def test_a_run_of_several_seeds_is_verified_with_all_of_them(seeds, tmp_path, ca
     assert report([f"--runs={seeds}", "--verify"]) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == "PASS"
-    assert said.count("rows read again, to the last digit") == 2 * len(list(seeds.glob("seed_*")))
+    # Two folds of each seed, and of all seeds together.
+    count = len(list(seeds.glob("seed_*"))) + 1
+    assert said.count("rows read again, to the last digit") == 2 * count
     copy = shutil.copytree(seeds, tmp_path / "run")
     last = sorted(copy.glob("seed_*"))[-1]
     with (last / "fold_1" / "cases.csv").open("a") as file:
@@ -125,9 +143,12 @@ def test_a_seed_that_was_lost_is_trained_again_alone(seeds, data_dir, main_here,
     shutil.copytree(seeds, workdir)
     shutil.rmtree(workdir / "seed_1")
     untouched = (workdir / "seed_0/fold_0/regions/architecture.json").stat().st_mtime_ns
+    together = (workdir / "ensemble/fold_0/cases.csv").stat().st_mtime_ns
     assert main_here(*study(workdir, data_dir, *SEEDS, **FEW)) == 0
     assert_close(workdir / "seed_1", seeds / "seed_1")
     assert (workdir / "seed_0/fold_0/regions/architecture.json").stat().st_mtime_ns == untouched
+    # What the lost networks had a part in was read anew.
+    assert (workdir / "ensemble/fold_0/cases.csv").stat().st_mtime_ns > together
 
 
 def test_seeds_are_given_more_steps_together(seeds, data_dir, main_here, tmp_path, capsys):

@@ -54,7 +54,7 @@ _REPORT: dict[str, Any] = {
             {"id": "152", "why": "7 discs seen, 6 graded"},
         ],
     },
-    "protocol": {"folds": 5, "unit": "patient", "seeds": [0, 1], "patient_overlap": 0},
+    "protocol": {"folds": 5, "unit": "patient", "seeds": [0, 1, 2], "patient_overlap": 0},
     "stages": {
         "segment": {
             "dice_disc": estimate(0.8712, 0.8533, 0.8871),
@@ -255,6 +255,22 @@ _REPORT["seeds"] = [
     }
     for seed, value in enumerate((0.71, 0.69, 0.73))
 ]
+_REPORT["end_to_end"]["accuracy_severity"] |= {"seeds": [0.71, 0.69, 0.73], "sd": 0.02}
+_REPORT["ensemble"] = {
+    "seeds": 3,
+    "stages": {"segment": {"dice_disc": estimate(0.8765)}},
+    "end_to_end": {"accuracy_severity": estimate(0.7654)},
+    "oracle_region": {},
+    "minus_single": {
+        "stages": {"segment": {"dice_disc": {**estimate(0.0053), "ci95": [0.0012, 0.0098]}}},
+        "end_to_end": {
+            "accuracy_severity": {**estimate(0.0554), "ci95": [-0.0104, 0.1001]},
+        },
+        "oracle_region": {},
+    },
+    "tables": [{"title": "Of the ensemble", "columns": ["a", "b"], "rows": [["x", 0.4321]]}],
+    "held_out": {},
+}
 _REPORT["repetitions"] = [
     {
         "repetition": number,

@@ -19,6 +19,7 @@ def test_values_of_the_report_are_given(report):
     assert "spider_t2space 1.0.0, licence CC BY 4.0" in claim["7"]
     assert "Patient; patients found in more than one partition: 0" in claim["20"]
     assert "jax 0.10.2" in claim["23"]
+    assert claim["27"].startswith("The networks of 3 seeds of each fold together")
     assert "Wilson" in claim["29"]
     assert "30 patients and 146 cases included, 2 excluded" in claim["35"]
     assert claim["39"].startswith("1 of 2 pictures show failures")

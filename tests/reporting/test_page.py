@@ -290,6 +290,20 @@ def test_folds_are_told_from_intervals_and_undefined_ones_are_dashes(page):
     assert "AUROC, task D – – –, –, –, –, –" in text
 
 
+def test_one_network_and_the_ensemble_of_seeds_stand_side_by_side(page):
+    words = page.words("seeds")
+    assert "trained once from each of 3 seeds (0, 1, 2)" in words
+    assert (
+        "Severity Accuracy 0.706 (0.630 to 0.774) n = 146 0.020 0.710, 0.690, 0.730 0.765"
+    ) in words
+    assert "+0.055 (−0.010 to +0.100)" in words
+    assert "Stage segment" in words
+    assert "+0.005 (+0.001 to +0.010)" in words
+    assert "Further comparisons, by the ensemble Of the ensemble a b x 0.432" in words
+    # The spread stands beside the interval wherever the figure does.
+    assert "Accuracy 0.706 SD 0.020, 3 seeds 0.630 to 0.774" in page.words("results")
+
+
 def test_repetitions_stand_with_their_spread_and_are_not_averaged(page):
     words = page.words("repetitions")
     assert "Accuracy, severity End-to-end 0.661 to 0.739 0.706, 0.661, 0.739" in words

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from mskjax.metrics.intervals import keeping_draws, patient_bootstrap
+from mskjax.metrics.intervals import keeping_draws, patient_bootstrap, weighting
+from mskjax.metrics.paired import multiplicities
 from mskjax.metrics.segmentation import mean_over_cases
 from mskjax.reporting.pooled import pooled, without_draws
 
@@ -30,6 +31,7 @@ def test_a_figure_is_the_mean_over_seeds_and_a_case_counts_once():
     each = [p["stages"]["regions"]["dice"] for p in parts]
     assert dice["value"] == pytest.approx(np.mean([e["value"] for e in each]))
     assert dice["seeds"] == [e["value"] for e in each]
+    assert dice["sd"] == pytest.approx(0.03, abs=1e-5)
     assert (dice["n"], dice["patients"]) == (90, 30)
     assert dice["method"].endswith("each with one of 3 seeds")
 
@@ -46,6 +48,25 @@ def test_the_interval_holds_patients_and_seeds():
     alone = report(0.03)["stages"]["regions"]["dice"]["ci95"]
     assert low < alone[0]
     assert high > alone[1]
+
+
+def test_the_interval_holds_what_seeds_do_to_single_patients():
+    """Seeds that differ in every patient, on the same resamples, against plain NumPy."""
+    rng = np.random.default_rng(5)
+    values = rng.normal(0.8, 0.05, (1, 30)) + rng.normal(0, 0.03, (4, 30))
+    values += np.array([-0.03, 0.0, 0.01, 0.04])[:, None]
+    ids = [f"p{i}" for i in range(30)]
+    weights = multiplicities(30, RESAMPLES, 0)
+    parts = []
+    with weighting(dict(zip(ids, weights.T, strict=True))):
+        for own in values.astype(np.float32):
+            parts.append({"dice": patient_bootstrap(mean_over_cases, own, ids).as_json()})
+    found = pooled(parts, 0)["dice"]
+    rng = np.random.default_rng(1)
+    patients, seeds = rng.integers(0, 30, (20_000, 30)), rng.integers(0, 4, 20_000)
+    drawn = values[seeds[:, None], patients].mean(1)
+    np.testing.assert_allclose(found["ci95"], np.quantile(drawn, [0.025, 0.975]), atol=0.003)
+    assert found["sd"] == pytest.approx(np.std(values.mean(1), ddof=1), abs=1e-6)
 
 
 def test_seeds_that_agree_leave_the_interval_of_one():
@@ -67,6 +88,7 @@ def test_a_figure_that_one_seed_lacks_is_not_defined():
     dice = pooled([first, second], 0)["stages"]["regions"]["dice"]
     assert dice["value"] is None
     assert dice["ci95"] is None
+    assert dice["sd"] is None
     assert dice["why"] == "undefined for some seeds"
 
 

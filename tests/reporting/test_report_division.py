@@ -10,7 +10,7 @@ import pytest
 
 from mskjax.config import TrainConfig
 from mskjax.data.splits import Fold, Splits, save
-from mskjax.reporting import summary
+from mskjax.reporting import limits, summary
 from mskjax.tables import write_rows
 from mskjax.two_stage.system import System
 
@@ -156,7 +156,7 @@ def test_held_out_patients_stay_apart_from_every_repetition(report_of):
     assert report["end_to_end"]["accuracy"]["n"] == 3
     assert report["held_out"]["end_to_end"]["accuracy"]["n"] == 1
     assert [r["end_to_end"]["accuracy"]["n"] for r in report["repetitions"]] == [3, 3]
-    assert report["limits"] == ["No external test."]
+    assert report["limits"] == [limits.ONE_SEED, limits.NO_EXTERNAL]
 
 
 def test_one_cross_validation_has_no_table_of_repetitions(report_of, tmp_path):

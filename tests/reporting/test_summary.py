@@ -22,7 +22,7 @@ ROWS = [
 
 class OneGrade(System):
     name, title, labels = "one_grade", "One grade a study", ("grade",)
-    published, rules, limits = (), (), ("One seed.",)
+    published, rules, limits = (), (), ("One centre.",)
     primary = "auroc_task_d"
     stages = (
         types.SimpleNamespace(

@@ -140,7 +140,6 @@ class DiscDegeneration(GradedDiscs):
         "Intervals are 95 % patient-bootstrap percentile intervals.",
     )
     limits = (
-        "One run with one seed; the spread over seeds is not in the intervals.",
         "Which Pfirrmann grades are mild, moderate and severe is open in the paper; ours are in"
         " the recipe.",
     )

@@ -125,7 +125,6 @@ class ShoulderBones(System):
         " few patients as here they are too narrow rather than too wide.",
     )
     limits = (
-        "One run with one seed; the spread over seeds is not in the intervals.",
         "Vote, blocks, stride, band and recipe of the papers are open; ours are in the recipe.",
         "There is no control with shuffled labels: a mask fits no other patient's image.",
     )

@@ -89,10 +89,7 @@ class VertebralFracture(RegionsThenGrades):
         "Intervals are 95 % patient-bootstrap percentile intervals over all folds pooled, unless a"
         " table names another method.",
     )
-    limits = (
-        "One run with one seed; the spread over seeds is not in the intervals.",
-        "External performance in the field drops to about .75 to .85.",
-    )
+    limits = ("External performance in the field drops to about .75 to .85.",)
     published = (
         Published("accuracy_malignant", 0.92, "190 patients", YEH, THEIRS),
         Published("sensitivity_malignant", 0.94, "50 malignant", YEH, THEIRS, (0.84, 0.98)),

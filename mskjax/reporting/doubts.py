@@ -79,9 +79,9 @@ def doubtful(
 
 
 def studies_of(content: Mapping[str, Any]) -> list[str]:
-    """Studies of the patients who are listed for the first grading, least likely first."""
-    first: Mapping[str, Any] = next(iter(content.values()), {"patients": ()})
-    return [study for own in first["patients"] for study in own["studies"]]
+    """Studies of the patients who are listed, grading by grading, least likely first."""
+    listed = [own for task in content.values() for own in task["patients"]]
+    return list(dict.fromkeys(study for own in listed for study in own["studies"]))
 
 
 def _ranked(grading: Grading, cases: Graded, p: np.ndarray) -> list[Json]:

@@ -101,6 +101,7 @@ class _Cases:
       reference: (N,) int32.
       patients: (N,) str.
       groups: (N,) int: the fold, or a group of patients where there is one fold.
+      of_one_fold: whether that is so.
       fitted_on: which cases the threshold of a group is fitted on, in words.
     """
 
@@ -112,7 +113,8 @@ class _Cases:
         self.patients = np.array(own.patients, str)
         self.groups = np.array([int(r["fold"]) for r in own.rows], int)
         self.fitted_on = "held-out cases of the other folds"
-        if len(set(self.groups.tolist())) < 2:
+        self.of_one_fold = len(set(self.groups.tolist())) < 2
+        if self.of_one_fold:
             numbers = {p: i % GROUPS for i, p in enumerate(sorted(set(own.patients)))}
             self.groups = np.array([numbers[p] for p in own.patients], int)
             self.fitted_on = f"cases of other patients of the one fold, {GROUPS} groups in turn"
@@ -179,7 +181,7 @@ def _fitted(own: _Cases, grading: Grading, criterion: str) -> tuple[np.ndarray, 
         applied[inside] = fit.value
         told.append(
             {
-                "fold": group,
+                "fold": f"group {group + 1}" if own.of_one_fold else group,
                 "threshold": fit.value,
                 "why": fit.why,
                 "cases": int(rest.sum()),

@@ -109,6 +109,7 @@ def test_of_one_fold_groups_of_patients_are_left_out_in_turn():
     rows = shifted(rows_of(folds_of(names(64), 4)[:1]))
     own = operating.crossed(rows, GRADINGS, "model", **SETTINGS)["kind"]
     assert [t["patients"] for t in own["rules"][1]["thresholds"]] == [12, 13, 13, 13, 13]
+    assert [t["fold"] for t in own["rules"][1]["thresholds"]] == [f"group {k}" for k in range(1, 6)]
     assert "one fold" in own["fitted_on"]
 
 

@@ -174,6 +174,8 @@ def _left(whole: Replica, every: Sequence[Fold], together: Sequence[FoldEnsemble
 def _is_finished(study: Replica) -> bool:
     each = [_is_finished(part) for part in study.parts]
     own = workdirs.is_finished(study.workdir, study.config)
+    if study.seeds:
+        own = own and (study.workdir / workdirs.ENSEMBLE / "cases.csv").exists()
     return all(each) and (own or bool(study.config.population.members))
 
 

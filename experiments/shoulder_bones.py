@@ -42,6 +42,7 @@ def phantom() -> ConfigDict:
                     # 25 pixels are 40 mm.
                     "blocks": {"size": 25, "points": 24, "width": 12, "hidden": 64, "dropout": 0.2},
                     "stride": 3,
+                    "vote": "mean",  # AlexNet is unsure of thin bone: it must not outvote a U-Net
                     "augmentation": mirrored,
                     "train": {"steps": 400, "learning_rate": 5e-3, "ema_decay": 0.95},
                 },
@@ -78,7 +79,7 @@ def cohort(config: ConfigDict) -> None:
     """Your files (tfds_builders/shoulder_bones/README.md), published sizes; an accelerator."""
     package(config, "cohort", split="folds")
     proposals, edges = config.stages.proposals, config.stages.edges
-    proposals.update(spacing_mm=0.6, patch=(256, 256), stride=4)
+    proposals.update(spacing_mm=0.6, patch=(256, 256), stride=4, vote="majority")
     proposals.model.update(widths=(64, 128, 256, 512, 1024), dtype="bfloat16")
     proposals.train.update(steps=8_000, learning_rate=5e-4)
     edges.update(spacing_mm=0.4, patch=(384, 384))

@@ -392,7 +392,8 @@ def test_missed_discs_cost_end_to_end_and_not_with_reference_regions():
 
 def test_published_figures_are_references_with_reasons_under_the_names_of_ours():
     rows = [{**row, "dice": "1", "iou": "1"} for row in hand_made_rows(0.0)[0][:1]]
-    rows = [{**rows[0], "kind": "structure", "name": "disc"}, *hand_made_rows(0.0)[0]]
+    structures = [{**rows[0], "kind": "structure", "name": name} for name in dd.STRUCTURES]
+    rows = [*structures, *hand_made_rows(0.0)[0]]
     report = system().summarise(rows, resamples=20, seed=0)
     figures = {**report["end_to_end"], **report["stages"]["regions"]}
     for entry in dd.DiscDegeneration.published:

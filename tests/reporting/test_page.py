@@ -102,7 +102,8 @@ def test_nothing_is_loaded_from_outside(page, pages):
 
 def test_contents_lead_to_every_section(page):
     ids = [a["id"] for tag, a in page.tags if tag == "section"]
-    assert ids == list(SECTIONS)
+    # This report has neither binary tasks nor doubts; test_operating and test_doubts show both.
+    assert ids == [name for name in SECTIONS if name not in ("operating", "doubts")]
     assert page.attributes("href") == [f"#{i}" for i in ids]
 
 

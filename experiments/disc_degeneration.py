@@ -113,8 +113,8 @@ def _two_cores(config: ConfigDict) -> None:
     _recipe(grades)
     grades.crop = (7, 40, 80)
     grades.model.width = 16
-    grades.train.update(steps=300, batch_size=12, learning_rate=1e-3, warmup_steps=20)
-    grades.train.update(ema_decay=0.98, checkpoint_every=100)
+    grades.train.update(steps=450, batch_size=12, learning_rate=1e-3, warmup_steps=20)
+    grades.train.update(ema_decay=0.98, checkpoint_every=150)
 
 
 def _recipe(grades: ConfigDict) -> None:

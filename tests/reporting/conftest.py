@@ -32,6 +32,50 @@ _GRADINGS = {
     }
     for task in ("pfirrmann", "severity")
 }
+_AT_A_THRESHOLD = {
+    name: estimate(0.7, 0.6, 0.8)
+    for name in ("balanced_accuracy", "sensitivity", "specificity", "cohen_kappa")
+}
+_FITTED = {"cases": 120, "patients": 24}
+_OPERATING = {
+    "herniation": {
+        "prevalence": estimate(0.41, 0.33, 0.5),
+        "auroc": estimate(0.8, 0.7, 0.9),
+        "fitted_on": "held-out cases of the other folds",
+        "rules": [
+            {"rule": "half", "thresholds": [], "figures": _AT_A_THRESHOLD},
+            {
+                "rule": "balanced_accuracy",
+                "thresholds": [
+                    {"fold": 0, "threshold": 0.31, "why": "", **_FITTED},
+                    {"fold": 1, "threshold": 0.5, "why": "not fitted: one class", **_FITTED},
+                ],
+                "figures": _AT_A_THRESHOLD,
+            },
+        ],
+    }
+}
+_DOUBTS = {
+    "pfirrmann": {
+        "left_out": 1,
+        "of": 30,
+        "figures": {
+            "all": {"quadratic_weighted_kappa": estimate(0.7123, 0.6412, 0.7789)},
+            "without": {"quadratic_weighted_kappa": estimate(0.7333, 0.6612, 0.7989)},
+        },
+        "patients": [
+            {
+                "patient": "12",
+                "studies": ["12_t2"],
+                "cases": 5,
+                "score": -2.1,
+                "likelihood": 0.07,
+                "offset": 1.3,
+                "least": {"level": "level 3", "reference": "i", "call": "iii", "p": 0.002},
+            }
+        ],
+    }
+}
 _REPORT: dict[str, Any] = {
     "system": "disc_degeneration",
     "variant": "spider_t2space",
@@ -67,6 +111,8 @@ _REPORT: dict[str, Any] = {
     },
     "end_to_end": _GRADING,
     "gradings": _GRADINGS,
+    "operating": _OPERATING,
+    "doubts": _DOUBTS,
     "oracle_region": {
         name: entry if entry["value"] is None else {**entry, "value": entry["value"] + 0.0111}
         for name, entry in _GRADING.items()

@@ -5,8 +5,8 @@ minutes on few cores.  What was chosen, and why:
 
 * Masks.  BasicUNet as documented (features 32, 32, 64, 128, 256, 32; instance normalisation, leaky
   ReLU .1, transposed convolutions), in 2-D over the slices: at a pitch of several pixels a 3-D
-  network of the same time sees fewer patients.  Or DynUNet with kernels and strides by its
-  tutorial's rule (halve while 8 pixels are left), residual blocks, its own filters.
+  network of the same time sees fewer patients.  Or DynUNet with its default filters, residual
+  blocks, kernels of 3 and strides of 2, at most four of them, while 8 pixels are left.
   `DiceCELoss` over all classes, Dice over the batch, since a slice often lacks a structure; targets
   are the class fractions of the pixels, which is what `DiceCELoss` takes without ``to_onehot_y``.
 * Images.  `NormalizeIntensity` of each volume; `RandAffine` on the whole slice (15 degrees, 15 %,

@@ -40,7 +40,8 @@ class VolumeOptions:
       slices: of the random training patches; prediction sees whole volumes.
       pitch_mm: distance of neighbouring slices that kernels and pooling through plane are chosen
         for, see `models.unet3d.schedule`; volumes keep their own pitch.
-      deep_supervision: whether lower resolutions of the decoder are trained to say the labels too.
+      deep_supervision: whether lower resolutions of the decoder are trained to say the labels too,
+        all but the two lowest: of 4 levels or more.
       residual_blocks: of each level of the encoder, as many numbers as ``model.widths``, e.g.
         (1, 3, 4, 6, 6) (Isensee et al. 2024); empty: two convolutions a level.
     """

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from commands.command_line import ROOT, complaint
 
-from mskjax import fold_ensemble, manifest, reading, replicas, watch
+from mskjax import cases, fold_ensemble, manifest, reading, replicas, watch
 from mskjax.config import to_json
 from mskjax.errors import Preempted
 from mskjax.main import main
@@ -35,6 +35,9 @@ def trained(finished, tmp_path_factory):
     for part in whole.single():
         shutil.copytree(finished.workdir, part.workdir)
         manifest.discard(part.workdir)
+        for path in part.workdir.glob("fold_*/cases.csv"):
+            seed = part.config.train_seed
+            cases.write(path, [{**row, "seed": seed} for row in cases.read(path)])
     for part in whole.every():
         (part.workdir / "config.json").write_text(to_json(part.config))
     flags = [f for f in finished.arguments if not f.startswith("--workdir=")]

@@ -103,14 +103,19 @@ def _held_out(found: Mapping[str, Any], singles: Sequence[Mapping[str, Any]]) ->
 
 
 def _minus(figures: Mapping[str, Any], singles: Sequence[Mapping[str, Any]]) -> Json:
-    """The differences of all figures that every single one has, in the same tree."""
+    """The differences of all figures that every single one has, in the same tree.
+
+    A figure without resamples, which is none of the networks, has no difference.
+    """
     found: Json = {}
     for name, own in figures.items():
         theirs = [single[name] for single in singles if name in single]
         if len(theirs) < len(singles):
             continue
-        is_figure = "value" in own and "ci95" in own
-        found[name] = difference(own, theirs) if is_figure else _minus(own, theirs)
+        if not ("value" in own and "ci95" in own):
+            found[name] = _minus(own, theirs)
+        elif DRAWS in own:
+            found[name] = difference(own, theirs)
     return found
 
 

@@ -117,7 +117,8 @@ def _run(
         settings = [setting.replica(s.config, s.workdir, s.name) for s in whole.single()]
         groups = parts.groups(settings, folds)
         together = fold_ensemble.of(whole, setting, groups)
-        for group in groups if any(extended) else ():
+        # Before anything is written, which whoever fails first would take away under the others.
+        for group in groups if "train" in modes else ():
             fold_training.check_devices(group)
         processes.sync("divided")  # of what was there before
         kept = _kept(whole, [*chain(*groups)], together, modes, stages)

@@ -15,7 +15,7 @@ from mskjax.main import main
 from mskjax.portable import reading
 from mskjax.report import main as report_command
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 CHANGES = {
     "stages__regions__dimensions": 3,

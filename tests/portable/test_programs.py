@@ -96,6 +96,7 @@ def test_a_detector_has_the_size_of_its_canvas_and_no_call_of_a_library():
         np.testing.assert_array_equal(theirs[name], values, err_msg=name)
 
 
+@pytest.mark.long
 def test_a_program_of_a_grader_averages_its_views_itself():
     made = grader(views=3, augmentation=CropAugmentation(flip_slices=0.5))
     weights = random_weights(made, image=np.zeros((1, 3, 8, 16, 1), np.float32))

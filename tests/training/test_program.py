@@ -38,7 +38,7 @@ def said(made, variables, image):
     return jax.jit(lambda v, x: prediction(made.traced(), v, {"image": x}))(variables, image)
 
 
-@pytest.mark.parametrize("strengths", [STILL, FLIPPING])
+@pytest.mark.parametrize("strengths", [pytest.param(STILL, marks=pytest.mark.long), FLIPPING])
 def test_probabilities_are_the_mean_over_the_views_and_maps_are_of_the_first(strengths):
     single = stage(augmentation=strengths)
     several = stage(augmentation=strengths, views=4)

@@ -22,7 +22,7 @@ from mskjax.report import main as report
 from mskjax.reporting import limits
 from mskjax.workdir import ENSEMBLE, config_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,6 @@ def test_the_report_has_it_beside_one_network(seeds):
     assert "Seeds and their ensemble" in (seeds / "report/report.html").read_text()
 
 
-@pytest.mark.long
 def test_it_is_verified_with_the_run(seeds, tmp_path, capsys):
     assert report([f"--runs={seeds}", "--verify"]) == 0
     said = capsys.readouterr().out

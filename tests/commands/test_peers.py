@@ -152,6 +152,7 @@ def beside(peers, run, output, *flags):
 
 @needs_monai
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_comparison_goes_on_and_a_finished_one_trains_nothing(
     finished, peers, clock, tmp_path, monkeypatch, capsys
 ):
@@ -234,6 +235,7 @@ def test_boxes_are_graded_beside_a_peer_for_the_time_of_all_our_graders(
 
 
 @needs_monai
+@pytest.mark.long
 @pytest.mark.parametrize("network", ["basic_unet", "dyn_unet"])
 def test_the_peer_learns_masks(clock, network):
     rng = np.random.default_rng(0)
@@ -258,9 +260,8 @@ def test_the_peer_learns_masks(clock, network):
 
 
 @needs_monai
-@pytest.mark.parametrize(
-    ("slices", "steps"), [(1, 40), pytest.param(2, 40, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("slices", "steps"), [(1, 40), (2, 40)])
 def test_the_peer_learns_grades_from_the_labels_that_there_are(clock, slices, steps):
     rng = np.random.default_rng(0)
     grade = np.arange(36) % 3

@@ -167,7 +167,8 @@ def test_slices_without_labels_cost_nothing():
     assert float(accuracy["voxel_accuracy"][0]) == pytest.approx(background, abs=0.02)
 
 
-@pytest.mark.parametrize("deep", [pytest.param(True, marks=pytest.mark.long), False])
+@pytest.mark.long
+@pytest.mark.parametrize("deep", [True, False])
 def test_it_learns_the_structures_and_finds_them_on_the_native_grid(deep):
     own = study()
     made = stage(augmentation=SliceAugmentation(), deep_supervision=deep)

@@ -64,7 +64,8 @@ def test_their_checkpoint_is_restored_on_one_device_and_goes_on_there(whole, tmp
     assert rows[:12] == [r for r in read_rows(whole / "metrics.jsonl") if "train_loss" in r]
 
 
-@pytest.mark.parametrize("heard", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.long
+@pytest.mark.parametrize("heard", [0, 1])
 def test_a_signal_to_one_saves_all_at_one_step(whole, tmp_path, heard):
     with Processes(workers(tmp_path, RECIPE, pause=0.1), 2) as started:
         started.wait_for((tmp_path / "checkpoints" / "latest" / "10").exists)

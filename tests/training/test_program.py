@@ -66,6 +66,7 @@ def test_one_view_is_the_network_itself_to_the_bit():
         np.testing.assert_array_equal(found[head], p)
 
 
+@pytest.mark.long
 def test_evaluation_averages_views_whatever_the_batch():
     made, image = stage(views=4), crops(7)
     variables = weights(made, image)

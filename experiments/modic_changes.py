@@ -81,7 +81,7 @@ def phantom() -> ConfigDict:
 
 
 def spider_midsagittal(config: ConfigDict) -> None:
-    """171 real patients of SPIDER, one slice of T1 and T2; three seeds, two hours on two cores."""
+    """171 real patients of SPIDER, a slice each, three seeds; two hours on two cores (estimate)."""
     package(config, "spider_midsagittal")
     _two_cores(config)
     config.stages.grades.crop = (1, 40, 80)

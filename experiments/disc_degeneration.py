@@ -64,7 +64,7 @@ def phantom() -> ConfigDict:
 
 
 def spider_t2space(config: ConfigDict) -> None:
-    """30 real patients of SPIDER, T2-SPACE, three seeds; about two hours on two cores (estimate)."""
+    """30 real patients of SPIDER, T2-SPACE, three seeds; about two hours (an estimate)."""
     package(config, "spider_t2space")
     _two_cores(config)
     config.stages.regions.volume = {"slices": 8, "pitch_mm": 1.8}  # read by dimensions=3 alone

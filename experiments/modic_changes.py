@@ -81,7 +81,7 @@ def phantom() -> ConfigDict:
 
 
 def spider_midsagittal(config: ConfigDict) -> None:
-    """171 real patients of SPIDER, a slice each, three seeds; two hours on two cores (estimate)."""
+    """171 real patients of SPIDER, a slice each, 3 seeds; about two hours (an estimate)."""
     package(config, "spider_midsagittal")
     _two_cores(config)
     config.stages.grades.crop = (1, 40, 80)

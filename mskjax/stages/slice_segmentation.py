@@ -80,7 +80,40 @@ class SliceSegmentationOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class SliceSegmentation(Stage):
+class Segmentation(Stage):
+    """A U-Net that says what structure each pixel is of; subclasses say what it sees at a time.
+
+    Attributes:
+      name: of the stage.
+      options: dataclass of the stage with at least ``model``, see `UNetOptions`.
+      structures: names of the labels 1, 2, ...; label 0 is background.
+      canvas: size, at network spacing, that holds every example to train on.
+      channels: the study's volumes that the network sees together.
+    """
+
+    structures: tuple[str, ...]
+    canvas: tuple[int, ...]
+    channels: tuple[str, ...] = ("image",)
+
+    def reference(self, study: Study) -> tuple[np.ndarray, np.ndarray] | None:
+        """Label mask (S, H, W) and the numbers of the slices it is known on; None without one."""
+        if not study["has_mask"]:
+            return None
+        return study["mask"], np.arange(len(study["mask"]))
+
+    @property
+    def multiple(self) -> int:
+        """Of which rows and columns must be multiples, so that the U-Net can halve them."""
+        model = self.options.model
+        return model.stem * 2 ** (len(model.widths) - 1)
+
+    def activate(self, outputs: jax.Array) -> dict[str, jax.Array]:
+        """Softmax; half precision halves what crosses to the host and keeps 3 decimals."""
+        return {"probabilities": jax.nn.softmax(outputs).astype(jnp.float16)}
+
+
+@dataclasses.dataclass(frozen=True)
+class SliceSegmentation(Segmentation):
     """Segments canonical volumes slice by slice.
 
     Studies need ``affine``, a (S, H, W) float volume per channel on that grid and, to train on,
@@ -118,21 +151,9 @@ class SliceSegmentation(Stage):
             dtype=jnp.dtype(m.dtype),
         )
 
-    def reference(self, study: Study) -> tuple[np.ndarray, np.ndarray] | None:
-        """Label mask (S, H, W) and the numbers of the slices it is known on; None without one."""
-        if not study["has_mask"]:
-            return None
-        return study["mask"], np.arange(len(study["mask"]))
-
     def canvas_for(self, studies: Sequence[Study]) -> tuple[int, int]:
         """See `Stage.canvas_for`."""
         return canvas(studies, self.options.spacing_mm, self.multiple, self.channels[0])
-
-    @property
-    def multiple(self) -> int:
-        """Of which rows and columns must be multiples, so that the U-Net can halve them."""
-        model = self.options.model
-        return model.stem * 2 ** (len(model.widths) - 1)
 
     @property
     def neighbours(self) -> int:
@@ -254,10 +275,6 @@ class SliceSegmentation(Stage):
         """Share of pixels with the right label."""
         right = jnp.argmax(outputs, -1) == classes_of(batch["label"])
         return {"pixel_accuracy": jnp.mean(right.astype(jnp.float32), (1, 2))}
-
-    def activate(self, outputs: jax.Array) -> dict[str, jax.Array]:
-        """Softmax; half precision halves what crosses to the host and keeps 3 decimals."""
-        return {"probabilities": jax.nn.softmax(outputs).astype(jnp.float16)}
 
 
 def shares_of(

@@ -15,6 +15,7 @@ from mskjax.imaging import augment, geometry
 from mskjax.imaging.patch_sampling import patch_start
 from mskjax.progress import say
 from mskjax.stages.slice_segmentation import (
+    Segmentation,
     SliceSegmentation,
     SliceSegmentationOptions,
     canvas,
@@ -89,7 +90,7 @@ class SegmentationOptions(SliceSegmentationOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class VolumeSegmentation(Stage):
+class VolumeSegmentation(Segmentation):
     """Segments canonical volumes as a whole.
 
     Studies as for `SliceSegmentation`.  Labels at network spacing are shares: how much of a voxel
@@ -140,12 +141,6 @@ class VolumeSegmentation(Stage):
         place = m.stem * self.options.spacing_mm
         return schedule(len(m.widths), place, pitch_mm, self.options.volume.slices)
 
-    def reference(self, study: Study) -> tuple[np.ndarray, np.ndarray] | None:
-        """Label mask (S, H, W) and the numbers of the slices it is known on; None without one."""
-        if not study["has_mask"]:
-            return None
-        return study["mask"], np.arange(len(study["mask"]))
-
     def canvas_for(self, studies: Sequence[Study]) -> tuple[int, int, int]:
         """See `Stage.canvas_for`; with the most slices of a study before rows and columns."""
         name, pitch = self.channels[0], self.options.volume.pitch_mm
@@ -158,12 +153,6 @@ class VolumeSegmentation(Stage):
                 f" chosen, is {pitch:g}."
             )
         return (slices, *canvas(studies, self.options.spacing_mm, self.multiple, name))
-
-    @property
-    def multiple(self) -> int:
-        """Of which rows and columns must be multiples, so that the U-Net can halve them."""
-        model = self.options.model
-        return model.stem * 2 ** (len(model.widths) - 1)
 
     @property
     def prediction_batch(self) -> int:
@@ -224,7 +213,7 @@ class VolumeSegmentation(Stage):
     def augment(
         self, keys: jax.Array, batch: dict[str, jax.Array], hyper: Any
     ) -> dict[str, jax.Array]:
-        """A random patch over what is labelled, then a transform of all its slices together."""
+        """A random patch, see `patch_start`, then a transform of all its slices together."""
         whole = batch["label"].shape[1:4]
         size = tuple(min(p, n) for p, n in zip(self.options.smallest, whole, strict=True))
 
@@ -274,10 +263,6 @@ class VolumeSegmentation(Stage):
         right = (jnp.argmax(outputs, -1) == classes_of(batch["label"])).astype(jnp.float32)
         total = jnp.maximum(weights.sum((1, 2, 3)), 1.0)
         return {"voxel_accuracy": jnp.sum(right * weights, (1, 2, 3)) / total}
-
-    def activate(self, outputs: jax.Array) -> dict[str, jax.Array]:
-        """Softmax; half precision halves what crosses to the host and keeps 3 decimals."""
-        return {"probabilities": jax.nn.softmax(outputs).astype(jnp.float16)}
 
 
 def segmentation(

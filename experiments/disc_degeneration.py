@@ -108,8 +108,8 @@ def _two_cores(config: ConfigDict) -> None:
     # Chosen on inner folds of SPIDER's first fold's training patients (docs/results.md).
     regions.update(spacing_mm=0.7, patch=(320, 192), neighbours=1, views=5)
     regions.model.update(widths=(16, 32, 64, 96, 128), stem=2)
-    regions.train.update(steps=1400, batch_size=6, warmup_steps=20, ema_decay=0.99)
-    regions.train.checkpoint_every = 200
+    regions.train.update(steps=900, batch_size=4, warmup_steps=20, ema_decay=0.99)
+    regions.train.checkpoint_every = 100
     _recipe(grades)
     grades.crop = (7, 40, 80)
     grades.model.width = 16

@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import difflib
 import errno
 import importlib.metadata
 import os
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
-from mskjax import experiment, preemption
-from mskjax.config import MODES, StudyConfig, parse
+from mskjax import experiment, overrides, preemption
+from mskjax.config import MODES, StudyConfig
 from mskjax.errors import (
     EXIT_DEFECT,
     EXIT_DONE,
@@ -36,7 +34,6 @@ from mskjax.training import processes
 PLAN = "plan"  # the mode that runs nothing; it stands alone
 PLAN_FLAGS = ("memory_gb", "tflops", "studies", "compile")
 FLAGS = ("config", "workdir", "mode", "folds", "stages", "help", *PLAN_FLAGS)
-OVERRIDE = r"--?(no)?config\."  # how a flag begins that sets a field
 FULL = (errno.ENOSPC, errno.EDQUOT)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
@@ -170,7 +167,7 @@ def study_flags(argv: list[str]) -> StudyFlags:
     try:
         _, *rest = values(["mskjax.main", *argv], known_only=True)
     except flags.Error as error:
-        raise UserError(_about_value(error)) from None
+        raise UserError(overrides.about_value(error)) from None
     if values.help:
         if values.config is not None:
             configure_runtime()
@@ -179,9 +176,9 @@ def study_flags(argv: list[str]) -> StudyFlags:
         print(usage.study(values.config))
         raise SystemExit(EXIT_DONE)
     for argument in rest:
-        if argument.startswith("-") and not re.match(OVERRIDE, argument):
+        if argument.startswith("-") and not re.match(overrides.PATTERN, argument):
             name = argument.lstrip("-").partition("=")[0]
-            raise UserError(f"no flag --{name}; {_suggest(name, FLAGS)}")
+            raise UserError(f"no flag --{name}; {overrides.suggest(name, FLAGS)}")
     plans = PLAN in values.mode
     if values.config is None or (values.workdir is None and not plans):
         raise UserError(
@@ -198,7 +195,7 @@ def study_flags(argv: list[str]) -> StudyFlags:
     loaded = experiment.load(values.config)
     configure_runtime()
     workdir = None if values.workdir is None else Path(values.workdir)
-    config = _resolved(loaded, rest)
+    config = overrides.resolved(loaded, rest, FLAGS)
     stages = tuple(values.stages or ())
     return StudyFlags(config, workdir, modes, given, folds or (), stages)
 
@@ -236,27 +233,6 @@ def _check_mode(modes: Sequence[str], given: Mapping[str, Any]) -> None:
         raise UserError(f"--mode has {','.join(modes)}; {PLAN} runs nothing, so it stands alone.")
     if given and PLAN not in modes:
         raise UserError(f"--{next(iter(given))} is a flag of --mode={PLAN} alone; leave it out.")
-
-
-def _resolved(config: ConfigDict, overrides: list[str]) -> StudyConfig:
-    """The config of a study, after ``--config.a.b=value``."""
-    from mskjax import fields
-
-    values, argv = flags.FlagValues(), ["mskjax.main", *overrides]
-    try:
-        config_flags.DEFINE_config_dict(
-            "config", fields.completed(config), flag_values=values, sys_argv=argv
-        )
-        rest = values(argv)
-    except flags.UnrecognizedFlagError as error:  # --config.a, where a= is no field's name
-        raise UserError(f"no flag --{error.flagname}; {_suggest(error.flagname, FLAGS)}") from None
-    except (KeyError, AttributeError) as error:
-        raise UserError(_about_field(error, overrides)) from None
-    except (flags.Error, ValueError, TypeError) as error:
-        raise UserError(_about_value(error)) from None
-    if rest[1:]:
-        raise UserError(f"unexpected argument {rest[1]!r}; flags are written --name=value.")
-    return parse(StudyConfig, values.config.to_dict())
 
 
 def option(text: str) -> tuple[str, Any]:
@@ -315,34 +291,3 @@ def _about_storage(error: BaseException | None) -> str | None:
             return f"{name}: {os.strerror(number)}; check the path and its permissions."
         error = error.__cause__ or error.__context__
     return None
-
-
-def _about_field(error: BaseException, argv: list[str]) -> str:
-    """ml_collections gives only the last name of an unknown field; the flag has the whole path."""
-    text = str(error.args[0]) if error.args else ""
-    found = re.search(r"lookup: ([\w.]+)", text) or re.match(r"\W*(\w+)", text)
-    field = found[1] if found else text
-    flag = next(
-        (a for a in argv if re.match(rf"--?config\.([\w.]+\.)?{re.escape(field)}\b", a)), field
-    )
-    near = re.search(r'Did you mean "(\w+)"', text)
-    hint = f"did you mean {near[1]!r}?" if near else "add --help to see all fields."
-    return f"{flag.partition('=')[0]}: there is no field {field!r}; {hint}"
-
-
-def _about_value(error: BaseException) -> str:
-    """The last line of what may be a traceback in a message."""
-    line = _last_line(str(error)) or type(error).__name__
-    line = re.sub(r"^\[Errno \d+\] |^\w*Error: ", "", line)
-    line = re.sub(r"invalid literal for int\(\).*", "it must be a whole number.", line)
-    line = re.sub(r"could not convert string to float.*", "it must be a number.", line)
-    return line if line.startswith("flag --") else f"--config: {line}"
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1].strip()
-
-
-def _suggest(name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean --{near[0]}?" if near else f"known: --{', --'.join(known)}."

@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mskjax import going_on, manifest, roles
+from mskjax import again, going_on, manifest, roles
 from mskjax import workdir as workdirs
 from mskjax.config import StudyConfig
 from mskjax.data import splits
@@ -80,7 +80,12 @@ def begin(
             workdirs.claim(part.workdir, part.config, folds)
             if roles.is_first():
                 manifest.discard(part.workdir)
-            for name, content in (("environment.json", machine), ("cohort.json", cohort.audit)):
+            contents = {
+                "environment.json": machine,
+                "cohort.json": cohort.audit,
+                workdirs.COMMAND: {"command": again.command(part.config)},
+            }
+            for name, content in contents.items():
                 if not shared or not (part.workdir / name).exists():
                     write_json(part.workdir / name, content)
             if not (started or shared) or not (part.workdir / "splits.json").exists():

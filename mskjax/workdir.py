@@ -26,7 +26,8 @@ from mskjax.training import processes
 from mskjax.writers import write_text
 
 CONFIG = "config.json"
-REWRITTEN = (CONFIG, "environment.json", "cohort.json", "splits.json")  # by every command
+COMMAND = "command.json"  # that makes the run again, see `mskjax.again`
+REWRITTEN = (CONFIG, "environment.json", "cohort.json", "splits.json", COMMAND)  # by every command
 OF_STUDY = (*REWRITTEN, FOLDER)  # what all folds share, see `Setting.examples`
 PARTS = ("member_*", "seed_*")  # folders of the studies that a study consists of
 ENSEMBLE = "ensemble"  # folder of what the seeds of a study say together

@@ -30,6 +30,8 @@ THROUGH = {
     "portable/example": "commands/test_export_command",  # run as whoever gets an export runs it
     "reporting/artefacts": "reporting/test_summary",
     "reporting/external": "commands/test_evaluate_command",
+    "reporting/page_drawings": "reporting/test_page",
+    "reporting/page_rows": "reporting/test_page",
     "reporting/environment": "commands/test_main_run",  # of the machine that the run was on
     "results/document": "results/test_study",
     "results/sources": "results/test_dicom",

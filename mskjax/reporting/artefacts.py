@@ -8,6 +8,7 @@ from typing import Any
 
 from mskjax import history
 from mskjax.errors import UserError
+from mskjax.workdir import COMMAND
 from mskjax.writers import read_rows as read_curve
 
 
@@ -50,6 +51,13 @@ def cost(workdir: Path, stages: Sequence[str], folds: Sequence[int]) -> dict[str
             for stage in stages
         },
     }
+
+
+def command(workdir: Path) -> str:
+    """The command that makes a run again; of a run of an earlier version, by its config.json."""
+    if (workdir / COMMAND).exists():
+        return content(workdir / COMMAND)["command"]
+    return "python -m mskjax.main --config=RUN/config.json --workdir=WORKDIR"
 
 
 def architecture(workdir: Path, stages: Sequence[str]) -> list[dict[str, Any]]:

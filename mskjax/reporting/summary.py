@@ -175,7 +175,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         "external": {},
         "cost": artefacts.cost(workdir, stages, folds),
         "environment": artefacts.content(workdir / "environment.json"),
-        "command": _command(config),
+        "command": artefacts.command(workdir),
         "splits": {
             "folds": [
                 {
@@ -226,7 +226,7 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
         "ensemble": joint.ensemble(rows, reports, divided, system, config, draws),
         "calibrated": calibrated.tables(_calibration(workdir, system)),
         "cost": artefacts.cost_of_seeds(reports),
-        "command": _command(config),
+        "command": artefacts.command(workdir),
         "recipe": artefacts.recipe(workdir, system.stages),
         "limits": _limits(workdir, system, audit, divided, config, len(each)),
         "pictures": [
@@ -342,19 +342,6 @@ def _headline(
     return (
         f"{mark}{wording.metric(name)}, end to end: {first['value']:.3f} (95 % interval {low:.3f}"
         f" to {high:.3f}; {first['n']} cases of {first['patients']} {what}{which})."
-    )
-
-
-def _command(config: StudyConfig) -> str:
-    variant = f":{config.variant}" if config.variant != "phantom" else ""
-    manual = " --config.data.manual_dir=RAW" if config.data.manual_dir else ""
-    split = f" --config.data.split={config.data.split}" if config.data.split != "folds" else ""
-    control = " --config.data.shuffle_labels=True" if config.data.shuffle_labels else ""
-    if config.population.seeds > 1:
-        control += f" --config.population.seeds={config.population.seeds}"
-    return (
-        f"python -m mskjax.main --config={config.system}{variant}"
-        f"{manual}{split}{control} --workdir=WORKDIR"
     )
 
 

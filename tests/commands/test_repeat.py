@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import shlex
+
+import pytest
 
 from mskjax import commands
 from mskjax.config import PopulationConfig, to_json
@@ -47,3 +50,18 @@ def test_a_population_says_all_of_itself_too(finished, tmp_path):
     again = flags(path)
     assert json.loads(to_json(again)) == json.loads(path.read_text())
     assert again.population.members == members
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_command_in_the_report_makes_the_same_report(finished, tmp_path, main_here):
+    def without_times(workdir):
+        report = json.loads((workdir / "report" / "report.json").read_text())
+        return {k: v for k, v in report.items() if k not in ("cost", "environment")}
+
+    expected = without_times(finished.workdir)
+    program, *arguments = shlex.split(expected["command"])
+    assert [program, *arguments[:2]] == ["python", "-m", "mskjax.main"]
+    places = [a.replace("WORKDIR", str(tmp_path / "again")) for a in arguments[2:]]
+    assert main_here(*places, f"--config.data.data_dir={finished.data_dir}") == 0
+    assert without_times(tmp_path / "again") == expected

@@ -140,7 +140,7 @@ def external_test(test: Mapping[str, Any], report: Mapping[str, Any]) -> dict[st
         "rows": by_grading(rows, report),
         "alone": by_grading(each, report) if test["each"] else None,
         "tables": [
-            *(table(table) for table in test.get("tables") or []),
+            *(table(own) for own in test.get("tables") or []),
             *operating_of(test, report),
         ],
     }

@@ -149,7 +149,7 @@ def external_test(test: Mapping[str, Any], report: Mapping[str, Any]) -> dict[st
 def operating_of(part: Mapping[str, Any], report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Operating points of other patients, at the thresholds of the run."""
     inside = report.get("operating") or {}
-    return [table(table) for table in operating.tables(part.get("operating") or {}, inside)]
+    return [table(own) for own in operating.tables(part.get("operating") or {}, inside)]
 
 
 def count_table(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def package(config: ConfigDict, name: str, folds: int = 5, **data: Any) -> None:
       **data: further fields of ``config.data``.
     """
     config.data.update(config=name, folds=folds, **data)
-    config.data.options = ConfigDict()
+    # Of studies of their own only users can say what the images are of.
+    config.data.options = ConfigDict({"kind": "real"} if name == "cohort" else {})
 
 
 def names() -> dict[str, Path]:

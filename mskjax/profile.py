@@ -28,9 +28,8 @@ from mskjax import subgroups
 from mskjax.tables import Row, floats, read_rows, write_rows
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import sized, spacing_of
-from mskjax.workdir import folds_in
+from mskjax.workdir import PROFILE, folds_in
 
-PROFILE = "profile.csv"
 SHAPE = ("median", "body", "mean")  # of the histogram of a volume
 LENGTHS = ("spacing_slice_mm", "spacing_row_mm", "spacing_col_mm", "fov_row_mm", "fov_col_mm")
 COUNTS = ("slices", "rows", "cols")

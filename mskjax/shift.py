@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 
 from mskjax.metrics.grading import Grading
+from mskjax.reporting.characteristics import (
+    NUMBERS,
+    TITLES,
+    category,
+    missing,
+    patients_of,
+    share,
+    summary,
+)
 from mskjax.tables import Row, floats
 
 Json = dict[str, Any]
 
-_NUMBERS = {
-    "spacing_slice_mm": "Distance of slices, mm",
-    "spacing_row_mm": "Distance of rows, mm",
-    "spacing_col_mm": "Distance of columns, mm",
-    "slices": "Slices",
-    "fov_row_mm": "Height of the image, mm",
-    "fov_col_mm": "Width of the image, mm",
-}
 _SIZES = {"Studies": "study", "Patients": "patient"}
-_TITLES = {"manufacturer": "Manufacturer", "field_strength_t": "Field strength", "sex": "Sex"}
 NOTE = (
     "Numbers: mean (SD; least to greatest). Categories: how many of all that are known. Sex and age"
     " are of patients, geometry and scanner of studies, grades of cases with a reference."
@@ -65,19 +65,19 @@ def shift_table(ours: Side, theirs: Side, gradings: Sequence[Grading] = ()) -> J
     """
     sides = (ours, theirs)
     rows: list[list[Any]] = [[t, *_sizes(sides, c)] for t, c in _SIZES.items()]
-    for name, title in _NUMBERS.items():
+    for name, title in NUMBERS.items():
         rows += _number(title, [floats(side.profile, name) for side in sides])
-    people = [_patients(side.profile) for side in sides]
+    people = [patients_of(side.profile) for side in sides]
     rows += _number("Age, years", [floats(own, "age") for own in people])
     named: dict[str, Callable[[Side], Sequence[Row]]] = {
-        "sex": lambda side: _patients(side.profile),
+        "sex": lambda side: patients_of(side.profile),
         "manufacturer": lambda side: side.profile,
         "field_strength_t": lambda side: side.profile,
     }
     for column, of in named.items():
-        values = [[_category(column, r.get(column, "")) for r in of(side)] for side in sides]
+        values = [[category(column, r.get(column, "")) for r in of(side)] for side in sides]
         order = sorted({v for own in values for v in own if v})
-        rows += _categories(_TITLES[column], order, values)
+        rows += _categories(TITLES[column], order, values)
     for grading in gradings:
         column = f"reference_{grading.task}"
         values = [[r[column] for r in _once(side.cases) if r.get(column)] for side in sides]
@@ -102,7 +102,7 @@ def _number(title: str, values: Sequence[np.ndarray]) -> Iterator[list[Any]]:
         return
     cells: list[Any] = [title]
     for every, own in zip(values, known, strict=True):
-        cells += [_summary(own), _missing(len(every) - len(own), len(every))]
+        cells += [summary(own), missing(len(every) - len(own), len(every))]
     a, b = known
     if len(a) > 1 and len(b) > 1:
         cells.append(_standardised(a.mean(), b.mean(), a.var(ddof=1), b.var(ddof=1)))
@@ -121,8 +121,7 @@ def _categories(
         for every, own in zip(values, known, strict=True):
             count = own.count(name)
             shares.append(count / len(own) if own else math.nan)
-            said = f"{count} of {len(own)} ({100 * shares[-1]:.0f} %)" if own else "not known"
-            cells += [said, _missing(len(every) - len(own), len(every))]
+            cells += [share(count, len(own)), missing(len(every) - len(own), len(every))]
         a, b = shares
         cells.append(_standardised(a, b, a * (1 - a), b * (1 - b)))
         yield cells
@@ -134,28 +133,6 @@ def _standardised(a: float, b: float, variance_a: float, variance_b: float) -> f
     if math.isnan(a + b) or math.isnan(scale) or (scale == 0 and a != b):
         return None
     return float((b - a) / scale) if scale else 0.0
-
-
-def _summary(values: np.ndarray) -> str:
-    if not len(values):
-        return "not known"
-    spread = f"{values.std(ddof=1):.2g}; " if len(values) > 1 else ""
-    return f"{values.mean():.3g} ({spread}{values.min():.3g} to {values.max():.3g})"
-
-
-def _missing(count: int, of: int) -> str:
-    return f"{100 * count / of:.0f} %" if of else "–"
-
-
-def _category(column: str, value: Any) -> str:
-    if value in ("", None):
-        return ""
-    return f"{float(value):g} T" if column == "field_strength_t" else str(value).strip().title()
-
-
-def _patients(rows: Sequence[Row]) -> list[Row]:
-    """The first row of each patient."""
-    return list({row["patient"]: row for row in reversed(rows)}.values())[::-1]
 
 
 def _once(rows: Sequence[Row]) -> list[Row]:

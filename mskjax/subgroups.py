@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from mskjax.imaging.levels import level_name, spoken
 from mskjax.tables import Row
 
 # Fewer give no figure worth printing.
 LEAST_CASES, LEAST_PATIENTS = 5, 3
 AGES = ((0, 40), (40, 60), (60, 200))
+_FROM_BELOW = {level_name(level): level for level in range(1, 24)}
 
 
 def columns(study: Mapping[str, Any]) -> Row:
@@ -26,7 +28,7 @@ def columns(study: Mapping[str, Any]) -> Row:
 
 
 def strata(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
-    """Divides cases by level, side, sex, age, manufacturer and field strength.
+    """Divides cases by level (lowest first), side, sex, age, manufacturer and field strength.
 
     Args:
       rows: of cases.csv, all values as text.
@@ -36,7 +38,7 @@ def strata(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
       patients, and groups with fewer than two strata, are left out.
     """
     named = {
-        "level": [r.get("level", "") for r in rows],
+        "level": [spoken(r.get("level", "")) for r in rows],
         "side": [r.get("side", "") for r in rows],
         "sex": [r.get("sex", "") for r in rows],
         "age": [_age(r.get("age", "")) for r in rows],
@@ -55,7 +57,8 @@ def strata(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
 def divide(values: Sequence[str], patients: Sequence[str]) -> dict[str, np.ndarray]:
     """(N,) bool of each value that enough cases and patients have; the empty value is nobody's."""
     array, owners = np.array(values, object), np.array(patients, object)
-    masks = {str(v): array == v for v in sorted(set(values)) if v}
+    order = sorted(set(values), key=lambda v: (_FROM_BELOW.get(v, 0), v))
+    masks = {str(v): array == v for v in order if v}
     return {
         value: mask
         for value, mask in masks.items()

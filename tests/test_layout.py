@@ -30,6 +30,8 @@ THROUGH = {
     "portable/example": "commands/test_export_command",  # run as whoever gets an export runs it
     "reporting/artefacts": "reporting/test_summary",
     "reporting/external": "commands/test_evaluate_command",
+    "reporting/checklist_answers": "reporting/test_checklist",
+    "reporting/sections": "reporting/test_checklist",  # and every page
     "reporting/page_drawings": "reporting/test_page",
     "reporting/page_rows": "reporting/test_page",
     "reporting/environment": "commands/test_main_run",  # of the machine that the run was on

@@ -83,7 +83,7 @@ class Audit:
             "config": builder.base_config,
             "version": str(builder.version),
             "options": json.loads(json.dumps(dataclasses.asdict(builder.options))),
-            "kind": config.kind,
+            "kind": getattr(builder.options, "kind", config.kind),
             "licence": config.licence,
             "citation": config.citation,
             "patients": len({s.patient_id for s in self._studies}),

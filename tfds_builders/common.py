@@ -24,7 +24,7 @@ from mskjax.imaging.series import ImageFile
 from tfds_builders import unfinished
 from tfds_builders.images import Images, Wanted
 from tfds_builders.packing import AUDIT
-from tfds_builders.raw import Example, NoOptions, Source, folder_of
+from tfds_builders.raw import Example, OwnOptions, Source, folder_of
 from tfds_builders.raw_files import RawFiles, Stamp, raw_files
 
 
@@ -33,7 +33,7 @@ class CohortConfig(tfds.core.BuilderConfig):
     """One cohort that a builder can package.
 
     Attributes:
-      kind: ``real`` or ``phantom``.
+      kind: ``real``, ``derived`` or ``phantom``; options that have a ``kind`` say it themselves.
       licence: of the raw data.
       citation: whom to cite.
       options: frozen dataclass instance; the fields a user may change.
@@ -72,7 +72,7 @@ def own_config(source: Callable[[Any, Path | None], Source], obtain: str) -> Coh
         kind="real",
         licence="the user's own",
         citation="the user's own",
-        options=NoOptions(),
+        options=OwnOptions(),
         source=source,
         obtain=obtain,
     )

@@ -12,6 +12,7 @@ from mskjax.errors import FileNote, UserError
 
 Example = dict[str, Any]
 
+KINDS = ("real", "derived", "phantom")  # of images
 _LISTS = ("excluded", "restricted", "bad", "notes")
 _SEEDS_APART = 1_000_000  # patients a phantom cohort may have before it meets the next seed's
 
@@ -19,6 +20,24 @@ _SEEDS_APART = 1_000_000  # patients a phantom cohort may have before it meets t
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
     """Nothing to choose."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnOptions:
+    """What only the user can say of studies of their own.
+
+    Attributes:
+      kind: ``real``, images of patients; ``derived``, made from other images (simulated, resampled
+        or generated ones); ``phantom``, of objects or generated.  Reports repeat it.
+    """
+
+    kind: str = "real"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(
+                f"config.data.options.kind is {self.kind!r}; it must be one of {', '.join(KINDS)}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,6 +53,16 @@ def level_name(level: int) -> str:
     return f"{_VERTEBRAE[level]}/{_VERTEBRAE[level - 1]}"
 
 
+def spoken(text: str) -> str:
+    """``level 3`` of a table as `level_name`; any other text as it is.
+
+    >>> spoken("level 3"), spoken("L1 (given by hand)")
+    ('L3/L4', 'L1 (given by hand)')
+    """
+    number = text.removeprefix("level ")
+    return level_name(int(number)) if number != text and number.isdigit() else text
+
+
 @dataclass(frozen=True)
 class Levels:
     """Discs in order.

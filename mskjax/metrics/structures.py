@@ -6,6 +6,8 @@ import numpy as np
 
 from mskjax.metrics import segmentation, surfaces
 
+NSD_TOLERANCE_MM = 1.0  # about two native pixels; readers differ by as much
+
 
 def score_structures(
     reference: np.ndarray,

@@ -6,12 +6,10 @@ What a run cannot know is said to be unknown, so that a gap is never read as a y
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mskjax.reporting import wording
+from mskjax.reporting import model_card, wording
+from mskjax.reporting.model_card import NOT_KNOWN, RESEARCH, UNKNOWN, WEIGHTS
 
 Json = Mapping[str, Any]
-
-RESEARCH = "Research use only. Not a medical device: no regulator has cleared or approved it."
-UNKNOWN = "Not known to the run; to be answered by who trained it"
 
 
 def card(report: Json, audit: Json, model: Json) -> str:
@@ -27,15 +25,17 @@ def card(report: Json, audit: Json, model: Json) -> str:
     """
     sections = {
         "Model details": _details(report, model),
-        "Intended use": _use(report),
-        "Factors": _factors(report),
+        "Intended use": [
+            _list([*model_card.intended_use(report), "Names: labels.json and model.json."])
+        ],
+        "Factors": model_card.factors(report),
         "Metrics": ["What each figure means and how it is scored:", _list(report["rules"])],
         "Training and evaluation data": _data(report, audit),
         "Quantitative analyses": _figures(report),
-        "Ethical considerations": _ethics(audit),
+        "Ethical considerations": [_list(model_card.ethics(audit["kind"]))],
         "Caveats and recommendations": _caveats(report),
     }
-    phantom = audit["kind"] != "real"
+    phantom = audit["kind"] == "phantom"
     head = [f"# {report['title']}", f"**{RESEARCH}**"]
     if phantom:
         head.append(
@@ -59,7 +59,7 @@ def _details(report: Json, model: Json) -> list[str]:
         "Headline": report.get("headline") or "none",
         "Trained models": ", ".join(fold["name"] for fold in model["folds"]),
         "Licence of programs and code": "Apache-2.0, see LICENSE",
-        "Licence of the weights": "they derive from the data below, whose licence holds for them",
+        "Licence of the weights": WEIGHTS,
         "Trained with": _versions(trained["packages"])
         + f"; commit {trained.get('git_commit') or 'not known'}",
         "Exported with": _versions(made),
@@ -68,36 +68,11 @@ def _details(report: Json, model: Json) -> list[str]:
     return [_table(facts), "Stages, each of which hands its result to the next:", _list(stages)]
 
 
-def _use(report: Json) -> list[str]:
-    tasks = ", ".join(report.get("gradings") or []) or "segmentation"
-    return [
-        _list(
-            [
-                "Purpose: research on how well such a system works, and comparison with others.",
-                f"What it says: {tasks}; see labels.json and `gradings` in model.json.",
-                "Users: researchers who can judge its output against a reader's.",
-                "Out of scope: decisions about a person's care; other sequences, body regions, ages"
-                " and diseases than those of the cohort.",
-            ]
-        )
-    ]
-
-
-def _factors(report: Json) -> list[str]:
-    groups = report.get("subgroups") or {}
-    named = ", ".join(wording.label(name).lower() for name in groups)
-    return [
-        f"Subgroups with figures of their own in the run's report: {named or 'none'}.",
-        "What is not among them (scanner, field strength, age, sex, where the cohort has no such"
-        " column) was not looked at: nothing is known of it.",
-    ]
-
-
 def _data(report: Json, audit: Json) -> list[str]:
     cohort, protocol = report["cohort"], report["protocol"]
     facts = {
         "Cohort": f"{cohort['name']} {audit['config']} {cohort['version']}",
-        "Kind": "PHANTOM, generated images" if audit["kind"] != "real" else "REAL patients",
+        "Kind": wording.kind(audit["kind"]),
         "n": f"{audit['patients']} patients, {audit['studies']} studies, {audit['cases']} cases",
         "Left out": f"{len(audit['excluded'])}, with reasons in the run's report",
         "Licence of the data": audit["licence"],
@@ -132,21 +107,6 @@ def _figures(report: Json) -> list[str]:
     return found
 
 
-def _ethics(audit: Json) -> list[str]:
-    if audit["kind"] != "real":
-        return ["The images are generated; no person's data were used."]
-    return [
-        _list(
-            [
-                "The weights were fitted to patients' images. The folder holds no image and no"
-                " identifier; whether a patient's image can be told from the weights was not"
-                " tested.",
-                f"Consent, ethical approval and who may have the weights: {UNKNOWN.lower()}.",
-            ]
-        )
-    ]
-
-
 def _caveats(report: Json) -> list[str]:
     return [
         _list(
@@ -159,9 +119,7 @@ def _caveats(report: Json) -> list[str]:
                 " size is a number.",
             ]
         ),
-        "Not known: how it does on other scanners, centres and protocols; what it says of a disease"
-        " that the cohort does not have; how its errors are spread over people of different age,"
-        " sex and origin.",
+        NOT_KNOWN,
     ]
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mskjax.cases import Graded, graded
+from mskjax.imaging.levels import spoken
 from mskjax.metrics import grading_figures as g
 from mskjax.metrics.grading import Grading
 from mskjax.metrics.grading_statistic import LEAST_PROBABILITY
@@ -214,7 +215,7 @@ def _of_patients(task: str, own: Mapping[str, Any], pictures: Mapping[str, str])
     rows = []
     for one in own["patients"]:
         least = one["least"]
-        where = f"{least['level']}: " if least["level"] else ""
+        where = f"{spoken(least['level'])}: " if least["level"] else ""
         links = [{"href": pictures[s], "text": s} for s in one["studies"] if s in pictures]
         row = [one["patient"], one["cases"], one["score"], one["likelihood"]]
         row += [one["offset"]] if ordinal else []

@@ -14,6 +14,7 @@ from mskjax.metrics import grading_figures as g
 from mskjax.metrics.grading import Grading
 from mskjax.metrics.grading_statistic import statistic
 from mskjax.metrics.intervals import padded, room
+from mskjax.reporting.key import MINUS
 from mskjax.tables import Row
 
 Json = dict[str, Any]
@@ -144,23 +145,15 @@ class _Part:
         report["end_to_end"] |= g.named(self.figures, self.task)
         report["oracle_region"] |= g.named(self.ideal_figures, self.task)
         reference, patients = self.cases.reference, self.cases.patients
+        majority = self.grading.rounded(self.cases.baseline(self.grading, "majority"))
+        ours, ridge = self.ours.predicted, self.grading.rounded(self.ridge)
+        common = functools.partial(g.label_figures, self.grading, reference)
+        minus = functools.partial(g.difference, self.grading, reference)
         for name, figures in {
-            "majority": g.label_figures(
-                self.grading,
-                reference,
-                self.grading.rounded(self.cases.baseline(self.grading, "majority")),
-                patients,
-                **self.settings,
-            ),
+            "majority": common(majority, patients, **self.settings),
             "ridge": self.ridge_figures,
-            "model_minus_ridge": g.difference(
-                self.grading,
-                reference,
-                (self.ours.predicted, self.grading.rounded(self.ridge)),
-                self._scores(),
-                patients,
-                **self.settings,
-            ),
+            f"{MINUS}majority": minus((ours, majority), None, patients, **self.settings),
+            f"{MINUS}ridge": minus((ours, ridge), self._scores(), patients, **self.settings),
         }.items():
             report["baselines"].setdefault(name, {}).update(g.named(figures, self.task))
 

@@ -11,57 +11,14 @@ from typing import Any
 
 import jinja2
 
-from mskjax.reporting import figures, joint, operating, wording
+from mskjax.reporting import definitions, figures, joint, key, operating, wording
 from mskjax.reporting import page_drawings as drawings
 from mskjax.reporting import page_rows as rows
 from mskjax.reporting.checklist import checklist
+from mskjax.reporting.sections import SECTIONS, contents
 from mskjax.writers import write_text
 
 _NOTHING: Mapping[str, Any] = {"end_to_end": {}, "oracle_region": {}}
-
-# Anchor -> title, in reading order.  `checklist` refers to sections by these titles.
-SECTIONS = {
-    "results": "Key results",
-    "seeds": "Seeds and their ensemble",
-    "stages": "Results of each stage",
-    "baselines": "Baselines beside the model",
-    "tables": "Further comparisons",
-    "published": "Published values",
-    "confusion": "Confusion matrices",
-    "roc": "Receiver operating characteristic",
-    "operating": "Operating point",
-    "calibration": "Calibration",
-    "folds": "Values of each fold",
-    "repetitions": "Repetitions",
-    "subgroups": "Subgroups",
-    "doubts": "Doubtful reference grades",
-    "held_out": "Held-out patients",
-    "external": "External test",
-    "pictures": "Pictures",
-    "curves": "Learning curves",
-    "cohort": "Cohort",
-    "splits": "Splits and class counts",
-    "recipe": "Training recipe",
-    "architecture": "Architecture",
-    "cost": "Cost",
-    "environment": "Environment",
-    "rules": "Scoring rules",
-    "limits": "Limits",
-    "model_card": "Model card",
-    "command": "Make it again",
-    "checklist": "Checklists",
-}
-_ALWAYS = {
-    "results",
-    "stages",
-    "published",
-    "external",
-    "cohort",
-    "splits",
-    "cost",
-    "environment",
-    "checklist",
-}
 
 
 def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
@@ -99,8 +56,9 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
         lstrip_blocks=True,
     )
     filters = ("metric", "label", "number", "number_or_dash", "signed", "p_value", "interval")
-    for name in (*filters, "setting", "cost"):
+    for name in (*filters, "setting", "cost", "kind"):
         environment.filters[name] = getattr(wording, name)
+    environment.filters["sets"] = key.sets
     html = environment.get_template("report.html").render(_view(report, run_dir))
     write_text(output / "report.html", html)
     return output / "report.html"
@@ -108,24 +66,33 @@ def write_page(report: Mapping[str, Any], run_dir: Path, output: Path) -> Path:
 
 def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     """Everything the template prints."""
-    phantom = report["cohort"]["kind"] != "real"
+    phantom = report["cohort"]["kind"] == "phantom"
     cohort = report["cohort"]
     default_title = f"{wording.label(report['system'])} ({report['variant']}) on {cohort['name']}"
-    answers: list[Mapping[str, Any]] = report.get("checklist") or [*checklist(report)]
+    answers = report.get("checklist") or checklist(report)
+    rivals, minus = rows.baselines(report)
     return {
-        "report": {**dict.fromkeys(SECTIONS), **report},
+        "report": {**dict.fromkeys((*SECTIONS, "key", "gradings")), **report},
         "phantom": phantom,
         "control": report["protocol"].get("control"),
-        "kind": "PHANTOM" if phantom else "REAL",
+        "kind": report["cohort"]["kind"].upper(),
         "title": report.get("title") or default_title,
         "headline": report.get("headline"),
         "created": report.get("created"),
-        "contents": _contents(report),
+        "contents": contents(report),
         "results": rows.by_grading(rows.side_by_side(report), report),
+        "terms": {
+            "results": definitions.used([*report["end_to_end"], *report["oracle_region"]]),
+            "stages": {name: definitions.used(own) for name, own in report["stages"].items()},
+        },
         "stages": {
             name: rows.by_grading([{"metric": k, "estimate": e} for k, e in own.items()], report)
             for name, own in report["stages"].items()
+            if own != report["oracle_region"]
         },
+        "as_oracle": [
+            name for name, own in report["stages"].items() if own and own == report["oracle_region"]
+        ],
         "external": [
             rows.external_test(test, report) for test in report.get("external_tests") or []
         ],
@@ -136,7 +103,10 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "ensemble_tables": [
             rows.table(table) for table in (report.get("ensemble") or {}).get("tables", [])
         ],
-        "baselines": rows.by_grading(rows.beside_baselines(report), report),
+        "rivals": list(rivals),
+        "baselines": rows.by_grading(rows.beside_baselines(report, rivals), report),
+        "minus": list(minus),
+        "differences": rows.by_grading(rows.of_strata(minus), report),
         "subgroups": {
             group: rows.by_grading(rows.of_strata(strata), report)
             for group, strata in (report.get("subgroups") or {}).items()
@@ -175,11 +145,10 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "recipe": rows.groups(report.get("recipe") or {}),
         "environment": list(rows.flatten(report["environment"])),
         "model_card": report.get("model_card") or {},
+        "participants": [rows.table(t) for t in report.get("participants") or []],
+        "preprocessing": {
+            name: list(rows.flatten(own))
+            for name, own in (report.get("preprocessing") or {}).items()
+        },
         "checklists": rows.checklists(answers),
     }
-
-
-def _contents(report: Mapping[str, Any]) -> dict[str, str]:
-    """Titles of the sections that this report has."""
-    named = SECTIONS | {"tables": report.get("tables_title") or SECTIONS["tables"]}
-    return {key: title for key, title in named.items() if key in _ALWAYS or report.get(key)}

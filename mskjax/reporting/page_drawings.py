@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mskjax.reporting import figures, wording
+from mskjax.reporting.key import MINUS
 from mskjax.reporting.page_rows import ours
 
 # Base64 adds a third: with 5 MB of pictures the page stays below about 8 MB.
@@ -30,7 +31,7 @@ def forests(report: Mapping[str, Any], phantom: bool) -> Iterator[dict[str, str]
         rows += [
             _forest_row(f"Baseline: {wording.label(other).lower()}", estimates[name], "baseline")
             for other, estimates in report["baselines"].items()
-            if not other.startswith("model_minus_")  # a difference has another scale
+            if not other.startswith(MINUS)  # a difference has another scale
             and name in estimates
         ]
         rows += [

@@ -1,10 +1,14 @@
 """Rows of the tables of report.html, from the fields of report.json."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mskjax.reporting import doubts, operating, wording
+from mskjax.reporting.key import MINUS
+
+Json = dict[str, Any]
 
 
 def by_grading(
@@ -64,15 +68,21 @@ def over_repetitions(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def beside_baselines(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Each metric of the model and of every baseline that has it."""
-    baselines = report["baselines"]
-    names = dict.fromkeys(name for estimates in baselines.values() for name in estimates)
+def baselines(report: Mapping[str, Any]) -> tuple[Json, Json]:
+    """Figures of the baselines, and what the model has more than each of them, by name."""
+    own = report["baselines"]
+    rivals = {k: v for k, v in own.items() if not k.startswith(MINUS)}
+    return rivals, {k.removeprefix(MINUS): v for k, v in own.items() if k.startswith(MINUS)}
+
+
+def beside_baselines(report: Mapping[str, Any], rivals: Json) -> list[dict[str, Any]]:
+    """Each metric that a baseline has, of the model and of every one of them."""
+    names = dict.fromkeys(name for estimates in rivals.values() for name in estimates)
     return [
         {
             "metric": name,
             "model": ours(report, name),
-            "others": [estimates.get(name) for estimates in baselines.values()],
+            "others": [estimates.get(name) for estimates in rivals.values()],
         }
         for name in names
     ]
@@ -187,12 +197,12 @@ def _leaves(content: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]
             yield (str(key),), value
 
 
-def checklists(rows: list[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]]:
-    """Rows by standard; ``where`` is accepted for ``answer``."""
-    standards: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        answer = row.get("answer") or row.get("where") or "to be answered by the authors"
-        standards.setdefault(row.get("standard", "Checklist"), []).append(
-            {"item": row["item"], "topic": row.get("topic", ""), "answer": answer}
-        )
-    return standards
+def checklists(answers: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Standard -> its rows and how many of them have each status."""
+    standards: dict[str, list[Mapping[str, Any]]] = {}
+    for row in answers:
+        standards.setdefault(row["standard"], []).append(row)
+    return {
+        name: {"rows": own, "counts": Counter(row["status"] for row in own)}
+        for name, own in standards.items()
+    }

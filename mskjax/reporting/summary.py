@@ -4,6 +4,7 @@ The figures come from the system's `summarise(rows of cases.csv)`; everything el
 protocol, recipe, curves, cost) is gathered here, for every system in the same way.
 """
 
+import importlib.resources
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,18 @@ from mskjax.data.splits import Splits, images_of, load
 from mskjax.errors import UserError
 from mskjax.metrics.grading import Grading
 from mskjax.metrics.intervals import weighting
-from mskjax.reporting import artefacts, calibrated, doubts, joint, operating, pooled, wording
+from mskjax.reporting import (
+    artefacts,
+    calibrated,
+    characteristics,
+    doubts,
+    joint,
+    key,
+    model_card,
+    operating,
+    pooled,
+    wording,
+)
 from mskjax.reporting import limits as limits_of_run
 from mskjax.reporting.checklist import checklist
 from mskjax.reporting.external import summarised, tests_of
@@ -25,6 +37,7 @@ from mskjax.tables import Row
 from mskjax.workdir import ENSEMBLE, config_of
 from mskjax.writers import write_text
 
+VERSION = 2  # of report.json; report.schema.json beside this file describes it
 PICTURES = 24  # in the gallery; the worst first
 
 
@@ -40,12 +53,22 @@ class System(Protocol):
     published: tuple[Any, ...]
     rules: tuple[str, ...]
     limits: tuple[str, ...]
+    sets: Mapping[str, Mapping[str, Sequence[int]]]
+    answers: Mapping[str, str]
+
+    def meaning(self) -> dict[str, Any]:
+        """What images go through, under ``preprocessing``."""
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """(name, text) beside the picture of a study, from its rows of cases.csv."""
 
     def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
         """The figures of report.json, from the rows of cases.csv."""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of report.json."""
+    return json.loads((importlib.resources.files(__package__) / "report.schema.json").read_text())
 
 
 def write_report(
@@ -83,7 +106,7 @@ def content(workdir: Path, system: System, external: Sequence[Path] = ()) -> dic
     report = _of_seeds(workdir, seeds, system) if seeds else summarise(workdir, system)
     if tests := [*tests_of(workdir), *external]:
         report |= _external(workdir, system, tests, report["limits"])
-        report["checklist"] = checklist(report)
+        report |= _told(report)
     return report
 
 
@@ -124,6 +147,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         crossed, system.gradings, system.method, config.resamples, config.seed
     )
     report = {
+        "version": VERSION,
         "system": system.name,
         "variant": config.variant,
         "title": system.title,
@@ -162,6 +186,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
             **({"control": limits_of_run.SHUFFLED} if config.data.shuffle_labels else {}),
         },
         **figures,
+        "gradings": _gradings(system, figures),
         "operating": operating.crossed(
             crossed, system.gradings, system.method, config.resamples, config.seed
         ),
@@ -194,6 +219,9 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         },
         "class_counts": _class_counts(audit, rows),
         "flow": _flow(audit, rows),
+        "participants": [characteristics.table(workdir, rows, _tested(divided), system.gradings)],
+        "preprocessing": system.meaning()["preprocessing"],
+        "answers": dict(system.answers),
         "architecture": artefacts.architecture(workdir, stages),
         "recipe": artefacts.recipe(workdir, system.stages),
         "curves": artefacts.curves(workdir, stages, folds),
@@ -201,8 +229,14 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         "rules": list(system.rules),
         "limits": _limits(workdir, system, audit, divided, config),
     }
-    report["checklist"] = checklist(report)
-    return report
+    return report | _told(report)
+
+
+def _told(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a report as a whole: key message, model card, checklists."""
+    told: dict[str, Any] = {"key": key.messages(report)}
+    told["model_card"] = model_card.content({**report, **told})
+    return told | {"checklist": checklist({**report, **told})}
 
 
 def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str, Any]:
@@ -236,8 +270,32 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
     report = pooled.without_draws(report)
     if report["headline"]:
         report["headline"] += joint.sentence(report)
-    report["checklist"] = checklist(report)
-    return report
+    return report | _told(report)
+
+
+def _gradings(system: System, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of each grading, with its classes, how a class is chosen and what it holds."""
+    return {
+        g.task: {
+            **figures["gradings"][g.task],
+            "classes": list(g.classes),
+            "ordinal": g.ordinal,
+            "call": g.rule,
+            "sets": system.sets.get(g.task, {}),
+        }
+        for g in system.gradings
+        if g.task in figures.get("gradings", {})
+    }
+
+
+def _tested(divided: Splits) -> dict[str, Sequence[str]]:
+    """Heading -> the patients whom a fold tests; of repetitions, those of the first."""
+    crossed = divided.crossed(0)
+    return {
+        "Held out" if fold.held_out else f"Fold {number}": fold.test
+        for number, fold in enumerate(divided.folds)
+        if fold.held_out or number in crossed
+    }
 
 
 def _division(workdir: Path, config: StudyConfig) -> tuple[dict[str, Any], Splits]:
@@ -336,7 +394,9 @@ def _headline(
     if not first or first["value"] is None or first["ci95"] is None:
         return f"{mark}no end-to-end figure is defined." if mark else ""
     low, high = first["ci95"]
-    what = "generated phantoms" if audit["kind"] == "phantom" else "real patients"
+    what = {"phantom": "generated phantoms", "derived": "derived data sets"}.get(
+        audit["kind"], "patients"
+    )
     which = f"; repetition 0, the first of {repetitions}" if repetitions > 1 else ""
     which += f"; mean over {seeds} seeds" if seeds > 1 else ""
     return (

@@ -50,6 +50,11 @@ _UNITS = {"assd": " (mm)", "hd95": " (mm)", "log_loss": " (nats)"}
 # Last part of a name that is a unit, unless it belongs to a number (within_5_mm).
 _UNIT_ENDINGS = re.compile(r"(?<=[a-z])_(mm3|mm|deg|ml|nats)$")
 _UNIT_SIGNS = {"mm3": "mm³", "deg": "°", "ml": "mL"}
+_KINDS = {
+    "real": "images of patients, as stated by who packaged the cohort",
+    "derived": "images derived from others, as stated by who packaged the cohort",
+    "phantom": "PHANTOM, generated images",
+}
 _NAMES = {"end_to_end": "End-to-end", "oracle_region": "Reference region"}
 _LONGEST_FIRST = sorted(_METRICS, key=len, reverse=True)
 _ABBREVIATIONS = re.compile(
@@ -89,6 +94,11 @@ def metric(name: str) -> str:
     return label(name)
 
 
+def kind(name: str) -> str:
+    """What images are of, as whoever packaged the cohort says; a report cannot see it."""
+    return _KINDS[name]
+
+
 def label(name: Any) -> str:
     """A field's or system's name as words: ``steps_per_s`` -> ``Steps per s``."""
     if name in _NAMES:
@@ -104,7 +114,8 @@ def number(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        text = f"{value:.3f}"
+        return text if float(text) else "0.000"  # and not -0.000
     return str(value)
 
 

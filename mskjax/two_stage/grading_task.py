@@ -34,6 +34,19 @@ class GradingTask:
             return own
         return self.groups[own]
 
+    @property
+    def sets(self) -> dict[str, list[int]]:
+        """Class -> the grades that it holds, as cohorts write them; empty where each is a class.
+
+        A grade that is in none of them is left out of the task.
+        """
+        head = self.target or self.head
+        of_grade = head.grouped if self.target is not None else self.groups or head.grouped
+        return {
+            name: [head.lowest + i for i, own in enumerate(of_grade) if own == k]
+            for k, name in enumerate(self.grading.classes if of_grade else ())
+        }
+
     def probabilities(self, of_head: np.ndarray) -> np.ndarray:
         """(K,) float64 of the task from the (classes of the head,) probabilities of the head."""
         p = np.asarray(of_head, np.float64)

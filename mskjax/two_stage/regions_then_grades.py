@@ -14,6 +14,7 @@ import numpy as np
 from mskjax import cases, subgroups
 from mskjax.baselines import Ridge
 from mskjax.data.pipeline import Examples
+from mskjax.imaging.levels import spoken
 from mskjax.metrics import grading_figures as g
 from mskjax.reporting import graded
 from mskjax.reporting.graded import Comparison
@@ -93,6 +94,11 @@ class RegionsThenGrades(System):
     def gradings(self) -> tuple[g.Grading, ...]:  # type: ignore[override]
         """Those of the tasks."""
         return tuple(t.grading for t in self.tasks)
+
+    @property
+    def sets(self) -> dict[str, dict[str, list[int]]]:
+        """See `System.sets`."""
+        return {t.grading.task: t.sets for t in self.tasks if t.sets}
 
     @property
     def primary(self) -> str:  # type: ignore[override]
@@ -371,7 +377,7 @@ class RegionsThenGrades(System):
         facts = []
         method = self.method
         for row in (r for r in rows if r["kind"] == "grade"):
-            where = f"{row['level']}, " if row.get("level") else ""
+            where = f"{spoken(row['level'])}, " if row.get("level") else ""
             for task in (t.grading.task for t in self.tasks):
                 if not (reference := row.get(f"reference_{task}")):
                     continue

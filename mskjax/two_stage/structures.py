@@ -7,12 +7,10 @@ import numpy as np
 from mskjax.imaging import geometry
 from mskjax.imaging.volume import Volume
 from mskjax.metrics import segmentation
-from mskjax.metrics.structures import score_structures
+from mskjax.metrics.structures import NSD_TOLERANCE_MM, score_structures
 from mskjax.tables import Row
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import sized, spacing_of
-
-NSD_TOLERANCE_MM = 1.0  # about two native pixels; readers differ by as much
 
 
 def structure_rows(

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import itertools
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,20 +26,29 @@ class Published:
     Attributes:
       metric: name of our figure, with its task.
       value: as published.
-      n: what it was measured on, in words.
+      n: how many it was measured on; None where that is not published.
+      of: what `n` counts, or what is known instead.
       source: the publication.
       why: it is not comparable with ours.
-      ci: 95 % interval.
+      ci: 95 % interval, of patients or cases.
+      spread: what is published of how the value varies and is no such interval, in words.
       needs: what a run must have for a figure of ours, where the default run has none.
     """
 
     metric: str
     value: float
-    n: str
+    n: int | None
+    of: str
     source: str
     why: str
     ci: tuple[float, float] | None = None
+    spread: str = ""
     needs: str = ""
+
+    def __post_init__(self) -> None:
+        low, high = self.ci or (0.0, 1.0)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"{self.metric}: {self.ci} is no interval of a share; see spread")
 
     def as_json(self) -> dict[str, Any]:
         """The row of report.json; no published figure here shares cohort and protocol with us."""
@@ -100,6 +110,8 @@ class System(abc.ABC):
       structures: names of the labels 1, 2, ... of the masks; empty where there are none.
       grid: the volume of a study that gives the grid.
       gradings: what is graded, in the order of the report.
+      answers: of questions of reporting standards that this system answers otherwise than others,
+        see `reporting.checklist_answers`.
       recuts: whether the stages after the first are cut anew for each fold, see `recut`.
     """
 
@@ -114,6 +126,7 @@ class System(abc.ABC):
     gradings: tuple[Grading, ...] = ()
     recuts: bool = False
     published: tuple[Published, ...]
+    answers: Mapping[str, str] = types.MappingProxyType({})
     rules: tuple[str, ...]  # scoring rules, printed in the report
     limits: tuple[str, ...]
 
@@ -291,6 +304,11 @@ class System(abc.ABC):
             ],
             "preprocessing": {s.name: s.preprocessing() for s in self.stages},
         }
+
+    @property
+    def sets(self) -> dict[str, dict[str, list[int]]]:
+        """Task -> class -> the grades that it holds, of gradings that put grades together."""
+        return {}
 
     def facts(self, rows: Sequence[Row]) -> list[tuple[str, str]]:
         """What stands beside the picture of a study: (name, text), from the study's rows."""

@@ -20,6 +20,7 @@ from mskjax.errors import Preempted
 from mskjax.main import main
 from mskjax.report import main as report
 from mskjax.reporting import limits
+from mskjax.reporting.summary import schema
 from mskjax.workdir import ENSEMBLE, config_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -87,7 +88,7 @@ def test_a_fold_is_read_by_its_own_trainings_alone_and_every_study_once(seeds, f
 
 def test_the_report_has_it_beside_one_network(seeds):
     found = json.loads((seeds / "report/report.json").read_text())
-    jsonschema.validate(found, json.loads((ROOT / "tests/commands/report.schema.json").read_text()))
+    jsonschema.validate(found, schema())
     together = found["ensemble"]
     assert together["seeds"] == 2
     for place in ("end_to_end", "oracle_region"):

@@ -7,11 +7,12 @@ import jax
 import jsonschema
 import numpy as np
 import pytest
-from commands.command_line import ROOT, run, study
+from commands.command_line import run, study
 
 from mskjax import applied, status
 from mskjax.report import main as report
 from mskjax.reporting import calibrated
+from mskjax.reporting.summary import schema
 from mskjax.training.checkpoints import restore_variables
 
 pytestmark = pytest.mark.long
@@ -61,7 +62,7 @@ def test_seeds_differ_in_training_and_share_the_division(seeds):
 
 def test_the_report_pools_seeds_within_patients(seeds):
     whole = json.loads((seeds / "report/report.json").read_text())
-    jsonschema.validate(whole, json.loads((ROOT / "tests/commands/report.schema.json").read_text()))
+    jsonschema.validate(whole, schema())
     each = [json.loads((seeds / f"seed_{s}/report/report.json").read_text()) for s in (0, 1)]
     assert whole["protocol"]["seeds"] == [0, 1]
     name = whole["primary"]

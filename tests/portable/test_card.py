@@ -62,7 +62,12 @@ def test_says_figures_with_interval_and_n_and_leads_with_the_limits_of_use():
     assert "| not defined | none | 0 of 0 patients |" in text
     assert "| Dice, disc | 0.812 | 0.790 to 0.830 | 30 of 30 patients |" in text
     assert "AUROC" not in text  # stands in the report
-    for said in ("REAL patients", "30 patients, 31 studies, 146 cases", "CC BY 4.0", "Graaf 2024"):
+    for said in (
+        "images of patients, as stated by",
+        "30 patients, 31 studies, 146 cases",
+        "CC BY 4.0",
+        "Graaf 2024",
+    ):
         assert said in text
     assert "A missed disc is an error." in text
     assert "One centre." in text

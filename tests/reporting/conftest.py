@@ -153,7 +153,8 @@ _REPORT: dict[str, Any] = {
             "metric": "dice_disc",
             "value": 0.920,
             "ci": None,
-            "n": "94 patients",
+            "n": 94,
+            "of": "patients",
             "source": "Ding et al. 2024",
             "comparable": False,
             "why": "other cohort; discs of one patient lie on both sides of the split",
@@ -162,7 +163,8 @@ _REPORT: dict[str, Any] = {
             "metric": "accuracy_severity",
             "value": 0.913,
             "ci": [0.84, 0.96],
-            "n": "94 discs",
+            "n": 94,
+            "of": "discs",
             "source": "Ding et al. 2024",
             "comparable": False,
             "why": "reference regions; the map from Pfirrmann grades is not published",
@@ -280,6 +282,18 @@ _REPORT: dict[str, Any] = {
             "facts": [["Reference", "IV"], ["Probability", "0.31"], ["Readers < 2 years", "III"]],
         },
     ],
+    "participants": [
+        {
+            "id": "participants",
+            "title": "All, and the test patients of each partition",
+            "note": "Age and sex are of patients.",
+            "columns": ["", "All", "Fold 0", "Missing"],
+            "rows": [["Patients", "30", "6", "–"], ["Sex: F", "16 of 30 (53 %)", "3 of 6", "0 %"]],
+        }
+    ],
+    "preprocessing": {
+        "segment": {"spacing_mm": [None, 0.7, 0.7], "normalisation": "z_score_volume"}
+    },
     "rules": ["A missed disc is scored as wrong.", "Dice of an empty reference is not defined."],
     "limits": ["One public cohort; absolute intensity was lost.", "No external test."],
     "model_card": {

@@ -35,6 +35,9 @@ class OneGrade(System):
 
     stratum = cases = read = fit_baselines = score = picture = masks = _unused
 
+    def meaning(self):
+        return {"preprocessing": {"grades": {"normalisation": "z_score_volume"}}}
+
     def facts(self, rows):
         return [("Reference", r["reference_grade"]) for r in rows if r["kind"] == "grade"]
 

@@ -377,7 +377,7 @@ def test_figures_agree_with_scikit_learn(missed):
     assert ("missed" in shown["labels"]) == bool(missed)
     if missed:
         assert np.array(shown["matrix"])[:, 5].sum() == (~found).sum()
-    assert set(figures["subgroups"]["level"]) == {f"level {k}" for k in range(1, 6)}
+    assert set(figures["subgroups"]["level"]) == {"L5/S1", "L4/L5", "L3/L4", "L2/L3", "L1/L2"}
     assert figures["stages"]["grades"] == figures["oracle_region"]
 
 
@@ -449,10 +449,10 @@ def test_pictures_and_facts_say_what_happened():
     assert len({len(p) for p in drawn}) == 3
     facts = declared.facts(as_text(score(ours)[2]))
     assert facts[:4] == [
-        ("level 1, pfirrmann", "v, called v (0.92)"),
-        ("level 1, severity", "severe, called severe (0.94)"),
-        ("level 2, pfirrmann", "iv, region not found"),
-        ("level 2, severity", "severe, region not found"),
+        ("L5/S1, pfirrmann", "v, called v (0.92)"),
+        ("L5/S1, severity", "severe, called severe (0.94)"),
+        ("L4/L5, pfirrmann", "iv, region not found"),
+        ("L4/L5, severity", "severe, region not found"),
     ]
     assert len(facts) == 8
 

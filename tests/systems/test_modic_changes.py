@@ -457,9 +457,9 @@ def test_normalisations_stand_in_a_table_per_head(report):
 
 def test_subgroups_are_levels_and_who_was_imaged(scored, report):
     _, _, kinds, _, p, _ = scored
-    assert set(report["subgroups"]["level"]) == {"level 1", "level 2", "level 3"}
+    assert set(report["subgroups"]["level"]) == {"L5/S1", "L4/L5", "L3/L4"}
     assert set(report["subgroups"]["sex"]) == {"f", "m"}
-    lowest = report["subgroups"]["level"]["level 1"]["accuracy_modic"]
+    lowest = report["subgroups"]["level"]["L5/S1"]["accuracy_modic"]
     assert lowest["value"] == pytest.approx((p[:, 0].argmax(-1) == kinds[:, 0]).mean())
 
 
@@ -508,9 +508,9 @@ def test_pictures_and_facts_say_what_happened(scored):
     ]
     of_modic = [fact for fact in facts if fact[0].endswith("modic")]
     assert of_modic == [
-        ("level 1, modic", expected[0]),
-        ("level 2, modic", expected[1]),
-        ("level 3, modic", f"{names[kinds[4, 2]]}, region not found"),
+        ("L5/S1, modic", expected[0]),
+        ("L4/L5, modic", expected[1]),
+        ("L3/L4, modic", f"{names[kinds[4, 2]]}, region not found"),
     ]
     assert len(facts) == 6
 

@@ -40,6 +40,6 @@ def test_nothing_is_predicted_where_no_study_has_an_example():
 
 
 def test_a_published_figure_is_never_comparable():
-    row = Published("dice_bone", 0.9, "20 patients", "A. Author 2020", "another cohort").as_json()
+    row = Published("dice_bone", 0.9, 20, "patients", "A. Author 2020", "another cohort").as_json()
     assert row["comparable"] is False
     assert (row["metric"], row["value"], row["ci"]) == ("dice_bone", 0.9, None)

@@ -23,7 +23,7 @@ from tfds_builders.disc_degeneration.sources import (
     example,
 )
 from tfds_builders.ids import check_ids, known_study
-from tfds_builders.raw import Example, NoOptions, RawStudy, folder_of
+from tfds_builders.raw import Example, OwnOptions, RawStudy, folder_of
 from tfds_builders.spider import GRADES, Grading, is_instance_mask, parse_grading
 from tfds_builders.tables import Row, TableRow, read_known
 
@@ -37,7 +37,7 @@ DISC_COLUMNS = ("study_id", "level", "pfirrmann")
 class CohortSource(DiscSource):
     """Sagittal T2 studies with masks and gradings of the user."""
 
-    def __init__(self, options: NoOptions, folder: Path | None):
+    def __init__(self, options: OwnOptions, folder: Path | None):
         del options
         super().__init__()
         self._folder = folder_of(folder)

@@ -20,7 +20,7 @@ from tfds_builders.fatty_infiltration.images import read_images, upright
 from tfds_builders.fatty_infiltration.sources import FOSSA, MISSING, example
 from tfds_builders.ids import check_ids
 from tfds_builders.phantoms.shoulder import GRADES
-from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
+from tfds_builders.raw import Example, OwnOptions, RawStudy, Source, folder_of
 from tfds_builders.tables import Row, TableRow
 
 STUDY_COLUMNS = ("patient_id", "study_id", "image", "mask", "grade")
@@ -33,7 +33,7 @@ STUDY_EXTRAS = (
 class CohortSource(Source):
     """One image in Y-view a row, or a series and which of its slices that is."""
 
-    def __init__(self, options: NoOptions, folder: Path | None):
+    def __init__(self, options: OwnOptions, folder: Path | None):
         del options
         super().__init__()
         self._folder = folder_of(folder)

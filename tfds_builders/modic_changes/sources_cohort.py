@@ -22,7 +22,7 @@ from tfds_builders.ids import check_ids, known_study
 from tfds_builders.modic_changes.images import CHANNELS, part
 from tfds_builders.modic_changes.sources import Disc, ModicSource, places_of_levels
 from tfds_builders.paired import Place, check_pair, pair_files, read_pair
-from tfds_builders.raw import Example, NoOptions, RawStudy, folder_of
+from tfds_builders.raw import Example, OwnOptions, RawStudy, folder_of
 from tfds_builders.spider import (
     GRADES,
     HIGHEST_LEVEL,
@@ -45,7 +45,7 @@ _MOST_SLICES = 10_000
 class CohortSource(ModicSource):
     """Sagittal T1 and T2 of the user with graded discs, boxed by numbers or by a mask."""
 
-    def __init__(self, options: NoOptions, folder: Path | None):
+    def __init__(self, options: OwnOptions, folder: Path | None):
         del options
         super().__init__()
         self._folder = folder_of(folder)

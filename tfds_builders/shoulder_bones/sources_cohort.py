@@ -13,7 +13,7 @@ from mskjax.imaging.volume import Volume
 from tfds_builders.columns import SUBSETS, absence, among, check_same, metadata, read_studies
 from tfds_builders.ids import check_ids
 from tfds_builders.phantoms.shoulder_bones import HUMERUS, SCAPULA
-from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
+from tfds_builders.raw import Example, OwnOptions, RawStudy, Source, folder_of
 from tfds_builders.shoulder_bones.images import check_has_place, read_images
 from tfds_builders.shoulder_bones.sources import STRUCTURES, example
 from tfds_builders.tables import Row, TableRow
@@ -26,7 +26,7 @@ STUDY_EXTRAS = ("side", "sequence", "sex", "age", "manufacturer", "field_strengt
 class CohortSource(Source):
     """The user's series: studies.csv and the files it names (README.md)."""
 
-    def __init__(self, options: NoOptions, folder: Path | None):
+    def __init__(self, options: OwnOptions, folder: Path | None):
         del options
         super().__init__()
         self._folder = folder_of(folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from tfds_builders.columns import check_subset, metadata, pixel_size, read_studies
 from tfds_builders.ids import check_ids
 from tfds_builders.paired import check_pair, pair_files, paired_part, read_pair
-from tfds_builders.raw import Example, NoOptions, RawStudy, Source, folder_of
+from tfds_builders.raw import Example, OwnOptions, RawStudy, Source, folder_of
 from tfds_builders.tables import Row, TableRow, read_known, read_table
 from tfds_builders.vertebral_fracture.images import CHANNELS
 from tfds_builders.vertebral_fracture.sources import Finding, Reading, example
@@ -29,7 +29,7 @@ STUDY_EXTRAS = (
 class CohortSource(Source):
     """Sagittal T1 and T2 of the user, with the abnormal segment and optional readings."""
 
-    def __init__(self, options: NoOptions, folder: Path | None):
+    def __init__(self, options: OwnOptions, folder: Path | None):
         del options
         super().__init__()
         self._folder = folder_of(folder)

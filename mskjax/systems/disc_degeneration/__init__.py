@@ -22,6 +22,7 @@ from mskjax.imaging.levels import level_name
 from mskjax.imaging.regions import Region
 from mskjax.metrics import estimates
 from mskjax.metrics.grading import Grading
+from mskjax.metrics.structures import NSD_TOLERANCE_MM
 from mskjax.reporting import pictures
 from mskjax.stages.crop_grading import CropGradingOptions
 from mskjax.stages.slice_segmentation import SliceSegmentation
@@ -46,7 +47,7 @@ from mskjax.two_stage.discs import LEVELS, GradedDiscs, case_id
 from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.options import NOTHING, canvas_in, stage_options
 from mskjax.two_stage.regions_then_grades import Located, Reading
-from mskjax.two_stage.structures import NSD_TOLERANCE_MM, structure_rows
+from mskjax.two_stage.structures import structure_rows
 from mskjax.two_stage.system import (
     Predict,
     Published,
@@ -144,30 +145,32 @@ class DiscDegeneration(GradedDiscs):
         " the recipe.",
     )
     published = (
-        Published("dice_disc", 0.920, "94 patients", DING, THEIRS),
-        Published("iou_disc", 0.853, "94 patients", DING, THEIRS),
+        Published("dice_disc", 0.920, 94, "patients", DING, THEIRS),
+        Published("iou_disc", 0.853, 94, "patients", DING, THEIRS),
         Published(
             "accuracy_severity",
             0.913,
-            "94 discs",
+            94,
+            "discs",
             DING,
             THEIRS + "; the interval is our Wilson interval of 86 / 94",
             (0.84, 0.96),
         ),
         Published(
-            "balanced_accuracy_severity", 0.916, "94 discs", DING, THEIRS + "; their sensitivity"
+            "balanced_accuracy_severity", 0.916, 94, "discs", DING, THEIRS + "; their sensitivity"
         ),
-        Published("specificity_macro_severity", 0.912, "94 discs", DING, THEIRS),
-        Published("auroc_mild_vs_moderate_severity", 0.89, "94 discs", DING, THEIRS),
-        Published("auroc_mild_vs_severe_severity", 0.95, "94 discs", DING, THEIRS),
-        Published("auroc_moderate_vs_severe_severity", 0.90, "94 discs", DING, THEIRS),
-        Published("dice_vertebra", 0.93, "39 patients, 87 series", BASELINE, HIDDEN),
-        Published("dice_disc", 0.84, "39 patients, 87 series", BASELINE, HIDDEN),
-        Published("dice_canal", 0.92, "39 patients, 87 series", BASELINE, HIDDEN),
+        Published("specificity_macro_severity", 0.912, 94, "discs", DING, THEIRS),
+        Published("auroc_mild_vs_moderate_severity", 0.89, 94, "discs", DING, THEIRS),
+        Published("auroc_mild_vs_severe_severity", 0.95, 94, "discs", DING, THEIRS),
+        Published("auroc_moderate_vs_severe_severity", 0.90, 94, "discs", DING, THEIRS),
+        Published("dice_vertebra", 0.93, 39, "patients, 87 series", BASELINE, HIDDEN),
+        Published("dice_disc", 0.84, 39, "patients, 87 series", BASELINE, HIDDEN),
+        Published("dice_canal", 0.92, 39, "patients, 87 series", BASELINE, HIDDEN),
         Published(
             "dice_vertebra",
             0.929,
-            "39 patients of SPIDER",
+            39,
+            "patients of SPIDER",
             "SPINEPS, arXiv 2402.16368",
             "of each vertebra; their own division of SPIDER, on which nnU-Net has .907; their disc"
             " Dice of .967 is of another cohort",
@@ -175,7 +178,8 @@ class DiscDegeneration(GradedDiscs):
         Published(
             "quadratic_weighted_kappa_pfirrmann",
             0.86,
-            "1,331 people",
+            1_331,
+            "people",
             SPINENET,
             "Lin's concordance, which the quadratic kappa approaches; other cohort, trained on"
             " thousands",
@@ -183,34 +187,39 @@ class DiscDegeneration(GradedDiscs):
         Published(
             "cohen_kappa_pfirrmann",
             0.68,
-            "1,331 people",
+            1_331,
+            "people",
             SPINENET,
             "other cohort, trained on thousands",
         ),
         Published(
             "balanced_accuracy_pfirrmann",
             0.78,
-            "1,331 people",
+            1_331,
+            "people",
             SPINENET,
             "other cohort, trained on thousands",
         ),
         Published(
             "cohen_kappa_pfirrmann",
             0.92,
-            "1,599 patients",
+            1_599,
+            "patients",
             NIEMEYER,
             "unweighted; other cohort, other network, 50 times the patients",
         ),
         Published(
             "within_one_grade_pfirrmann",
             0.992,
-            "1,599 patients",
+            1_599,
+            "patients",
             NIEMEYER,
             "other cohort, other network, 50 times the patients",
         ),
         Published(
             "cohen_kappa_pfirrmann",
             0.6,
+            None,
             "readers",
             f"agreement between readers, as {NIEMEYER} sum it up",
             "between readers, .8 within a reader; no model is meant",

@@ -152,17 +152,23 @@ class ModicChanges(GradedDiscs):
     )
     limits = ("Type 3 is no class of the Modic task; in the presence task it counts as present.",)
     published = (
-        Published("balanced_accuracy_modic", 0.80, "two data sets", CINA, THEIRS),
-        Published("sensitivity_mc0_modic", 0.83, "two data sets", CINA, THEIRS),
-        Published("sensitivity_mc1_modic", 0.85, "two data sets", CINA, THEIRS),
-        Published("sensitivity_mc2_modic", 0.78, "two data sets", CINA, THEIRS),
+        Published("balanced_accuracy_modic", 0.80, None, "two data sets", CINA, THEIRS),
+        Published("sensitivity_mc0_modic", 0.83, None, "two data sets", CINA, THEIRS),
+        Published("sensitivity_mc1_modic", 0.85, None, "two data sets", CINA, THEIRS),
+        Published("sensitivity_mc2_modic", 0.78, None, "two data sets", CINA, THEIRS),
         Published(
-            "f1_weighted_modic", 0.88, "two data sets", CINA, THEIRS + "; weights are inferred"
+            "f1_weighted_modic",
+            0.88,
+            None,
+            "two data sets",
+            CINA,
+            f"{THEIRS}; weights are inferred",
         ),
         Published(
             "cohen_kappa_presence",
             0.74,
-            "1,331 people",
+            1_331,
+            "people",
             SPINENET,
             "other cohort, volumes, trained on thousands",
             needs=PRESENCE,
@@ -170,7 +176,8 @@ class ModicChanges(GradedDiscs):
         Published(
             "balanced_accuracy_presence",
             0.86,
-            "1,331 people",
+            1_331,
+            "people",
             SPINENET,
             "other cohort, volumes, trained on thousands",
             needs=PRESENCE,
@@ -178,7 +185,8 @@ class ModicChanges(GradedDiscs):
         Published(
             "cohen_kappa_presence",
             0.63,
-            "75 examinations",
+            75,
+            "examinations",
             GAO,
             "other cohort and network",
             needs=PRESENCE,
@@ -186,7 +194,8 @@ class ModicChanges(GradedDiscs):
         Published(
             "cohen_kappa_presence",
             0.52,
-            "75 examinations",
+            75,
+            "examinations",
             f"{GAO}, readers",
             "a junior against a senior radiologist; no model is meant",
             needs=PRESENCE,

@@ -91,14 +91,15 @@ class VertebralFracture(RegionsThenGrades):
     )
     limits = ("External performance in the field drops to about .75 to .85.",)
     published = (
-        Published("accuracy_malignant", 0.92, "190 patients", YEH, THEIRS),
-        Published("sensitivity_malignant", 0.94, "50 malignant", YEH, THEIRS, (0.84, 0.98)),
-        Published("specificity_malignant", 0.91, "140 benign", YEH, THEIRS, (0.85, 0.95)),
+        Published("accuracy_malignant", 0.92, 190, "patients", YEH, THEIRS),
+        Published("sensitivity_malignant", 0.94, 50, "malignant", YEH, THEIRS, (0.84, 0.98)),
+        Published("specificity_malignant", 0.91, 140, "benign", YEH, THEIRS, (0.85, 0.95)),
         *(
             Published(
                 "accuracy_malignant",
                 value,
-                "190 patients",
+                190,
+                "patients",
                 f"{YEH}: {who}",
                 "readers, not a model",
             )

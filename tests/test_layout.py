@@ -32,6 +32,8 @@ THROUGH = {
     "reporting/external": "commands/test_evaluate_command",
     "reporting/checklist_answers": "reporting/test_checklist",
     "reporting/sections": "reporting/test_checklist",  # and every page
+    "reporting/curves": "reporting/test_figures",
+    "reporting/spreads": "reporting/test_figures",
     "reporting/page_drawings": "reporting/test_page",
     "reporting/page_rows": "reporting/test_page",
     "reporting/environment": "commands/test_main_run",  # of the machine that the run was on

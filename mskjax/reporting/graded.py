@@ -14,6 +14,8 @@ from mskjax.metrics import grading_figures as g
 from mskjax.metrics.grading import Grading
 from mskjax.metrics.grading_statistic import statistic
 from mskjax.metrics.intervals import padded, room
+from mskjax.reporting import grading_drawings as drawings
+from mskjax.reporting.grading_drawings import Scores
 from mskjax.reporting.key import MINUS
 from mskjax.tables import Row
 
@@ -94,13 +96,13 @@ def summarise(
 
     Returns:
       ``end_to_end``, ``oracle_region``, ``baselines``, ``confusion``, ``calibration``, ``roc``,
-      ``folds``, ``subgroups``, ``tables``, ``tables_title`` where methods are compared, and
-      ``gradings``: task -> names of its ``figures``, and of those to show apart (``further``).
+      ``precision_recall``, ``agreement`` (of ordinal gradings), ``folds``, ``subgroups``,
+      ``tables``, ``tables_title`` where methods are compared, and ``gradings``: task -> names of
+      its ``figures``, and of those to show apart (``further``).
     """
-    report: Json = {
-        "end_to_end": {}, "oracle_region": {}, "baselines": {}, "confusion": {}, "calibration": {},
-        "roc": {}, "folds": {}, "subgroups": {}, "tables": [], "gradings": {},
-    }  # fmt: skip
+    names = ["end_to_end", "oracle_region", "baselines", "confusion", "calibration", "roc"]
+    names += ["precision_recall", "agreement", "folds", "subgroups", "gradings"]
+    report: Json = {name: {} for name in names} | {"tables": []}
     settings = {"resamples": resamples, "seed": seed}
     methods = list(comparison.methods) if comparison else [MODEL]
     for grading in gradings:
@@ -158,13 +160,21 @@ class _Part:
             report["baselines"].setdefault(name, {}).update(g.named(figures, self.task))
 
     def add_drawings(self, report: Json) -> None:
-        """Confusion, calibration, ROC, and the figures of each fold."""
+        """Confusion, calibration, curves, agreement, and the figures of each fold."""
         grading, ours, name = self.grading, self.ours, self.grading.task
         report["confusion"][name] = entries.confusion(
             ours.reference, ours.predicted, grading.classes
         )
-        report["calibration"][name] = entries.calibration(ours.p, ours.reference)
-        report["roc"][name] = self._curves()
+        report["calibration"][name] = drawings.calibration(
+            ours.p, ours.reference, ours.patients, **self.settings
+        )
+        for kind, curves in drawings.curves(self._curves(), **self.settings).items():
+            report[kind][name] = curves
+        if grading.ordinal:
+            found = ours.those(ours.predicted < grading.missed)
+            report["agreement"][name] = drawings.agreement(
+                grading, found.p, found.reference, found.patients, **self.settings
+            )
         folds = np.array([int(r["fold"]) for r in self.cases.rows])
         report["folds"] |= g.named(_over_folds(grading, ours, folds), self.task)
 
@@ -283,27 +293,26 @@ class _Part:
             return None
         return self.ours.p[:, 1], self.grading.priced_scores(self.cases.reference, self.ridge)
 
-    def _curves(self) -> list[Json]:
+    def _curves(self) -> list[Scores]:
         """Two classes: end to end, reference region, ridge.  More: each class against the rest."""
-        scores = self._scores()
+        scores, ours = self._scores(), self.ours
         if scores is None:
-            reference, p = self.ours.reference, self.ours.p
             return [
-                _curve(f"{name} v rest", reference == k, p[:, k], None)
+                Scores(f"{name} v rest", ours.reference == k, ours.p[:, k], ours.patients)
                 for k, name in enumerate(self.grading.classes)
-                if (reference == k).any()
+                if (ours.reference == k).any()
             ]
-        positive = self.ours.reference == 1
+        positive = ours.reference == 1
         model, ridge = scores
-        curves = [_curve("end to end", positive, model, self.figures["auroc"])]
-        if self.ideal is not None:
-            own = self.ideal.reference == 1, self.ideal.p[:, 1]
-            curves.append(_curve("reference region", *own, self.ideal_figures["auroc"]))
-        return [*curves, _curve("ridge", positive, ridge, self.ridge_figures["auroc"])]
-
-
-def _curve(label: str, positive: np.ndarray, score: np.ndarray, auroc: Any) -> Json:
-    return {"label": label, "points": entries.roc(positive, score), "auroc": auroc}
+        found = [Scores("end to end", positive, model, ours.patients, self.figures["auroc"])]
+        if (ideal := self.ideal) is not None:
+            auroc = self.ideal_figures["auroc"]
+            own = ideal.reference == 1, ideal.p[:, 1], ideal.patients, auroc
+            found.append(Scores("reference region", *own))
+        return [
+            *found,
+            Scores("ridge", positive, ridge, ours.patients, self.ridge_figures["auroc"]),
+        ]
 
 
 def _compared(grading: Grading) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from mskjax.reporting import definitions, figures, joint, key, operating, wording
+from mskjax.reporting import definitions, joint, key, operating, wording
 from mskjax.reporting import page_drawings as drawings
 from mskjax.reporting import page_rows as rows
 from mskjax.reporting.checklist import checklist
@@ -114,28 +114,17 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "tables": [rows.table(table) for table in report.get("tables") or []],
         "published": rows.beside_published(report),
         "forests": list(drawings.forests(report, phantom)),
-        "confusions": [
-            drawings.svg(
-                f"Confusion matrix, {name}",
-                figures.confusion_matrix(
-                    entry["labels"], entry["matrix"], wording.label(name), phantom=phantom
-                ),
-            )
-            for name, entry in (report.get("confusion") or {}).items()
-        ],
+        "confusions": list(drawings.confusions(report, phantom)),
         "rocs": list(drawings.rocs(report, phantom)),
+        "precision_recalls": list(drawings.precision_recalls(report, phantom)),
+        "agreements": list(drawings.agreements(report, phantom)),
+        "studies": list(drawings.studies(report, phantom)),
+        "strata": list(drawings.strata(report, phantom)),
         "calibrations": list(drawings.calibrations(report, phantom)),
         "operating": [rows.table(t) for t in operating.tables(report.get("operating") or {})],
         "doubts": rows.doubtful(report),
         "calibrated": [rows.table(table) for table in report.get("calibrated") or []],
-        "curves": [
-            drawings.svg(
-                f"Learning curves, {stage}",
-                figures.learning_curves(folds, wording.label(stage), phantom=phantom),
-            )
-            for stage, folds in (report.get("curves") or {}).items()
-            if any(folds.values())
-        ],
+        "curves": list(drawings.learning(report, phantom)),
         "pictures": drawings.pictures(report.get("pictures") or [], run_dir),
         "counts": {
             name: rows.count_table(table)

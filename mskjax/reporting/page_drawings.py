@@ -1,13 +1,15 @@
 """Figures and pictures of report.html as data URIs."""
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mskjax.reporting import figures, wording
+from mskjax.reporting import curves, figures, spreads, wording
 from mskjax.reporting.key import MINUS
 from mskjax.reporting.page_rows import ours
+
+Drawing = dict[str, str]  # ``alt`` and ``uri``
 
 # Base64 adds a third: with 5 MB of pictures the page stays below about 8 MB.
 _PICTURE_BYTES = 5_000_000
@@ -15,7 +17,7 @@ _MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".sv
 _FORESTS = 4  # comparisons drawn; all of them are in the tables
 
 
-def forests(report: Mapping[str, Any], phantom: bool) -> Iterator[dict[str, str]]:
+def forests(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
     """Comparisons with at least one baseline or published value, the first few metrics."""
     names = dict.fromkeys(
         [e["metric"] for e in report["published"]]
@@ -41,7 +43,7 @@ def forests(report: Mapping[str, Any], phantom: bool) -> Iterator[dict[str, str]
         ]
         title = wording.metric(name)
         drawn = figures.forest(rows, title, phantom=phantom)
-        yield svg(f"{title}: model, baselines and published values", drawn)
+        yield svg(_values(title, rows), drawn)
 
 
 def _forest_row(name: str, estimate: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -58,26 +60,117 @@ def _forest_row(name: str, estimate: Mapping[str, Any], source: str) -> dict[str
     }
 
 
-def rocs(report: Mapping[str, Any], phantom: bool) -> Iterator[dict[str, str]]:
+def confusions(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
+    """A confusion matrix of each grading."""
+    for name, own in (report.get("confusion") or {}).items():
+        drawn = figures.confusion_matrix(
+            own["labels"], own["matrix"], wording.label(name), phantom=phantom
+        )
+        rows = [
+            f"of {sum(row)} {label}, "
+            + ", ".join(f"{n} called {to}" for n, to in zip(row, own["labels"], strict=True) if n)
+            for label, row in zip(own["labels"], own["matrix"], strict=False)
+            if sum(row)
+        ]
+        yield svg(f"Confusion matrix, {wording.label(name)}: {'; '.join(rows)}", drawn)
+
+
+def rocs(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
     """The receiver operating characteristic of each grading that has one."""
     drawings = dict(report.get("roc") or {})
     everywhere = {"operating": drawings.pop("operating", [])}
-    for name, entries in drawings.items():
-        if any(entry.get("points") or entry.get("operating") for entry in [*entries, everywhere]):
-            drawn = figures.roc([*entries, everywhere], wording.label(name), phantom=phantom)
-            yield svg(f"Receiver operating characteristic, {name}", drawn)
+    for name, own in drawings.items():
+        if any(entry.get("points") or entry.get("operating") for entry in [*own, everywhere]):
+            drawn = curves.roc([*own, everywhere], wording.label(name), phantom=phantom)
+            title = f"Receiver operating characteristic, {wording.label(name)}"
+            yield svg(f"{title}: {_areas(own, 'AUROC', 'auroc')}", drawn)
 
 
-def calibrations(report: Mapping[str, Any], phantom: bool) -> Iterator[dict[str, str]]:
+def precision_recalls(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
+    """Precision against recall of each grading that has a positive case."""
+    for name, own in (report.get("precision_recall") or {}).items():
+        if any(entry["points"] for entry in own):
+            drawn = curves.precision_recall(own, wording.label(name), phantom=phantom)
+            said = _areas(own, "average precision", "average_precision")
+            yield svg(f"Precision and recall, {wording.label(name)}: {said}", drawn)
+
+
+def calibrations(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
     """The reliability diagram of each grading that has cases."""
     for name, bins in (report.get("calibration") or {}).items():
         if any(b["n"] for b in bins):
-            drawn = figures.reliability(bins, wording.label(name), phantom=phantom)
-            yield svg(f"Calibration, {name}", drawn)
+            drawn = curves.reliability(bins, wording.label(name), phantom=phantom)
+            error, n = curves.calibration_error(bins), sum(b["n"] for b in bins)
+            said = f"expected calibration error {error:.3f}, n = {n}"
+            yield svg(f"Calibration, {wording.label(name)}: {said}", drawn)
 
 
-def svg(alt: str, content: bytes) -> dict[str, str]:
-    """A drawing with the text that stands for it."""
+def agreements(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
+    """Expected against reference grade, of ordinal gradings."""
+    for name, own in (report.get("agreement") or {}).items():
+        if own:
+            drawn = spreads.agreement(own, wording.label(name), phantom=phantom)
+            low, high = map(wording.signed, own["limits"])
+            said = f"mean difference {wording.signed(own['bias']['value'])}, limits {low} to {high}"
+            yield svg(f"Agreement, {wording.label(name)}: {said}", drawn)
+
+
+def studies(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
+    """Dice of every study, by structure."""
+    values = {name: own for name, own in (report.get("studies") or {}).items() if own}
+    if values:
+        drawn = spreads.studies(values, "Dice of each study", "Dice", phantom=phantom)
+        said = "; ".join(
+            f"{wording.label(name)} from {min(own):.3f} to {max(own):.3f}"
+            for name, own in values.items()
+        )
+        yield svg(f"Dice of each study: {said}", drawn)
+
+
+def strata(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
+    """The leading figure in each stratum of each group."""
+    name = report.get("primary")
+    for group, own in (report.get("subgroups") or {}).items():
+        rows = [
+            _forest_row(stratum, figures_of[name], "model")
+            for stratum, figures_of in own.items()
+            if name in figures_of
+        ]
+        if rows:
+            title = f"{wording.metric(str(name))}, by {wording.label(group).lower()}"
+            yield svg(_values(title, rows), figures.forest(rows, title, phantom=phantom))
+
+
+def learning(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
+    """Learning curves of each stage, all folds."""
+    for stage, folds in (report.get("curves") or {}).items():
+        if any(folds.values()):
+            drawn = curves.learning_curves(folds, wording.label(stage), phantom=phantom)
+            last = [
+                f"{figures.fold_name(fold)} {rows[-1]['train_loss']:.3f}"
+                for fold, rows in folds.items()
+                if rows and rows[-1].get("train_loss") is not None
+            ]
+            said = f": last training loss {', '.join(last)}" if last else ""
+            yield svg(f"Learning curves, {wording.label(stage)}{said}", drawn)
+
+
+def _areas(entries: Sequence[Mapping[str, Any]], area: str, key: str) -> str:
+    known = [
+        f"{entry['label']} {entry[key]['value']:.3f}"
+        for entry in entries
+        if (entry.get(key) or {}).get("value") is not None
+    ]
+    return f"{area} {', '.join(known)}" if known else "no area"
+
+
+def _values(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    said = [f"{row['name']} {wording.number(row['value'])}" for row in rows]
+    return f"{title}: {'; '.join(said)}"
+
+
+def svg(alt: str, content: bytes) -> Drawing:
+    """A drawing with the text that stands for it, which says its values."""
     return {"alt": alt, "uri": _data_uri("image/svg+xml", content)}
 
 

@@ -22,6 +22,7 @@ from mskjax.reporting import (
     calibrated,
     characteristics,
     doubts,
+    grading_drawings,
     joint,
     key,
     model_card,
@@ -55,6 +56,7 @@ class System(Protocol):
     limits: tuple[str, ...]
     sets: Mapping[str, Mapping[str, Sequence[int]]]
     answers: Mapping[str, str]
+    segmenter: str
 
     def meaning(self) -> dict[str, Any]:
         """What images go through, under ``preprocessing``."""
@@ -187,6 +189,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         },
         **figures,
         "gradings": _gradings(system, figures),
+        "studies": _studies(crossed, system),
         "operating": operating.crossed(
             crossed, system.gradings, system.method, config.resamples, config.seed
         ),
@@ -248,6 +251,7 @@ def _of_seeds(workdir: Path, seeds: Sequence[Path], system: System) -> dict[str,
     with weighting(draws):
         reports = [summarise(folder, system) for folder in seeds]
     report = pooled.pooled(reports, config.seed)
+    report |= {name: reports[0][name] for name in grading_drawings.FIELDS if name in report}
     each = [
         {"seed": own["protocol"]["seeds"][0], **{place: own[place] for place in joint.PLACES}}
         for own in reports
@@ -296,6 +300,16 @@ def _tested(divided: Splits) -> dict[str, Sequence[str]]:
         for number, fold in enumerate(divided.folds)
         if fold.held_out or number in crossed
     }
+
+
+def _studies(rows: Sequence[Row], system: System) -> dict[str, list[float]]:
+    """Structure -> Dice of each study, in the order of their names."""
+    found: dict[str, list[float]] = {}
+    for row in sorted(rows, key=lambda r: r["study"]):
+        own = row["kind"] == "structure" and row.get("method", "") == system.segmenter
+        if own and row.get("dice"):
+            found.setdefault(row["name"], []).append(float(row["dice"]))
+    return found
 
 
 def _division(workdir: Path, config: StudyConfig) -> tuple[dict[str, Any], Splits]:

@@ -110,6 +110,8 @@ class System(abc.ABC):
       structures: names of the labels 1, 2, ... of the masks; empty where there are none.
       grid: the volume of a study that gives the grid.
       gradings: what is graded, in the order of the report.
+      segmenter: method of the rows of cases.csv of structures that the system segments end to end;
+        empty where no others are compared.
       answers: of questions of reporting standards that this system answers otherwise than others,
         see `reporting.checklist_answers`.
       recuts: whether the stages after the first are cut anew for each fold, see `recut`.
@@ -125,6 +127,7 @@ class System(abc.ABC):
     grid: str = "image"
     gradings: tuple[Grading, ...] = ()
     recuts: bool = False
+    segmenter: str = ""
     published: tuple[Published, ...]
     answers: Mapping[str, str] = types.MappingProxyType({})
     rules: tuple[str, ...]  # scoring rules, printed in the report

@@ -282,6 +282,26 @@ _REPORT: dict[str, Any] = {
             "facts": [["Reference", "IV"], ["Probability", "0.31"], ["Readers < 2 years", "III"]],
         },
     ],
+    "precision_recall": {
+        "severity": [
+            {
+                "label": "severe v rest",
+                "points": [[0.0, 1.0], [1.0, 0.4]],
+                "band": [],
+                "average_precision": {"value": 0.71, "ci95": None},
+                "prevalence": 0.4,
+            }
+        ]
+    },
+    "agreement": {
+        "pfirrmann": {
+            "points": [[1.0, 0.5], [2.5, -0.5]],
+            "bias": {"value": 0.0, "ci95": None},
+            "limits": [-1.386, 1.386],
+            "classes": ["i", "ii", "iii", "iv", "v"],
+        }
+    },
+    "studies": {"disc": [0.8, 0.9], "canal": [0.95, 0.9]},
     "participants": [
         {
             "id": "participants",

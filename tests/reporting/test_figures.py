@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mskjax.reporting import figures
+from mskjax.reporting import curves, figures, spreads
 
 
 def words(svg: bytes) -> list[str]:
@@ -22,8 +22,8 @@ FIGURES = {
     "confusion": lambda phantom: figures.confusion_matrix(
         ["mild", "severe"], [[3, 1], [0, 0]], "Grade", phantom=phantom
     ),
-    "curves": lambda phantom: figures.learning_curves(CURVES, "Segment", phantom=phantom),
-    "roc": lambda phantom: figures.roc(
+    "curves": lambda phantom: curves.learning_curves(CURVES, "Segment", phantom=phantom),
+    "roc": lambda phantom: curves.roc(
         [
             {"label": "Model", "points": [[0, 0], [0.2, 0.9], [1, 1]], "auroc": AUROC},
             {"label": "One class", "points": [], "auroc": {"value": None, "ci95": None}},
@@ -33,12 +33,42 @@ FIGURES = {
         "Malignant",
         phantom=phantom,
     ),
-    "reliability": lambda phantom: figures.reliability(
+    "reliability": lambda phantom: curves.reliability(
         [
             {"confidence": 0.2, "accuracy": 0.5, "n": 1},
             {"confidence": 0.9, "accuracy": 0.8, "n": 3},
         ],
         "Severe",
+        phantom=phantom,
+    ),
+    "precision_recall": lambda phantom: curves.precision_recall(
+        [
+            {
+                "label": "Model",
+                "points": [[0, 1], [0.5, 1], [1, 0.6]],
+                "band": [[0, 0.8, 1], [1, 0.5, 0.7]],
+                "average_precision": {"value": 0.8, "ci95": [0.7, 0.9]},
+                "prevalence": 0.4,
+            },
+            {"label": "Nobody", "points": [], "average_precision": None, "prevalence": 0.0},
+        ],
+        "Malignant",
+        phantom=phantom,
+    ),
+    "agreement": lambda phantom: spreads.agreement(
+        {
+            "points": [[1.0, 0.5], [2.5, -0.5], [2.0, 0.3]],
+            "bias": {"value": 0.1, "ci95": [-0.4, 0.6]},
+            "limits": [-0.937, 1.137],
+            "classes": ["i", "ii", "iii", "iv"],
+        },
+        "Pfirrmann",
+        phantom=phantom,
+    ),
+    "studies": lambda phantom: spreads.studies(
+        {"disc": [0.9, 0.8, 0.85], "canal": [0.95], "nothing": []},
+        "Dice of each study",
+        "Dice",
         phantom=phantom,
     ),
     "forest": lambda phantom: figures.forest(
@@ -109,7 +139,7 @@ def line_of(svg: bytes, colour: str) -> np.ndarray:
 
 def test_roc_is_drawn_to_scale_on_equal_axes():
     points = np.array([[0, 0], [0.2, 0.9], [1, 1]])
-    curve = line_of(figures.roc([{"label": "m", "points": points}], "t"), figures.BLUE)
+    curve = line_of(curves.roc([{"label": "m", "points": points}], "t"), figures.BLUE)
     # SVG counts y downwards.
     moved = (curve - curve[0]) * [1, -1]
     assert moved[-1, 0] == pytest.approx(moved[-1, 1], rel=1e-3)
@@ -119,7 +149,7 @@ def test_roc_is_drawn_to_scale_on_equal_axes():
 def test_readers_stand_where_their_rates_are():
     curve = {"label": "m", "points": [[0, 0], [1, 1]]}
     readers = {"operating": [{"label": "r", "fpr": 0.25, "tpr": 0.75}]}
-    drawn = figures.roc([curve, readers], "t")
+    drawn = curves.roc([curve, readers], "t")
     start, end = line_of(drawn, figures.BLUE)[[0, -1]]
     places = [
         (float(use.get("x", "nan")), float(use.get("y", "nan")))
@@ -149,14 +179,46 @@ def test_learning_curves_draw_training_beside_validation():
     assert drawn.count("Step") == 2
 
 
+def test_precision_and_recall_name_area_and_chance():
+    drawn = words(FIGURES["precision_recall"](False))
+    assert "Model, AP 0.800 (0.700 to 0.900)" in drawn
+    assert "Nobody, not defined" in drawn
+    assert "chance: share of positive cases" in drawn
+
+
+def test_a_band_is_drawn_around_its_curve():
+    points, band = [[0, 0], [1, 1]], [[0, 0, 0.2], [1, 0.8, 1]]
+    bare = curves.roc([{"label": "m", "points": points}], "t")
+    banded = curves.roc([{"label": "m", "points": points, "band": band}], "t")
+    assert b"FillBetween" in banded
+    assert b"FillBetween" not in bare
+
+
+def test_agreement_writes_bias_and_limits():
+    drawn = words(FIGURES["agreement"](False))
+    assert {"mean +0.100", "−1.96 SD −0.937", "+1.96 SD +1.137"} <= set(drawn)
+    assert "Pfirrmann, n = 3" in drawn
+    assert {"I", "II", "III", "IV"} <= set(drawn)
+
+
+def test_studies_write_median_and_n():
+    drawn = words(FIGURES["studies"](False))
+    assert {"Disc", "Canal", "median 0.850  n = 3", "median 0.950  n = 1"} <= set(drawn)
+    assert "Nothing" not in drawn
+
+
 def test_empty_or_misshapen_data_are_refused():
     with pytest.raises(ValueError, match="2 labels need a 2 x 2 matrix"):
         figures.confusion_matrix(["a", "b"], [[1, 2, 3]], "t")
     with pytest.raises(ValueError, match="at least one bin"):
-        figures.reliability([{"confidence": 0.5, "accuracy": 0.5, "n": 0}], "t")
+        curves.reliability([{"confidence": 0.5, "accuracy": 0.5, "n": 0}], "t")
     with pytest.raises(ValueError, match="at least one point"):
-        figures.roc([{"label": "one class", "points": [], "auroc": None}], "t")
+        curves.roc([{"label": "one class", "points": [], "auroc": None}], "t")
+    with pytest.raises(ValueError, match="at least one point"):
+        curves.precision_recall([{"label": "m", "points": [], "prevalence": 0}], "t")
+    with pytest.raises(ValueError, match="at least one"):
+        spreads.studies({"disc": []}, "t", "Dice")
     with pytest.raises(ValueError, match="no quantity"):
-        figures.learning_curves({0: [{"step": 1}]}, "t")
+        curves.learning_curves({0: [{"step": 1}]}, "t")
     with pytest.raises(ValueError, match="at least one row"):
         figures.forest([], "t")

@@ -189,7 +189,7 @@ def test_without_any_reference_region_there_is_no_oracle():
 def test_baselines_and_the_difference_to_ridge(nominal):
     table, report = nominal
     reference, found = table.reference["modic"], report["baselines"]
-    assert list(found) == ["majority", "ridge", "model_minus_ridge"]
+    assert list(found) == ["majority", "ridge", "model_minus_majority", "model_minus_ridge"]
     majority = np.full(COUNT, 1)
     assert found["majority"]["accuracy_modic"]["value"] == pytest.approx(np.mean(reference == 1))
     assert found["majority"]["balanced_accuracy_modic"]["value"] == pytest.approx(1 / 3)

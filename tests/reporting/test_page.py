@@ -166,8 +166,8 @@ def test_published_values_stand_beside_ours_with_the_reason(page):
 
 def test_figures_and_pictures_are_embedded_failures_first(report, page, run_dir):
     images = [a for tag, a in page.tags if tag == "img"]
-    # 2 published and 2 more baseline metrics, 2 confusion matrices, 1 ROC, 1 calibration, 2 stages.
-    assert sum("svg+xml" in (a["src"] or "") for a in images) == 3 + 1 + 2 + 1 + 1 + 2
+    # Forests, confusion matrices, ROC, calibration, stages; precision, agreement, studies.
+    assert sum("svg+xml" in (a["src"] or "") for a in images) == 3 + 1 + 2 + 1 + 1 + 2 + 3
     pictures = [a for a in images if "image/png" in (a["src"] or "")]
     assert [a["alt"] for a in pictures] == ["Patient 127: L5/S1 missed", "Patient 110"]
     payload = base64.b64decode((pictures[0]["src"] or "").split(",")[1])

@@ -107,6 +107,7 @@ class ShoulderBones(System):
     labels = ()
     structures = STRUCTURES
     primary = "dice_humerus"
+    segmenter = FINAL
     rules = (
         "All figures are three-dimensional, of one study on its native grid, and averaged over"
         f" patients' studies.  NSD uses a tolerance of {NSD_TOLERANCE_MM:g} mm.",

@@ -71,6 +71,8 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     default_title = f"{wording.label(report['system'])} ({report['variant']}) on {cohort['name']}"
     answers = report.get("checklist") or checklist(report)
     rivals, minus = rows.baselines(report)
+    drawn = {name: list(draw(report, phantom)) for name, draw in drawings.DRAWINGS.items()}
+    taken = sum(len(one["uri"]) for every in drawn.values() for one in every)
     return {
         "report": {**dict.fromkeys((*SECTIONS, "key", "gradings")), **report},
         "phantom": phantom,
@@ -113,19 +115,11 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         },
         "tables": [rows.table(table) for table in report.get("tables") or []],
         "published": rows.beside_published(report),
-        "forests": list(drawings.forests(report, phantom)),
-        "confusions": list(drawings.confusions(report, phantom)),
-        "rocs": list(drawings.rocs(report, phantom)),
-        "precision_recalls": list(drawings.precision_recalls(report, phantom)),
-        "agreements": list(drawings.agreements(report, phantom)),
-        "studies": list(drawings.studies(report, phantom)),
-        "strata": list(drawings.strata(report, phantom)),
-        "calibrations": list(drawings.calibrations(report, phantom)),
         "operating": [rows.table(t) for t in operating.tables(report.get("operating") or {})],
         "doubts": rows.doubtful(report),
         "calibrated": [rows.table(table) for table in report.get("calibrated") or []],
-        "curves": list(drawings.learning(report, phantom)),
-        "pictures": drawings.pictures(report.get("pictures") or [], run_dir),
+        **drawn,
+        "pictures": drawings.pictures(report.get("pictures") or [], run_dir, taken),
         "counts": {
             name: rows.count_table(table)
             for name, table in (report.get("class_counts") or {}).items()

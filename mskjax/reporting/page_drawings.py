@@ -1,7 +1,7 @@
 """Figures and pictures of report.html as data URIs."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ from mskjax.reporting.page_rows import ours
 
 Drawing = dict[str, str]  # ``alt`` and ``uri``
 
-# Base64 adds a third: with 5 MB of pictures the page stays below about 8 MB.
-_PICTURE_BYTES = 5_000_000
+PAGE_BYTES = 2_700_000  # of drawings and pictures: a page stays below 3 MB, and can be mailed
 _MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
 _FORESTS = 4  # comparisons drawn; all of them are in the tables
 
@@ -20,7 +19,7 @@ _FORESTS = 4  # comparisons drawn; all of them are in the tables
 def forests(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
     """Comparisons with at least one baseline or published value, the first few metrics."""
     names = dict.fromkeys(
-        [e["metric"] for e in report["published"]]
+        [report.get("primary", ""), *(e["metric"] for e in report["published"])]
         + [name for estimates in report["baselines"].values() for name in estimates]
     )
     compared = [name for name in names if ours(report, name)]
@@ -41,9 +40,9 @@ def forests(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
             for entry in report["published"]
             if entry["metric"] == name
         ]
-        title = wording.metric(name)
-        drawn = figures.forest(rows, title, phantom=phantom)
-        yield svg(_values(title, rows), drawn)
+        if len(rows) > 1:
+            title = wording.metric(name)
+            yield svg(_values(title, rows), figures.forest(rows, title, phantom=phantom))
 
 
 def _forest_row(name: str, estimate: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -63,13 +62,14 @@ def _forest_row(name: str, estimate: Mapping[str, Any], source: str) -> dict[str
 def confusions(report: Mapping[str, Any], phantom: bool) -> Iterator[Drawing]:
     """A confusion matrix of each grading."""
     for name, own in (report.get("confusion") or {}).items():
+        labels = [wording.label(label) for label in own["labels"]]
         drawn = figures.confusion_matrix(
-            own["labels"], own["matrix"], wording.label(name), phantom=phantom
+            labels, own["matrix"], wording.label(name), phantom=phantom
         )
         rows = [
             f"of {sum(row)} {label}, "
-            + ", ".join(f"{n} called {to}" for n, to in zip(row, own["labels"], strict=True) if n)
-            for label, row in zip(own["labels"], own["matrix"], strict=False)
+            + ", ".join(f"{n} called {to}" for n, to in zip(row, labels, strict=True) if n)
+            for label, row in zip(labels, own["matrix"], strict=False)
             if sum(row)
         ]
         yield svg(f"Confusion matrix, {wording.label(name)}: {'; '.join(rows)}", drawn)
@@ -178,9 +178,15 @@ def _data_uri(media: str, content: bytes) -> str:
     return f"data:{media};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def pictures(entries: list[Mapping[str, Any]], run_dir: Path) -> list[dict[str, Any]]:
-    """Failures first; a picture that cannot be shown keeps its place and says why."""
-    shown, room = [], _PICTURE_BYTES
+def pictures(entries: list[Mapping[str, Any]], run_dir: Path, taken: int) -> list[dict[str, Any]]:
+    """Failures first; a picture that cannot be shown keeps its place and says why.
+
+    Args:
+      entries: of the report.
+      run_dir: that their paths are relative to.
+      taken: bytes of `PAGE_BYTES` that drawings have.
+    """
+    shown, room = [], 0.75 * (PAGE_BYTES - taken)  # base64 adds a third
     numbered = [{**entry, "id": f"picture-{i}"} for i, entry in enumerate(entries)]
     for entry in sorted(numbered, key=lambda e: not e.get("failure")):
         path = (run_dir / entry["path"]).resolve()
@@ -190,9 +196,23 @@ def pictures(entries: list[Mapping[str, Any]], run_dir: Path) -> list[dict[str, 
         elif not path.is_file():
             problem = "file not found"
         elif path.stat().st_size > room:
-            problem = "left out to keep this page small"
+            problem = "left out to keep this page below 3 MB"
         else:
             room -= path.stat().st_size
             uri = _data_uri(_MEDIA[path.suffix.lower()], path.read_bytes())
         shown.append({**entry, "uri": uri, "problem": problem})
     return shown
+
+
+# What templates call them -> what draws them.
+DRAWINGS: Mapping[str, Callable[[Mapping[str, Any], bool], Iterator[Drawing]]] = {
+    "forests": forests,
+    "confusions": confusions,
+    "rocs": rocs,
+    "precision_recalls": precision_recalls,
+    "calibrations": calibrations,
+    "agreements": agreements,
+    "studies": studies,
+    "strata": strata,
+    "curves": learning,
+}

@@ -6,7 +6,7 @@ protocol, recipe, curves, cost) is gathered here, for every system in the same w
 
 import importlib.resources
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from mskjax.reporting import (
     calibrated,
     characteristics,
     doubts,
+    gallery,
     grading_drawings,
     joint,
     key,
@@ -39,7 +40,6 @@ from mskjax.workdir import ENSEMBLE, config_of
 from mskjax.writers import write_text
 
 VERSION = 2  # of report.json; report.schema.json beside this file describes it
-PICTURES = 24  # in the gallery; the worst first
 
 
 class System(Protocol):
@@ -228,7 +228,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         "architecture": artefacts.architecture(workdir, stages),
         "recipe": artefacts.recipe(workdir, system.stages),
         "curves": artefacts.curves(workdir, stages, folds),
-        "pictures": _pictures(workdir, system, rows, doubts.studies_of(doubted)),
+        "pictures": gallery.gallery(workdir, system, rows, doubts.studies_of(doubted)),
         "rules": list(system.rules),
         "limits": _limits(workdir, system, audit, divided, config),
     }
@@ -470,34 +470,3 @@ def _flow(audit: dict[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
             if step["step"] == "packaged, with grade":
                 step["cases"] = audit["cases"]
     return steps
-
-
-def _pictures(
-    workdir: Path, system: System, rows: Sequence[Row], doubted: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Studies with most wrong cases first, some whatever is wrong; one wrong case is a failure."""
-    studies: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        studies[row["study"]].append(row)
-    wrong = {name: sum(r.get("wrong") == "1" for r in own) for name, own in studies.items()}
-    pictures = []
-    order = sorted(studies, key=lambda s: (-wrong[s], s))
-    for name in dict.fromkeys([*order[:PICTURES], *(s for s in order if s in doubted)]):
-        own = studies[name]
-        fold = own[0]["fold"]
-        path = f"fold_{fold}/pictures/{name}.png"
-        if not (workdir / path).exists():
-            continue
-        caption = f"{name}, fold {fold}"
-        if wrong[name]:
-            cases = len(_cases(own))
-            caption += f": {wrong[name]} of {cases} cases wrong" if cases > 1 else ": wrong"
-        pictures.append(
-            {
-                "path": path,
-                "caption": caption,
-                "failure": bool(wrong[name]),
-                "facts": [list(fact) for fact in system.facts(own)],
-            }
-        )
-    return pictures

@@ -185,7 +185,7 @@ def test_pictures_that_cannot_be_shown_say_why(report, light, render, run_dir, m
     assert "fold_9/none.png: file not found" in text
     assert "../../etc/passwd.png: not a picture of this run" in text
     assert "secret.txt: not a picture of this run" in text
-    monkeypatch.setattr("mskjax.reporting.page_drawings._PICTURE_BYTES", 10)
+    monkeypatch.setattr("mskjax.reporting.page_drawings.PAGE_BYTES", 10)
     assert "fold_1/pictures/127.png: left out" in render(light).sections["pictures"]
 
 

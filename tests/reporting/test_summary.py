@@ -57,7 +57,7 @@ def rows_of_cases(cases):
     rows = []
     for study, patient, fold, reference, wrong in cases:
         who = {"fold": fold, "patient": patient, "study": study}
-        rows.append({**who, "kind": "structure", "dice": 0.9})
+        rows.append({**who, "kind": "structure", "name": "disc", "dice": 0.9})
         case = {"case": study, "reference_grade": reference, "wrong": wrong}
         rows.append({**who, "kind": "grade", **case})
     return rows

@@ -1,17 +1,25 @@
-"""Says how far a run is: ``python -m mskjax.status DIR``.  Reads only, also while it is at work."""
+"""Says how far a run is: ``python -m mskjax.status DIR [--watch]``.
+
+Reads only, also while the run is at work; with ``--watch`` again and again until it is finished.
+"""
 
 import argparse
+import contextlib
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mskjax import commands, watch
+from mskjax.errors import UserError
 from mskjax.progress import duration
 
 BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "_.-~=+*#"
 WIDTH = 32  # columns of a curve
+EVERY_S = 5.0  # between two looks
+CLEAR = "\x1b[2J\x1b[H"  # of a terminal, cursor to the upper left
 _WORDS = {
     "running": "at work: {text}",
     "ended": "not at work: {text} has ended without a word; the same command goes on",
@@ -28,12 +36,42 @@ def _status(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="mskjax status", description=__doc__)
     parser.add_argument("run", metavar="DIR", help="--workdir of a study or of a sweep")
     parser.add_argument("--json", action="store_true", help="for programs (docs/going_on.md)")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=float,
+        const=EVERY_S,
+        metavar="SECONDS",
+        help=f"say it until the run is finished, every {EVERY_S:g} s or as given; Ctrl-C ends",
+    )
     flags = parser.parse_args(argv)
-    found = watch.of(Path(flags.run))
+    if flags.watch is not None and (flags.json or not flags.watch > 0):
+        raise UserError("--watch takes a number of seconds above 0, and goes without --json.")
+    run = Path(flags.run)
     if flags.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(watch.of(run), indent=1))
+    elif flags.watch is None:
+        print(_text(watch.of(run)))
     else:
-        print("\n".join(lines(found, can_print(BLOCKS, sys.stdout.encoding))))
+        with contextlib.suppress(KeyboardInterrupt):
+            _watch(run, flags.watch)
+
+
+def _watch(run: Path, seconds: float) -> None:
+    """Says how far a run is until it is finished; a terminal shows the last state alone."""
+    before = ""
+    while True:
+        found = watch.of(run)
+        if (text := _text(found)) != before:
+            print(CLEAR + text if sys.stdout.isatty() else text, flush=True)
+        if found["finished"]:
+            return
+        before = text
+        time.sleep(seconds)
+
+
+def _text(found: dict[str, Any]) -> str:
+    return "\n".join(lines(found, can_print(BLOCKS, sys.stdout.encoding)))
 
 
 def can_print(text: str, encoding: str | None) -> bool:

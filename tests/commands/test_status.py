@@ -169,6 +169,39 @@ def test_a_folder_that_is_no_run(tmp_path, capsys):
     assert "not begun" in said(capsys, tmp_path)
 
 
+def test_watching_ends_with_the_run_and_repeats_nothing(half, finished, capsys, monkeypatch):
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:  # meanwhile the run has come to its end
+            shutil.rmtree(half)
+            shutil.copytree(finished.workdir, half)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert main([str(half), "--watch=0.5"]) == 0
+    text = capsys.readouterr().out
+    assert looks == [0.5] * 3
+    assert text.count("step 15 of 60") == 1
+    assert text.rstrip().endswith("nothing is left")
+    assert "\x1b" not in text  # no terminal
+
+
+def test_watching_ends_at_an_interrupt(half, capsys, monkeypatch):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    assert main([str(half), "--watch"]) == 0
+    assert "step 15 of 60" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [["--watch=0"], ["--watch=-1"], ["--watch", "--json"]])
+def test_what_cannot_be_watched(half, capsys, flags):
+    assert main([str(half), *flags]) == 2
+    assert "--watch takes a number of seconds above 0" in complaint(capsys.readouterr().err)
+
+
 def test_it_starts_without_jax(finished):
     program = (
         "import sys; from mskjax import status; code = status.main(sys.argv[1:]);"

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from mskjax.errors import UserError
-from mskjax.workdir import ENSEMBLE, PARTS
+from mskjax.workdir import ENSEMBLE, PARTS, REPORT
 from mskjax.writers import write_json
 
 MANIFEST = "manifest.json"
-REPORT = "report"  # what `mskjax.report` writes anew
 # Of the folders of a run, what no figure stands on, and why.
 LEFT_OUT = {
     "events.out.tfevents.*": "TensorBoard's copy of metrics.jsonl, named by time and machine",

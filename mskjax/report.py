@@ -1,6 +1,7 @@
 """Writes the report of a run again, compares runs, or verifies them.
 
-``python -m mskjax.report --runs=DIR [--output=DIR]`` computes the report from what the run left.
+``python -m mskjax.report --runs=DIR [--readers=FILE] [--output=DIR]`` computes the report from what
+the run left, with readers beside the model (docs/report.md).
 
 ``python -m mskjax.report --runs A B C --output=DIR`` compares several runs (docs/compare.md).  So
 are the members of a population, given by its folder.
@@ -40,11 +41,16 @@ def _report(argv: list[str]) -> None:
         "--reference",
         help="of several runs, the one to compare the others with; default: the first",
     )
+    parser.add_argument(
+        "--readers", help="of one run: a table of what readers called (docs/report.md); kept"
+    )
     parser.add_argument("--verify", action="store_true", help="read, score and compare again")
     parser.add_argument(
         "--data_dir", help="with --verify: of packaged cohorts, if not as in config.json any more"
     )
     flags = parser.parse_args(argv)
+    if flags.readers and (flags.verify or len(flags.runs) > 1):
+        raise UserError("--readers is for the report of one run.")
     if flags.data_dir and not flags.verify:
         raise UserError("--data_dir is for --verify alone; a report needs no cohort.")
     runs = [Path(run) for run in flags.runs]
@@ -56,13 +62,18 @@ def _report(argv: list[str]) -> None:
     if flags.verify:
         _verify_all(runs, output, flags.data_dir)
     else:
-        _write(runs, output, flags.reference)
+        readers = Path(flags.readers) if flags.readers else None
+        _write(runs, output, flags.reference, readers)
 
 
-def _write(runs: Sequence[Path], output: Path | None, reference: str | None) -> None:
+def _write(
+    runs: Sequence[Path], output: Path | None, reference: str | None, readers: Path | None
+) -> None:
     """Writes the report of a run, which is then in the run's manifest, or compares several."""
-    from mskjax import comparing, manifest, systems
+    from mskjax import cases, comparing, manifest, systems
+    from mskjax import workdir as workdirs
     from mskjax.progress import say
+    from mskjax.reporting import reader_study
     from mskjax.reporting.summary import write_report
     from mskjax.workdir import config_of
 
@@ -76,7 +87,15 @@ def _write(runs: Sequence[Path], output: Path | None, reference: str | None) -> 
         raise UserError("--reference is for several runs, and --runs has one; leave it out.")
     run = folders[0]
     config = config_of(run)
-    page = write_report(run, systems.load(config.system).build(config), output)
+    system = systems.load(config.system).build(config)
+    if readers is not None:
+        if not system.gradings:
+            raise UserError(f"--readers: {system.name} grades nothing that readers could call.")
+        rows = cases.read(run / "cases.csv")
+        grading = system.gradings[0]
+        calls = reader_study.load(readers, rows, grading, system.sets.get(grading.task, {}))
+        reader_study.keep(output or run / workdirs.REPORT, calls)
+    page = write_report(run, system, output)
     say(f"report: {page}")
     if output is None or output.resolve() == (run / manifest.REPORT).resolve():
         manifest.follow(run)

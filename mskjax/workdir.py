@@ -30,6 +30,7 @@ COMMAND = "command.json"  # that makes the run again, see `mskjax.again`
 REWRITTEN = (CONFIG, "environment.json", "cohort.json", "splits.json", COMMAND)  # by every command
 OF_STUDY = (*REWRITTEN, FOLDER)  # what all folds share, see `Setting.examples`
 PARTS = ("member_*", "seed_*")  # folders of the studies that a study consists of
+REPORT = "report"  # folder of what is made of a finished run
 PROFILE = "profile.csv"  # of a fold: what it was trained on, see `mskjax.profile`
 ENSEMBLE = "ensemble"  # folder of what the seeds of a study say together
 _MOVABLE = (

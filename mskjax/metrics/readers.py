@@ -1,5 +1,6 @@
 """A model beside human readers on one cohort: figures, paired tests, agreement, aided reading."""
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -27,31 +28,41 @@ Json = dict[str, Any]
 Cell = str | int | float | None | Json
 
 UNREAD = -1
-_GRADING = Grading("read", ("negative", "positive"))
-MISSED = _GRADING.missed
-# A missed region is a kind of call of its own: a reader never gives it, another model may.
-_KINDS_OF_CALL = 3
-_FIGURES = {
+TWO = Grading("read", ("negative", "positive"))
+_OF_TWO = {
     "accuracy": "Accuracy",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "ppv": "PPV",
     "npv": "NPV",
 }
+_NOMINAL = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "cohen_kappa": "Kappa with the reference",
+}
+_ORDINAL = {
+    "accuracy": "Accuracy",
+    "within_one_grade": "Within one grade",
+    "balanced_accuracy": "Balanced accuracy",
+    "quadratic_weighted_kappa": "Quadratic weighted kappa with the reference",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class ReaderStudy:
-    """Calls of readers and models on the same N cases.
+    """Calls of readers and models on the same N cases, of K classes.
 
     Attributes:
-      reference: (N,) 0 or 1, the reference standard.
+      reference: (N,) 0 to K-1, the reference standard.
       patients: N patient ids; one case each as a rule.
-      models: name -> (N,) calls, 0 or 1, or 2 where the region was missed, which is an error.
-      readers: name -> (N,) calls, 0 or 1, or -1 where the reader did not read the case.
+      models: name -> (N,) calls, 0 to K-1, or K where the region was missed, which is an error.
+      readers: name -> (N,) calls, 0 to K-1, or -1 where the reader did not read the case.
       aided: reader -> (N,) calls that were observed with the model's help, or -1; may be empty.
       probability: (N,) of class 1 by the first of `models`, for aid by rule where none was
-        observed; None for no such table.  What it holds in missed cases is not looked at.
+        observed and K is 2; None for no such table.  What it holds in missed cases is not looked
+        at.
+      grading: the classes, and whether they have an order.
       sure: the rule's threshold, above 1/2 and up to 1, see `aided_by_rule`.
 
     Raises:
@@ -64,21 +75,34 @@ class ReaderStudy:
     readers: Mapping[str, np.ndarray]
     aided: Mapping[str, np.ndarray] = field(default_factory=dict)
     probability: np.ndarray | None = None
+    grading: Grading = TWO
     sure: float = 0.9
 
     def __post_init__(self) -> None:
-        cases = len(self.patients)
-        _check("reference", self.reference, cases, (0, 1))
+        cases, classes = len(self.patients), tuple(range(self.grading.missed))
+        _check("reference", self.reference, cases, classes)
         for name, values in self.models.items():
-            _check(name, values, cases, (0, 1, MISSED))
+            _check(name, values, cases, (*classes, self.grading.missed))
         for name, values in [*self.readers.items(), *self.aided.items()]:
-            _check(name, values, cases, (UNREAD, 0, 1))
+            _check(name, values, cases, (UNREAD, *classes))
         if both := self.models.keys() & self.readers.keys():
             raise ValueError(f"{sorted(both)} are names of readers and of models")
         if self.probability is not None and (
             not self.models or np.shape(self.probability) != (cases,)
         ):
             raise ValueError("probability is one number a case, of the first model")
+
+    @property
+    def is_of_two(self) -> bool:
+        """Whether there are two classes, the second the positive one."""
+        return self.grading.missed == 2
+
+    @property
+    def figures(self) -> Mapping[str, str]:
+        """Figures of each reader and model -> their headings."""
+        if self.is_of_two:
+            return _OF_TWO
+        return _ORDINAL if self.grading.ordinal else _NOMINAL
 
     @property
     def one_case_a_patient(self) -> bool:
@@ -176,19 +200,23 @@ def _alone(figures: "_Figures") -> Json:
     rows: list[list[Cell]] = []
     for name, calls in rated.items():
         own = figures.proportions(calls)
-        rows.append([name, _count(calls), *(own[figure] for figure in _FIGURES)])
-    intervals = (
-        "Intervals are Wilson's score intervals, as is usual in reader studies: every patient has"
-        " one case."
-        if study.one_case_a_patient
-        else "Intervals come from the patient bootstrap: some patients have several cases."
-    )
+        rows.append([name, _count(calls), *(own[figure] for figure in study.figures)])
+    intervals = "Intervals come from the patient bootstrap"
+    if study.one_case_a_patient and study.is_of_two:
+        intervals = (
+            "Intervals are Wilson's score intervals, as is usual in reader studies: every patient"
+            " has one case"
+        )
+    elif not study.one_case_a_patient:
+        intervals += ": some patients have several cases"
+    missed = "A region that the model missed is an error"
+    if study.is_of_two:
+        missed += " in accuracy, sensitivity and specificity; PPV and NPV are of the calls made"
     note = (
-        f"{intervals} A case that a reader has not read counts in no figure of this reader."
-        " A region that the model missed is an error in accuracy, sensitivity and specificity;"
-        " PPV and NPV are of the calls made."
+        f"{intervals}. A case that a reader has not read counts in no figure of this reader."
+        f" {missed}."
     )
-    return _table("Readers and model", note, ["", "n read", *_FIGURES.values()], rows)
+    return _table("Readers and model", note, ["", "n read", *study.figures.values()], rows)
 
 
 def _tests(figures: "_Figures") -> Json:
@@ -215,22 +243,33 @@ def _tests(figures: "_Figures") -> Json:
 def _agreement(figures: "_Figures") -> Json:
     study = figures.study
     rated = {**study.readers, **study.models}
-    rows: list[list[Cell]] = [
-        [f"{a} and {b}", "Cohen's kappa", *figures.agreement(_cohen, [rated[a], rated[b]])]
-        for a, b in itertools.combinations(rated, 2)
-    ]
+    classes = study.grading.missed
+    has_order = study.grading.ordinal and not study.is_of_two
+    rows: list[list[Cell]] = []
+    for a, b in itertools.combinations(rated, 2):
+        pair = [rated[a], rated[b]]
+        cohen = figures.agreement(_cohen(classes + 1), pair)
+        rows.append([f"{a} and {b}", "Cohen's kappa", *cohen])
+        if has_order and a in study.readers:
+            weighted = figures.agreement(_weighted(classes), pair)
+            rows.append([f"{a} and {b}", "Quadratic weighted kappa", *weighted])
     # One who has read nothing would leave no case that all have read.
     reading = {name: calls for name, calls in study.readers.items() if _count(calls)}
     together = [dict(reading), *({**reading, name: m} for name, m in study.models.items())]
     rows += [
-        ["; ".join(group), "Fleiss' kappa", *figures.agreement(_fleiss, list(group.values()))]
+        [
+            "; ".join(group),
+            "Fleiss' kappa",
+            *figures.agreement(_fleiss(classes + 1), list(group.values())),
+        ]
         for group in together
         if len(reading) > 1
     ]
     note = (
-        "On the cases that all the named have read. A region that a model missed is a third kind"
-        " of call, on which only another model that missed it agrees. Intervals come from the"
-        " patient bootstrap."
+        "On the cases that all the named have read. A region that a model missed is a kind of call"
+        " of its own, on which only another model that missed it agrees"
+        + ("; in the weighted kappa it disagrees most" if has_order else "")
+        + ". Intervals come from the patient bootstrap."
     )
     return _table("Agreement", note, ["Between", "Figure", "n", "Kappa"], rows)
 
@@ -239,10 +278,10 @@ def _aided(figures: "_Figures") -> Json:
     study = figures.study
     title, note = "Readers aided by the model's call", "Aided calls as observed in the cohort."
     aided = study.aided
-    if not aided and study.probability is not None:
+    if not aided and study.probability is not None and study.is_of_two:
         model, calls = next(iter(study.models.items()))
         # The price of a missed region depends on the reference, so no reader may be shown it.
-        shown = np.where(calls == MISSED, np.nan, study.probability)
+        shown = np.where(calls == study.grading.missed, np.nan, study.probability)
         aided = {
             name: aided_by_rule(calls, shown, study.sure) for name, calls in study.readers.items()
         }
@@ -309,23 +348,23 @@ class _Figures:
         )
 
     def proportions(self, calls: np.ndarray) -> Json:
-        """Estimates of `_FIGURES` on the cases with a call."""
-        read = calls != UNREAD
+        """Estimates of `ReaderStudy.figures` on the cases with a call."""
+        read, study = calls != UNREAD, self.study
         if not read.any():
-            return {name: _undefined("no case read") for name in _FIGURES}
-        reference, calls = self.study.reference[read], calls[read]
-        if not self.study.one_case_a_patient:
+            return {name: _undefined("no case read") for name in study.figures}
+        reference, calls = study.reference[read], calls[read]
+        if not (study.one_case_a_patient and study.is_of_two):
             patients = self._patients(read)
             return label_figures(
-                _GRADING, reference, calls, patients, resamples=self.resamples, seed=self.seed
+                study.grading, reference, calls, patients, resamples=self.resamples, seed=self.seed
             )
         # Each is the share of right calls among its cases.
-        over = denominators(_GRADING, reference, calls)
+        over = denominators(study.grading, reference, calls)
         every = np.ones(len(reference), bool), "no case"
         right = reference == calls
         return {
             name: _wilson(right[cases], why)
-            for name, (cases, why) in ((n, over.get(n, every)) for n in _FIGURES)
+            for name, (cases, why) in ((n, over.get(n, every)) for n in study.figures)
         }
 
     def paired(self, a: np.ndarray, b: np.ndarray) -> _Pair:
@@ -361,12 +400,31 @@ class _Figures:
         return list(itertools.compress(self.study.patients, read))
 
 
-def _cohen(calls: jax.Array, weights: jax.Array) -> jax.Array:
-    return c.cohen_kappa(c.confusion_matrix(calls[:, 0], calls[:, 1], _KINDS_OF_CALL, weights))
+# One function for each number of classes: it is compiled once.
+@functools.cache
+def _cohen(kinds: int) -> Statistic:
+    def kappa(calls: jax.Array, weights: jax.Array) -> jax.Array:
+        return c.cohen_kappa(c.confusion_matrix(calls[:, 0], calls[:, 1], kinds, weights))
+
+    return kappa
 
 
-def _fleiss(calls: jax.Array, weights: jax.Array) -> jax.Array:
-    return fleiss_kappa(calls, _KINDS_OF_CALL, weights)
+@functools.cache
+def _weighted(classes: int) -> Statistic:
+    def kappa(calls: jax.Array, weights: jax.Array) -> jax.Array:
+        # A reader, who misses nothing, stands in the rows.
+        matrix = c.confusion_matrix(calls[:, 0], calls[:, 1], classes, weights, missed=True)
+        return c.quadratic_weighted_kappa(matrix)
+
+    return kappa
+
+
+@functools.cache
+def _fleiss(kinds: int) -> Statistic:
+    def kappa(calls: jax.Array, weights: jax.Array) -> jax.Array:
+        return fleiss_kappa(calls, kinds, weights)
+
+    return kappa
 
 
 def _wilson(right: np.ndarray, why: str) -> Json:

@@ -29,6 +29,7 @@ from mskjax.reporting import (
     model_card,
     operating,
     pooled,
+    reader_study,
     wording,
 )
 from mskjax.reporting import limits as limits_of_run
@@ -36,7 +37,7 @@ from mskjax.reporting.checklist import checklist
 from mskjax.reporting.external import summarised, tests_of
 from mskjax.reporting.page import write_page
 from mskjax.tables import Row
-from mskjax.workdir import ENSEMBLE, config_of
+from mskjax.workdir import ENSEMBLE, REPORT, config_of
 from mskjax.writers import write_text
 
 VERSION = 2  # of report.json; report.schema.json beside this file describes it
@@ -90,26 +91,52 @@ def write_report(
     Raises:
       UserError: a part of the run is missing.
     """
-    output = output or workdir / "report"
-    report = content(workdir, system, external)
+    output = output or workdir / REPORT
+    report = content(workdir, system, external, reader_study.kept(output))
     write_text(output / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     return write_page(report, workdir, output)
 
 
-def content(workdir: Path, system: System, external: Sequence[Path] = ()) -> dict[str, Any]:
-    """As `summarise`, of all seeds where there are several, with external tests.
+def content(
+    workdir: Path,
+    system: System,
+    external: Sequence[Path] = (),
+    readers: Sequence[Row] | None = None,
+) -> dict[str, Any]:
+    """As `summarise`, of all seeds where there are several, with external tests and readers.
 
     Args:
       workdir: folder of a finished evaluation.
       system: of the run.
       external: folders of external tests, beside those that lie in the run.
+      readers: of `reader_study.load`; None takes those that the run's report has.
     """
     seeds = sorted(workdir.glob("seed_*"), key=lambda p: int(p.name.removeprefix("seed_")))
     report = _of_seeds(workdir, seeds, system) if seeds else summarise(workdir, system)
+    calls = reader_study.kept(workdir / REPORT) if readers is None else readers
+    if calls and system.gradings:
+        report |= _with_readers(report, seeds[0] if seeds else workdir, system, calls)
+        report |= _told(report)
     if tests := [*tests_of(workdir), *external]:
         report |= _external(workdir, system, tests, report["limits"])
         report |= _told(report)
     return report
+
+
+def _with_readers(
+    report: Mapping[str, Any], workdir: Path, system: System, calls: Sequence[Row]
+) -> dict[str, Any]:
+    """The fields of a report that readers change; of several seeds, beside the first."""
+    config, grading = config_of(workdir), system.gradings[0]
+    _, divided = _division(workdir, config)
+    rows = _of_folds(_rows(workdir / "cases.csv"), divided.crossed(0))
+    tables = reader_study.tables(calls, rows, grading, system.method, config.resamples, config.seed)
+    points = reader_study.operating(calls, rows, grading)
+    return {
+        "tables": [*tables, *report["tables"]],
+        "tables_title": report.get("tables_title") or reader_study.TITLE,
+        **({"roc": {**report["roc"], "operating": points}} if points else {}),
+    }
 
 
 def _external(

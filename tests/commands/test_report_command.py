@@ -140,3 +140,30 @@ def test_an_unfinished_run_is_named(finished, tmp_path, capsys, missing):
 def test_a_folder_that_is_not_there(tmp_path, capsys):
     assert main([f"--runs={tmp_path / 'none'}"]) == 2
     assert f"{tmp_path / 'none'} is not a folder" in complaint(capsys.readouterr().err)
+
+
+def test_readers_stand_beside_the_model_and_stay(finished, tmp_path, capsys):
+    run = shutil.copytree(finished.workdir, tmp_path / "run")
+    rows = [r for r in cases.read(run / "cases.csv") if r["kind"] == "grade"]
+    lines = [
+        f"{r['study']},{r['level'].removeprefix('level ')},senior,{r['reference_pfirrmann']}"
+        for r in rows[:-1]
+    ]
+    table = tmp_path / "readers.csv"
+    table.write_text("\n".join(["study_id,level,reader,call", *lines]))
+    assert main([f"--runs={run}", f"--readers={table}"]) == 0
+    first = (run / "report" / "report.json").read_bytes()
+    tables = {t["title"]: t for t in json.loads(first)["tables"]}
+    own = next(r for r in tables["Readers and model"]["rows"] if r[0] == "senior")
+    assert own[1] == len(rows) - 1
+    assert own[2]["value"] == 1.0
+    assert "McNemar" in (run / "report" / "report.html").read_text()
+    # Another report has them still, to the byte, and the run is what it says.
+    assert main([f"--runs={run}"]) == 0
+    assert (run / "report" / "report.json").read_bytes() == first
+    capsys.readouterr()
+    assert main([f"--runs={run}", "--verify", f"--data_dir={finished.data_dir}"]) == 0
+    table.write_text("study_id,level,reader,call\nnobody,1,senior,3\n")
+    assert main([f"--runs={run}", f"--readers={table}"]) == 2
+    assert "no held-out case is level 1 of study 'nobody'" in capsys.readouterr().err
+    assert (run / "report" / "report.json").read_bytes() == first

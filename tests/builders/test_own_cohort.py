@@ -8,7 +8,7 @@ from builders import mini_spine as mini
 from PIL import Image
 
 from mskjax.data.cohorts import prepare_cohort
-from mskjax.errors import BadCases
+from mskjax.errors import BadCases, UserError
 
 STUDIES = ["patient_id", "study_id", "image", "mask", "sex", "age", "subset", "pixel_spacing_mm"]
 DISCS = ["study_id", "level", "pfirrmann", "modic"]
@@ -69,6 +69,16 @@ def test_every_format_lands_on_the_canonical_grid(raw, tmp_path):
         np.testing.assert_array_equal(study["disc_levels"], levels)
     np.testing.assert_array_equal(c["disc_levels"], levels[1:2])
     np.testing.assert_allclose(np.linalg.norm(c["affine"][:3, 1:3], axis=0), 0.8)
+
+
+def test_what_the_images_are_of_is_the_users_to_say(raw, tmp_path):
+    assert package(raw, tmp_path).audit["kind"] == "real"
+    options = {"kind": "derived"}
+    other = prepare_cohort("disc_degeneration", "cohort", tmp_path / "data", raw, **options)
+    assert other.audit["kind"] == "derived"
+    assert other.folder != package(raw, tmp_path).folder
+    with pytest.raises(UserError, match="kind is 'fake'; it must be one of real, derived, phantom"):
+        prepare_cohort("disc_degeneration", "cohort", tmp_path / "data", raw, kind="fake")
 
 
 def test_grades_missing_values_and_metadata(raw, tmp_path):

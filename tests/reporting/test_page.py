@@ -353,6 +353,14 @@ def test_real_reports_never_say_phantom(page, pages):
     assert all("REAL DATA" in page.sections[i] for i in page.sections if i in SECTIONS)
 
 
+def test_derived_images_are_called_so_and_no_phantoms(light, render):
+    light["cohort"]["kind"] = "derived"
+    page = render(light)
+    assert all("DERIVED DATA" in page.sections[i] for i in page.sections if i in SECTIONS)
+    assert "PHANTOM" not in page.text
+    assert "images derived from others, as stated by" in page.words("cohort")
+
+
 def test_overlap_of_patients_is_an_alarm(page, light, render):
     assert "0 found" in page.sections["splits"]
     light["protocol"]["patient_overlap"] = 2

@@ -83,9 +83,15 @@ def curves(
 
 
 def recipe(workdir: Path, stages: Sequence[Any]) -> dict[str, Any]:
-    """config.json, and in ``extended`` what trainings were given more steps, if any were."""
-    found = extended(workdir, stages)
-    return {**content(workdir / "config.json"), **({"extended": found} if found else {})}
+    """config.json, and in ``extended`` what trainings were given more steps, if any were.
+
+    Folders of the machine are left out: a report may be published, and says the same elsewhere.
+    """
+    found, config = extended(workdir, stages), content(workdir / "config.json")
+    data = {k: v for k, v in config["data"].items() if k not in ("data_dir", "manual_dir")}
+    if data.get("splits") is not None:
+        data["splits"] = "supplied"
+    return {**config, "data": data, **({"extended": found} if found else {})}
 
 
 def extended(workdir: Path, stages: Sequence[Any]) -> list[str]:

@@ -291,7 +291,9 @@ def _of_the_model(report: Report) -> Answers:
 
 
 def _of_the_evaluation(report: Report) -> Answers:
-    metrics = ", ".join(wording.metric(name) for name in report["end_to_end"])
+    apart = {n for own in (report.get("gradings") or {}).values() for n in own["further"]}
+    leading = (wording.metric(name) for name in report["end_to_end"] if name not in apart)
+    metrics = ", ".join(leading)
     methods = sorted({e["method"] for e in _estimates(report) if e.get("method") and e["ci95"]})
     external = report.get("external")
     pictures = report.get("pictures") or []
@@ -301,7 +303,10 @@ def _of_the_evaluation(report: Report) -> Answers:
     plots = ("confusion", "roc", "operating", "calibration")
     return {
         "abstract": yours("the abstract; the key message on top has its figures", "results"),
-        "metrics": Answer(f"{metrics}; each is defined under its table.", ("results", *plots)),
+        "metrics": Answer(
+            f"{metrics}; figures of classes and pairs beside them; definitions under the tables.",
+            ("results", *plots),
+        ),
         "uncertainty": Answer(
             f"95 % intervals: {'; '.join(methods) or 'bootstrap over patients'}. p-values, where"
             " there are any, say their test and correction.",

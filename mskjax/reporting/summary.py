@@ -434,15 +434,15 @@ def _headline(
     first = figures["end_to_end"].get(name)
     if not first or first["value"] is None or first["ci95"] is None:
         return f"{mark}no end-to-end figure is defined." if mark else ""
-    low, high = first["ci95"]
     what = {"phantom": "generated phantoms", "derived": "derived data sets"}.get(
         audit["kind"], "patients"
     )
     which = f"; repetition 0, the first of {repetitions}" if repetitions > 1 else ""
     which += f"; mean over {seeds} seeds" if seeds > 1 else ""
     return (
-        f"{mark}{wording.metric(name)}, end to end: {first['value']:.3f} (95 % interval {low:.3f}"
-        f" to {high:.3f}; {first['n']} cases of {first['patients']} {what}{which})."
+        f"{mark}{wording.metric(name)}, end to end: {wording.number(first['value'])} (95 % interval"
+        f" {wording.interval(first['ci95'])}; {first['n']} cases of {first['patients']}"
+        f" {what}{which})."
     )
 
 

@@ -5,6 +5,7 @@ no sentence here fails a test.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mskjax.metrics.structures import NSD_TOLERANCE_MM
 from mskjax.reporting import wording
@@ -111,6 +112,41 @@ def used(names: Iterable[str]) -> Mapping[str, str]:
         if (meaning := of(name)) is not None:
             found.setdefault(_term(name), meaning)
     return found
+
+
+def choices(report: Mapping[str, Any]) -> list[str]:
+    """Which figures lead for each task, and why, after Metrics Reloaded.
+
+    Maier-Hein, Reinke et al., Nature Methods 21:195-212 (2024).
+    """
+    found = []
+    for task, own in (report.get("gradings") or {}).items():
+        if "classes" in own:
+            kind = "two" if len(own["classes"]) == 2 else "ordinal" if own["ordinal"] else "nominal"
+            found.append(f"{wording.label(task)}, {_CHOICES[kind]}")
+    names = {name for figures in report["stages"].values() for name in figures}
+    if any(name.startswith("dice_") for name in names):
+        found.append(_CHOICES["masks"])
+    if "ap50" in names:
+        found.append(_CHOICES["boxes"])
+    return found
+
+
+_CHOICES = {
+    "ordinal": "classification into ordered classes: quadratic weighted kappa, which counts how far"
+    " off a call is, with balanced accuracy and figures of each class, since classes are unequally"
+    " common; never accuracy alone.",
+    "nominal": "classification into classes without order: balanced accuracy and figures of each"
+    " class, with kappa; never accuracy alone.",
+    "two": "classification into two classes: AUROC and average precision, which no threshold"
+    " touches, with sensitivity at a fixed specificity, and sensitivity and specificity at the"
+    " threshold that is said.",
+    "masks": "Semantic segmentation: Dice with normalised surface Dice for each structure by"
+    " itself, never pooled over structures; what happens where a structure is absent from the"
+    " reference is said in the rules.",
+    "boxes": "Object detection: average precision at stated IoU, with F1 and recall at the"
+    " operating confidence.",
+}
 
 
 def _key(name: str) -> str | None:

@@ -83,6 +83,7 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "created": report.get("created"),
         "contents": contents(report),
         "results": rows.by_grading(rows.side_by_side(report), report),
+        "choices": definitions.choices(report),
         "terms": {
             "results": definitions.used([*report["end_to_end"], *report["oracle_region"]]),
             "stages": {name: definitions.used(own) for name, own in report["stages"].items()},

@@ -36,6 +36,24 @@ def test_the_longest_beginning_counts():
     assert definitions.of("something_else") is None
 
 
+def test_the_choice_of_figures_is_said_for_each_task():
+    gradings = {
+        "pfirrmann": {"classes": ["i", "ii", "iii"], "ordinal": True},
+        "modic": {"classes": ["mc0", "mc1", "mc2"], "ordinal": False},
+        "presence": {"classes": ["no", "yes"], "ordinal": False},
+    }
+    stages = {"regions": {"dice_disc": {}}, "boxes": {"ap50": {}}}
+    said = definitions.choices({"gradings": gradings, "stages": stages})
+    assert [s.partition(":")[0] for s in said] == [
+        "Pfirrmann, classification into ordered classes",
+        "Modic, classification into classes without order",
+        "Presence, classification into two classes",
+        "Semantic segmentation",
+        "Object detection",
+    ]
+    assert definitions.choices({"stages": {}}) == []
+
+
 def test_each_term_stands_once():
     names = ["dice_disc", "dice_canal", "nsd_disc", "auroc_a_vs_b_x", "auroc_a_vs_c_x", "unknown"]
     terms = definitions.used(names)

@@ -172,9 +172,10 @@ class _Part:
             report[kind][name] = curves
         if grading.ordinal:
             found = ours.those(ours.predicted < grading.missed)
-            report["agreement"][name] = drawings.agreement(
+            agreement = drawings.agreement(
                 grading, found.p, found.reference, found.patients, **self.settings
             )
+            report["agreement"] |= {name: agreement} if agreement else {}
         folds = np.array([int(r["fold"]) for r in self.cases.rows])
         report["folds"] |= g.named(_over_folds(grading, ours, folds), self.task)
 

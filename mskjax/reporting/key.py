@@ -57,6 +57,9 @@ def _found(report: Mapping[str, Any], task: str | None) -> Iterator[Message]:
     """How many of the regions of the graded cases were found, and whether any was."""
     confusion = (report.get("confusion") or {}).get(task)
     if confusion is None:
+        every = [dice for own in (report.get("studies") or {}).values() for dice in own]
+        if task is None and every and not any(every):
+            yield "Found", f"NOTHING WAS FOUND: Dice is 0 in all {len(every)} structures.", True
         return
     rows, labels = confusion["matrix"], confusion["labels"]
     cases = sum(map(sum, rows))

@@ -60,7 +60,7 @@ _LONGEST_FIRST = sorted(_METRICS, key=len, reverse=True)
 _ABBREVIATIONS = re.compile(
     r"^(mc|t|l|s|h)?\d+w?$|^(auroc|roc|ppv|npv|ap|ece|roi|id|ci|mri|csf|gpu|cpu)$"
 )
-_SPELLINGS = {"iou": "IoU", "dice": "Dice"} | {
+_SPELLINGS = {"iou": "IoU", "dice": "Dice", "unet": "U-Net", "alexnet": "AlexNet"} | {
     name: name.capitalize() for name in ("goutallier", "modic", "pfirrmann")
 }
 _SPELLINGS |= {numeral: numeral.upper() for numeral in ("i", "ii", "iii", "iv", "v")}  # grades

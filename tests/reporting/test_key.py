@@ -123,6 +123,15 @@ def test_two_classes_have_sensitivity_and_specificity():
     assert found["Leading figure"]["text"].endswith("Classes: No {0, 1}, Yes {3}.")
 
 
+def test_a_segmentation_that_finds_nothing_says_so():
+    nothing = {"gradings": {}, "confusion": {}, "subgroups": {}, "baselines": {}}
+    zero = {"humerus": [0.0, 0.0], "scapula": [0.0, 0.0]}
+    found = said(primary="dice_humerus", studies=zero, **nothing)["Found"]
+    assert found["text"] == "NOTHING WAS FOUND: Dice is 0 in all 4 structures."
+    assert found["alarm"]
+    assert "Found" not in said(primary="dice_humerus", studies={"humerus": [0.0, 0.9]}, **nothing)
+
+
 def test_a_segmentation_names_its_weakest_structure():
     end = {"dice_humerus": estimate(0.97), "dice_scapula": estimate(0.72, 0.68, 0.76),
            "dice_ceiling_humerus": estimate(0.5)}  # fmt: skip

@@ -12,6 +12,7 @@ from mskjax.reporting import wording
         ("balanced_accuracy", "Balanced accuracy"),
         ("auroc_mild_vs_moderate", "AUROC, mild vs moderate"),
         ("sensitivity_mc1", "Sensitivity, MC1"),
+        ("dice_scapula_unet_scapula", "Dice, scapula U-Net scapula"),
         ("hd95_humerus", "95th-percentile Hausdorff distance, humerus (mm)"),
         ("ap50", "Average precision at IoU 0.50"),
         ("map", "Mean average precision"),

@@ -71,7 +71,7 @@ def spider_t2space(config: ConfigDict) -> None:
 
 
 def cohort_small(config: ConfigDict) -> None:
-    """Your 30 to 100 patients; about two and a half hours on two CPU cores (not measured)."""
+    """Your 30 to 100 patients; two to three hours on two CPU cores (an estimate)."""
     package(config, "cohort")
     _two_cores(config)
 

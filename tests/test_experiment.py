@@ -131,7 +131,7 @@ def test_cohort_small_builds_and_trains_what_the_docs_say(name):
         assert not hasattr(o, "model") or o.model.dtype == "float32"
         assert o.train.select == "latest"
         assert max(getattr(getattr(o, "model", None), "widths", (0,))) <= 128
-    assert "two hours" in experiment.listing()[name][1]["cohort_small"]
+    assert "hours on two CPU cores" in experiment.listing()[name][1]["cohort_small"]
 
 
 def test_names_are_found_from_any_folder(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 MORE = {"stages__regions__train__steps": 66, "stages__grades__train__steps": 8}
 # What a finished run keeps when its stages are given more steps, beside what a user puts there.
-OF_RUN = ("config", "environment", "cohort", "splits", "history")
+OF_RUN = ("command", "config", "environment", "cohort", "splits", "history")
 OF_STAGE = ("architecture", "cost", "initialisation")
 STAYS = tuple(f"{name}.json" for name in OF_RUN)
 STAYS += (

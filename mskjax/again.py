@@ -8,11 +8,11 @@ that flags cannot say is taken from the run itself (``--config=RUN/config.json``
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from mskjax import experiment, fields, overrides
-from mskjax.config import StudyConfig, parse, to_json
+from mskjax.config import StudyConfig, changes, parse, to_json
 from mskjax.errors import UserError
 
 _PLACES = ("data_dir", "manual_dir", "splits")  # of ``data``: of the machine that ran it
@@ -47,8 +47,8 @@ def _ways(config: StudyConfig) -> Iterator[list[str]]:
             if default.get("system") != config.system:
                 continue
             values = fields.completed(default).to_dict()
-            changed = _changed(_content(parse(StudyConfig, values)), wanted)
-            given = [f"--config.{path}={_text(value)}" for path, value in changed]
+            changed = changes(_content(parse(StudyConfig, values)), wanted)
+            given = [f"--{path}={_text(value)}" for path, _, value in changed]
             found = overrides.resolved(default, given, ())
         except UserError:
             continue  # no such variant there, or what differs is no flag
@@ -61,20 +61,6 @@ def _content(config: StudyConfig) -> dict[str, Any]:
     found = json.loads(to_json(config))
     found["data"] = {k: v for k, v in found["data"].items() if k not in _PLACES}
     return found
-
-
-def _changed(
-    old: Mapping[str, Any], new: Mapping[str, Any], where: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of each field of `new` that is not so in `old`."""
-    for name, value in new.items():
-        before = old.get(name)
-        if isinstance(value, Mapping):
-            yield from _changed(
-                before if isinstance(before, Mapping) else {}, value, f"{where}{name}."
-            )
-        elif name not in old or value != before:
-            yield f"{where}{name}", value
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from mskjax.errors import UserError
@@ -245,15 +245,20 @@ def differences(
     words: str = "{} was {!r}, now {!r}",
 ) -> list[str]:
     """What two JSON configs differ in: `words` with dotted name and both values of each field."""
-    found = []
+    return [words.format(*change) for change in changes(old, new, where)]
+
+
+def changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], where: str = "config"
+) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name and both values of each field that two JSON configs differ in."""
     for name in sorted({*old, *new}):
         a, b = old.get(name), new.get(name)
         path = f"{where}.{name}"
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, path, words)
+            yield from changes(a, b, path)
         elif a != b:
-            found.append(words.format(path, a, b))
-    return found
+            yield path, a, b
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

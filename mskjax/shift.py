@@ -17,6 +17,7 @@ from mskjax.metrics.grading import Grading
 from mskjax.reporting.characteristics import (
     NUMBERS,
     TITLES,
+    cases_of,
     category,
     missing,
     patients_of,
@@ -80,7 +81,7 @@ def shift_table(ours: Side, theirs: Side, gradings: Sequence[Grading] = ()) -> J
         rows += _categories(TITLES[column], order, values)
     for grading in gradings:
         column = f"reference_{grading.task}"
-        values = [[r[column] for r in _once(side.cases) if r.get(column)] for side in sides]
+        values = [[r[column] for r in cases_of(side.cases) if r.get(column)] for side in sides]
         rows += _categories(f"Reference, {grading.task}", grading.classes, values)
     return {
         "id": "shift",
@@ -133,9 +134,3 @@ def _standardised(a: float, b: float, variance_a: float, variance_b: float) -> f
     if math.isnan(a + b) or math.isnan(scale) or (scale == 0 and a != b):
         return None
     return float((b - a) / scale) if scale else 0.0
-
-
-def _once(rows: Sequence[Row]) -> list[Row]:
-    """Each graded case once, however many networks read it."""
-    graded = [r for r in rows if r["kind"] == "grade"]
-    return list({r["case"]: r for r in graded}.values())

@@ -51,7 +51,7 @@ def above(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Count
     Args:
       positive: (N,) bool.
       score: (N,) float without NaN.
-      weights: (R, N) case weights.
+      weights: (R, N) case weights, of whose type the counts are.
     """
     positive, score = np.asarray(positive, bool), np.asarray(score, np.float32)
     order = np.argsort(-score, kind="stable")
@@ -75,7 +75,7 @@ def roc_band(counts: Counts) -> list[list[float]]:
 def precision_band(counts: Counts) -> list[list[float]]:
     """``[recall, low, high]`` of the precision, where enough resamples have one."""
     recall = _shares(counts.true)
-    precision = counts.true / np.maximum(counts.true + counts.false, 1e-9)
+    precision = _precision(counts)
     found = np.full((len(recall), len(GRID)), np.nan)
     for row, (r, p) in enumerate(zip(recall, precision, strict=True)):
         if not np.isnan(r[-1]):
@@ -88,20 +88,22 @@ def precision_points(positive: np.ndarray, score: np.ndarray) -> list[list[float
     positive = np.asarray(positive, bool)
     if not positive.any():
         return []
-    counts = above(positive, score, np.ones((1, len(positive)), np.float32))
-    true, false = counts.true[0], counts.false[0]
-    points = np.stack([true / positive.sum(), true / np.maximum(true + false, 1)], 1)
-    points = np.concatenate([[[0.0, points[0, 1]]], points])
+    counts = above(positive, score, np.ones((1, len(positive))))
+    points = np.stack([counts.true[0] / positive.sum(), _precision(counts)[0]], 1)
+    return thinned(np.concatenate([[[0.0, points[0, 1]]], points]))
+
+
+def thinned(points: np.ndarray) -> list[list[float]]:
+    """At most `POINTS` of the (P, 2) points of a curve, evenly chosen, its ends among them."""
     chosen = np.linspace(0, len(points) - 1, min(len(points), POINTS)).round().astype(int)
-    return [[float(a), float(b)] for a, b in points[chosen]]
+    return points[chosen].tolist()
 
 
 def areas(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
     """(R,) AUROC, by trapezoids, and average precision, by steps; NaN where one is not defined."""
     false, true = (np.pad(_shares(c), ((0, 0), (1, 0))) for c in (counts.false, counts.true))
     auroc = ((true[:, 1:] + true[:, :-1]) / 2 * np.diff(false)).sum(1)
-    precision = counts.true / np.maximum(counts.true + counts.false, 1e-9)
-    return auroc, (np.diff(true) * precision).sum(1)
+    return auroc, (np.diff(true) * _precision(counts)).sum(1)
 
 
 def estimate(observed: float, resampled: np.ndarray, n: int, patients: int) -> Json:
@@ -136,6 +138,11 @@ def share_interval(
     shares = weights[:, inside & hit].sum(1)[known] / total[known]
     low, high = np.percentile(shares, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _precision(counts: Counts) -> np.ndarray:
+    """(R, T) share of positive cases among those above each threshold; 0 above which is none."""
+    return counts.true / np.maximum(counts.true + counts.false, 1e-9)
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:

@@ -347,6 +347,12 @@ class CalibrationTable(NamedTuple):
     weight: jax.Array  # (bins,) cases
 
 
+def calibration_bin(confidence: ArrayLike, bins: int = 10) -> jax.Array:
+    """Number of the bin ((m-1)/bins, m/bins] of each confidence, from 0 on."""
+    edges = jnp.linspace(0.0, 1.0, bins + 1)[1:-1]
+    return jnp.searchsorted(edges, jnp.asarray(confidence, jnp.float32), side="left")
+
+
 def calibration_table(
     probabilities: ArrayLike,
     reference: ArrayLike,
@@ -370,8 +376,7 @@ def calibration_table(
     hidden = jnp.isnan(probabilities).any(1) & (weights == 0)
     confidence = jnp.where(hidden, 0.0, probabilities.max(1))
     correct = (probabilities.argmax(1) == reference).astype(jnp.float32)
-    edges = jnp.linspace(0.0, 1.0, bins + 1)[1:-1]
-    member = jax.nn.one_hot(jnp.searchsorted(edges, confidence, side="left"), bins)
+    member = jax.nn.one_hot(calibration_bin(confidence, bins), bins)
     weight = _matmul(weights, member)
     return CalibrationTable(
         confidence=_ratio(_matmul(weights, member * confidence[:, None]), weight),

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from mskjax.metrics import bands
 from mskjax.metrics import classification as c
 from mskjax.metrics.intervals import mean_sd_over_folds
 
 Json = dict[str, Any]
-
-ROC_POINTS = 200
 
 
 def confusion(reference: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Json:
@@ -60,17 +59,12 @@ def roc(positive: np.ndarray, score: np.ndarray) -> list[list[float]]:
       At most 200 points [1 - specificity, sensitivity], from [0, 0] to [1, 1], one for each
       threshold or, of more, evenly chosen ones; empty if a class has no case.
     """
-    positive, score = np.asarray(positive, bool), np.asarray(score, np.float32)
+    positive = np.asarray(positive, bool)
     if positive.all() or not positive.any():
         return []
-    order = np.argsort(-score, kind="stable")
-    # Equal scores pass the threshold together, so a point stands after the last of them.
-    last = np.append(np.diff(score[order]) != 0, True)
-    true, false = (np.cumsum(member[order])[last] for member in (positive, ~positive))
-    points = np.stack([false / (~positive).sum(), true / positive.sum()], 1)
-    points = np.concatenate([np.zeros((1, 2)), points])
-    chosen = np.linspace(0, len(points) - 1, min(len(points), ROC_POINTS)).round().astype(int)
-    return points[chosen].tolist()
+    counts = bands.above(positive, score, np.ones((1, len(positive))))
+    points = np.stack([counts.false[0] / (~positive).sum(), counts.true[0] / positive.sum()], 1)
+    return bands.thinned(np.concatenate([np.zeros((1, 2)), points]))
 
 
 def over_folds(values: Sequence[float] | np.ndarray) -> Json:

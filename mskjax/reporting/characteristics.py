@@ -48,7 +48,7 @@ def table(
       gradings: whose reference classes are counted.
     """
     studies = _studies(workdir, rows)
-    graded = list({r["case"]: r for r in rows if r["kind"] == "grade"}.values())
+    graded = cases_of(rows)
     parts = [(studies, graded)]
     for patients in tested.values():
         own = {*patients}
@@ -136,6 +136,11 @@ def category(column: str, value: Any) -> str:
     if value in ("", None):
         return ""
     return f"{float(value):g} T" if column == "field_strength_t" else str(value).strip().title()
+
+
+def cases_of(rows: Sequence[Row]) -> list[Row]:
+    """Each graded case once, however many networks read it."""
+    return list({r["case"]: r for r in rows if r["kind"] == "grade"}.values())
 
 
 def patients_of(rows: Sequence[Row]) -> list[Row]:

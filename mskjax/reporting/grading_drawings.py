@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mskjax.metrics import bands, entries
+from mskjax.metrics.classification import calibration_bin
 from mskjax.metrics.grading import Grading
 
 Json = dict[str, Any]
 
 # Fields of a report that are drawn and not pooled over seeds.
 FIELDS = ("confusion", "calibration", "roc", "precision_recall", "agreement", "studies")
-_BINS = 10
 
 
 class Scores(NamedTuple):
@@ -48,8 +48,7 @@ def calibration(
     found = entries.calibration(p, reference)
     p = np.asarray(p, np.float32)
     confidence, right = p.max(1), p.argmax(1) == reference
-    edges = np.linspace(0, 1, _BINS + 1, dtype=np.float32)[1:-1]
-    number = np.searchsorted(edges, confidence, side="left")
+    number = np.asarray(calibration_bin(confidence))
     weights = bands.case_weights(patients, resamples, seed)
     for own, k in zip(found, np.unique(number), strict=True):
         interval = bands.share_interval(right, number == k, weights)

@@ -9,6 +9,7 @@ several cases, ``reader``, ``call`` and, read again with the model's output, ``a
 are classes of the system's first grading, by their names or as the cohort writes grades.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def load(path: Path, rows: Sequence[Row], grading: Grading, sets: Sets) -> list[
         if r["kind"] == "grade"
     }
     alone = {study: case for (study, _), case in known.items()}
-    several = {study for study, _ in known if sum(s == study for s, _ in known) > 1}
+    several = {study for study, n in Counter(s for s, _ in known).items() if n > 1}
     found: dict[tuple[str, str], Row] = {}
     problems: list[str] = []
     for row in table:

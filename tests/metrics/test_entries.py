@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mskjax.metrics import entries
+from mskjax.metrics import bands, entries
 from mskjax.metrics.grading import Grading
 
 FRACTURE = Grading("fracture", ("benign", "malignant"))
@@ -71,7 +71,7 @@ def test_a_long_roc_is_thinned_and_keeps_its_shape_and_ends():
     reference = RNG.integers(0, 2, 5000)
     score = RNG.normal(size=5000) + reference
     points = np.array(entries.roc(reference == 1, score))
-    assert len(points) == entries.ROC_POINTS == 200
+    assert len(points) == bands.POINTS == 200
     assert points[[0, -1]].tolist() == [[0, 0], [1, 1]]
     assert (np.diff(points, axis=0) >= 0).all()
     assert sk.auc(*points.T) == pytest.approx(sk.roc_auc_score(reference, score), abs=2e-3)

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -24,7 +25,7 @@ from mskjax.config import StudyConfig
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.training.mesh import data_mesh, replicated
-from mskjax.training.stage import Study
+from mskjax.training.stage import ATTENTION, UNTRAINED, Study
 from mskjax.two_stage.system import Predict, System
 from mskjax.workdir import config_of, folds_in
 from mskjax.writers import write_json
@@ -159,16 +160,27 @@ def build(path: Path, config: StudyConfig, values: Mapping[str, Any]) -> System:
 
 
 def predictor(folder: Path, programs: Mapping[str, "Program"]) -> Predict:
-    """Runs the trained networks of a fold; weights are restored when they are first needed."""
+    """Runs the trained networks of a fold; weights are restored when they are first needed.
+
+    Maps of attention come with those of random weights, from the same compiled program.
+    """
     from mskjax.evaluation import predict
+    from mskjax.models.attention import untrained
     from mskjax.training.checkpoints import restore_variables
 
     @functools.cache
     def weights(name: str) -> Any:
         return restore_variables(folder / name, replicated(programs[name].mesh))
 
+    @functools.cache
+    def random_weights(name: str) -> Any:
+        return jax.device_put(untrained(weights(name)), replicated(programs[name].mesh))
+
     def run_stage(name: str, examples: Examples) -> dict[str, np.ndarray]:
-        return predict(programs[name], weights(name), examples)
+        found = predict(programs[name], weights(name), examples)
+        if ATTENTION in found:
+            found[UNTRAINED] = predict(programs[name], random_weights(name), examples)[ATTENTION]
+        return found
 
     return run_stage
 

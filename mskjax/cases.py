@@ -28,7 +28,7 @@ _REGIONS = (
     "graded", "graded_without_region", "box_iou", "slice_error_mm",
 )  # fmt: skip
 _BOX = ("score", "row0", "col0", "row1", "col1")
-_CASE = ("boxed", "in_image", "found", "level_found", "wrong")
+_CASE = ("boxed", "in_image", "found", "level_found", "map_correlation", "wrong")
 _SUBGROUPS = ("sex", "age", "manufacturer", "field_strength_t")
 FIXED = (*_WHO, *_STRUCTURE, *_REGIONS, *_BOX, *_CASE, *_SUBGROUPS)
 KINDS = ("structure", "regions", "detection", "box", "grade")

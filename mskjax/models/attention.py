@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def grad_cam(
@@ -18,9 +19,11 @@ def grad_cam(
     """Grad-CAM (Selvaraju et al. 2017) on the last feature map.
 
     With A_k the maps and y the logit of a class, weights are ``a_k = mean(dy / dA_k)`` over space
-    (eq. 1) and the result is ``relu(sum_k a_k A_k)`` (eq. 2) divided by its maximum.  The gradient
-    is taken with respect to the model's `tap`, so it runs through the layers after the feature map
-    only and costs little more than a prediction.  A pure function of arrays: it may be jitted.
+    (eq. 1) and the result is ``relu(sum_k a_k A_k)`` (eq. 2).  It is not divided by its maximum, so
+    that maps can be compared: of networks that average their last map before a linear head, a value
+    is what its place adds to the logit; of others, to first order.  The gradient is taken with
+    respect to the model's `tap`, so it runs through the layers after the feature map only and costs
+    little more than a prediction.  A pure function of arrays: it may be jitted.
 
     Args:
       model: takes `inputs`, ``train`` and ``tap``, sows ``intermediates/features`` of shape
@@ -31,9 +34,8 @@ def grad_cam(
       chosen: (B,) class that is explained; the one with the highest logit where None.
 
     Returns:
-      (B, [D,] h, w) float32 in [0, 1]; the maximum is 1 but for rounding, or all is zero where
-      nothing speaks for the class.  To lay it over the input, resize it to the input's rows and
-      columns.
+      (B, [D,] h, w) float32, not negative, in logits; all is zero where nothing speaks for the
+      class.  To lay it over the input, resize it to the input's rows and columns.
 
     Raises:
       ValueError: the model has no such head.
@@ -59,7 +61,30 @@ def grad_cam(
     gradient, features = jax.grad(evidence, has_aux=True)(jnp.zeros(shape.shape, shape.dtype))
     space = tuple(range(1, features.ndim - 1))
     weights = gradient.astype(jnp.float32).mean(space, keepdims=True)
-    heat = nn.relu((weights * features.astype(jnp.float32)).sum(-1))
-    highest = heat.max(space, keepdims=True)
-    # XLA may divide by multiplying with a reciprocal, which rounds a little above 1.
-    return jnp.where(highest > 0, jnp.minimum(heat / jnp.where(highest > 0, highest, 1), 1), 0)
+    return nn.relu((weights * features.astype(jnp.float32)).sum(-1))
+
+
+def untrained(variables: Any, seed: int = 0) -> Any:
+    """Collections of the same network that has learnt nothing; host only.
+
+    Kernels are drawn anew (normal, He et al. 2015), every other parameter and all statistics are as
+    at the start of a training.  Maps of such a network are what `grad_cam` shows of the input and
+    of the architecture alone (the model parameter randomisation test of Adebayo et al. 2018).
+
+    Args:
+      variables: Flax collections ``params`` and, of networks with batch statistics, others.
+      seed: of the draw.
+
+    Returns:
+      NumPy arrays in the same structure, of the same shapes and dtypes.
+    """
+    rng = np.random.default_rng(seed)
+
+    def drawn(path: tuple[Any, ...], value: Any) -> np.ndarray:
+        name = path[-1].key
+        if name == "kernel":
+            deviation = np.sqrt(2 / np.prod(value.shape[:-1]))
+            return (deviation * rng.standard_normal(value.shape, np.float32)).astype(value.dtype)
+        return np.full(value.shape, 1 if name in ("scale", "var") else 0, value.dtype)
+
+    return jax.tree_util.tree_map_with_path(drawn, variables)

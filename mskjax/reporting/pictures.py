@@ -41,6 +41,7 @@ class Panel:
         or a contour alone where there is attention to be seen through it.
       heat: (h, w) attention in [0, 1], NaN as 0; it covers the whole image, whatever its own size,
         in warm colours that grow lighter and more opaque with attention.
+      scale: what it shows, for the legend.
       boxes: (row0, col0, row1, col1, colour, text) in pixels of the image; like a slice, a box
         ends before row1 and col1.
       annotations: (row, column, text) in pixels of the image.
@@ -53,6 +54,7 @@ class Panel:
     spacing: tuple[float, float]
     mask: np.ndarray | None = None
     heat: np.ndarray | None = None
+    scale: str = "attention"
     boxes: tuple[Box, ...] = ()
     annotations: tuple[Note, ...] = ()
     letters: tuple[str, ...] = ()
@@ -125,32 +127,19 @@ def sheet(
         drawn.append(canvas)
     masks = [np.asarray(panel.mask) for panel in panels if panel.mask is not None]
     shown = [label for label in sorted(labels) if any((mask == label).any() for mask in masks)]
+    heated = [panel for panel in panels if panel.heat is not None]
     picture = _compose(
         drawn,
         [panel.name for panel in panels],
         list(title),
         [
             *((labels[label][0], _swatch(labels[label][1])) for label in shown),
-            *([("attention", _ramp())] if any(p.heat is not None for p in panels) else []),
+            *((scale, _ramp()) for scale in dict.fromkeys(panel.scale for panel in heated)),
         ],
     )
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=3)  # above, time without gain: noise
     return buffer.getvalue()
-
-
-def grad_cams(crops: np.ndarray, attention: np.ndarray, names: Mapping[int, str]) -> list[Panel]:
-    """Panels that show where a grader looked in some of the crops it graded.
-
-    Args:
-      crops: (N, h, w) a slice of each crop.
-      attention: (N, h', w') in [0, 1].
-      names: number of a crop -> what it shows, in the order of the panels.
-    """
-    return [
-        Panel(f"Grad-CAM, {name}", crops[i], (1.0, 1.0), heat=attention[i])
-        for i, name in names.items()
-    ]
 
 
 def overlay(

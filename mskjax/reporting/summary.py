@@ -22,6 +22,7 @@ from mskjax.reporting import (
     calibrated,
     characteristics,
     doubts,
+    explained,
     gallery,
     grading_drawings,
     joint,
@@ -256,6 +257,7 @@ def summarise(workdir: Path, system: System) -> dict[str, Any]:
         "recipe": artefacts.recipe(workdir, system.stages),
         "curves": artefacts.curves(workdir, stages, folds),
         "pictures": gallery.gallery(workdir, system, rows, doubts.studies_of(doubted)),
+        "attention": explained.summary(crossed),
         "rules": list(system.rules),
         "limits": _limits(workdir, system, audit, divided, config),
     }

@@ -126,11 +126,10 @@ class Grader(Stage):
         return {name: jax.nn.softmax(logits) for name, logits in outputs.items()}
 
     def explain(self, variables: Any, inputs: list[jax.Array]) -> dict[str, jax.Array]:
-        """``attention``: Grad-CAM of the class that the first head chooses, float16 in [0, 1]."""
+        """``attention``: Grad-CAM of the class that the first head chooses, float32, in logits."""
         from mskjax.models.attention import grad_cam
 
-        heat = grad_cam(self.model(), variables, inputs, self.heads[0].name)
-        return {"attention": heat.astype(jnp.float16)}
+        return {"attention": grad_cam(self.model(), variables, inputs, self.heads[0].name)}
 
     def classes(self, examples: Examples) -> np.ndarray:
         """The class of the first head, by which sampling balances."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from mskjax.data.pipeline import Examples
 from mskjax.imaging.levels import level_name
-from mskjax.reporting import pictures
+from mskjax.reporting import explained, pictures
 from mskjax.stages.grading import Head
 from mskjax.tables import Row
 from mskjax.training.stage import Study
@@ -64,8 +64,6 @@ class GradedDiscs(RegionsThenGrades):
 
     def grad_cams(self, reading: Reading, reference: Study | None) -> Sequence[pictures.Panel]:
         """What the first grader looked at in two discs: the furthest off, then the worst grades."""
-        if reading.shown is None or reading.attention is None:
-            return ()
         located = reading.located
         known: dict[int, int] = {}
         if reference is not None:
@@ -80,7 +78,7 @@ class GradedDiscs(RegionsThenGrades):
 
         worst = sorted(range(len(located.regions)), key=urgency, reverse=True)[:2]
         names = {i: level_name(located.regions[i].level) for i in worst}
-        return pictures.grad_cams(reading.shown, reading.attention, names)
+        return explained.panels(reading, names)
 
 
 def case_id(study: Study, level: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from mskjax import cases
 from mskjax.data.pipeline import Examples
 from mskjax.metrics import estimates
-from mskjax.reporting import pictures
+from mskjax.reporting import explained, pictures
 from mskjax.reporting.pictures import Label
 from mskjax.stages.grading import Grader
 from mskjax.stages.region_grading import Place, RegionGrading, largest_region
@@ -128,9 +128,8 @@ class RegionThenGrade(RegionsThenGrades):
             panels.append(dataclasses.replace(reference_panel, letters=letters))
         said = "Found region" if located.regions else "No region found"
         panels.append(pictures.Panel(said, image, pixel, found[s], letters=letters))
-        if located.regions and reading.shown is not None and reading.attention is not None:
-            crop = reading.shown[0, ..., 0]
-            panels.append(pictures.Panel("Grad-CAM", crop, (1.0, 1.0), heat=reading.attention[0]))
+        if located.regions:
+            panels += explained.panels(reading, {0: "crop"}, 0)
         return pictures.sheet(
             panels,
             [titled(study, s, len(shown)), *self.calls_of(reading)],

@@ -16,11 +16,11 @@ from mskjax.baselines import Ridge
 from mskjax.data.pipeline import Examples
 from mskjax.imaging.levels import spoken
 from mskjax.metrics import grading_figures as g
-from mskjax.reporting import graded
+from mskjax.reporting import explained, graded
 from mskjax.reporting.graded import Comparison
 from mskjax.stages.grading import Grader
 from mskjax.tables import Row
-from mskjax.training.stage import Study
+from mskjax.training.stage import ATTENTION, UNTRAINED, Study
 from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.system import (
     Joint,
@@ -59,13 +59,15 @@ class Reading:
       located: the regions.
       probabilities: method -> head -> (R, classes) float32.
       shown: (R, h, w, ...) what the first grader saw of each region, as pictures show it.
-      attention: (R, h', w') in [0, 1], Grad-CAM of the first head's call on what is shown.
+      attention: (R, h', w') Grad-CAM of the first head's call on what is shown, in logits.
+      untrained: the same of a network with random weights; None where it was not asked.
     """
 
     located: Located
     probabilities: Mapping[str, Mapping[str, np.ndarray]]
     shown: np.ndarray | None = None
     attention: np.ndarray | None = None
+    untrained: np.ndarray | None = None
 
     def of(self, method: str, task: GradingTask, number: int | None) -> np.ndarray | None:
         """(K,) probabilities of a task on a region; None where there is no such region."""
@@ -170,8 +172,8 @@ class RegionsThenGrades(System):
         Returns:
           head -> (R, classes), shown (R, h, w, ...), attention (R, h', w') or None.
         """
-        heat = outputs.get("attention")
-        heads = {name: p for name, p in outputs.items() if name != "attention"}
+        heat = outputs.get(ATTENTION)
+        heads = {name: p for name, p in outputs.items() if name not in (ATTENTION, UNTRAINED)}
         return heads, crops["image"], heat
 
     # What follows from it.
@@ -196,7 +198,7 @@ class RegionsThenGrades(System):
     ) -> list[Reading]:
         """Grades the regions of each study."""
         probabilities: list[dict[str, Any]] = [{} for _ in studies]
-        pictured: list[tuple[Any, Any]] = [(None, None)] * len(studies)
+        pictured: list[tuple[Any, ...]] = [(None,)] * len(studies)
         for method, grader in self.graders.items():
             crops = [self.cut(grader, s, where) for s, where in zip(studies, located, strict=True)]
             outputs = predict_parts(predict, grader.name, crops)
@@ -204,7 +206,8 @@ class RegionsThenGrades(System):
                 heads, shown, heat = self.seen(output, crop, located[i])
                 probabilities[i][method] = heads
                 if len(probabilities[i]) == 1:
-                    pictured[i] = shown, heat
+                    bare = self.seen(_of_random_weights(output), crop, located[i])[2]
+                    pictured[i] = shown, heat, bare
         return [
             Reading(where, p, *picture)
             for where, p, picture in zip(located, probabilities, pictured, strict=True)
@@ -351,6 +354,7 @@ class RegionsThenGrades(System):
                 "case": case,
                 **self.case_columns(study, case, located, number),
                 "found": int(number is not None),
+                **explained.column(predicted.attention, predicted.untrained, number),
             }
             for task in self.tasks:
                 ridge = ridges[task.grading.task]
@@ -404,6 +408,12 @@ class RegionsThenGrades(System):
         return {"stages": stages, **report}
 
 
+def _of_random_weights(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same outputs with the map of the network that has learnt nothing."""
+    kept = {name: value for name, value in outputs.items() if name not in (ATTENTION, UNTRAINED)}
+    return kept | ({ATTENTION: outputs[UNTRAINED]} if UNTRAINED in outputs else {})
+
+
 def _mean(readings: Sequence[Reading]) -> Reading:
     """What several trainings say of the same regions, as one."""
     first = readings[0]
@@ -416,8 +426,21 @@ def _mean(readings: Sequence[Reading]) -> Reading:
         }
         for method, heads in first.probabilities.items()
     }
-    attention, shown = first.attention, [cast(np.ndarray, r.shown) for r in readings]
-    # Where trainings look at different slices, what is shown is the first one's.
-    if attention is not None and all(np.array_equal(own, shown[0]) for own in shown):
-        attention = np.stack([cast(np.ndarray, r.attention) for r in readings]).mean(0)
-    return dataclasses.replace(first, probabilities=probabilities, attention=attention)
+    shown = [cast(np.ndarray, r.shown) for r in readings]
+    together = readings
+    if any(own is None or not np.array_equal(own, shown[0]) for own in shown):
+        together = readings[:1]  # trainings look at different slices, and the first one's is shown
+    attention, untrained = (_mean_of(maps) for maps in zip(*map(_maps, together), strict=True))
+    return dataclasses.replace(
+        first, probabilities=probabilities, attention=attention, untrained=untrained
+    )
+
+
+def _maps(reading: Reading) -> tuple[np.ndarray | None, np.ndarray | None]:
+    return reading.attention, reading.untrained
+
+
+def _mean_of(maps: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """The mean of maps, where there are maps."""
+    known = [heat for heat in maps if heat is not None]
+    return np.stack(known).mean(0) if len(known) == len(maps) else None

@@ -156,4 +156,4 @@ def test_it_learns_grades_from_crops_and_says_where_it_looked():
     assert found["pfirrmann"].argmax(1).tolist() == examples["target_pfirrmann"].tolist()
     # Of every slice; in plane the last map is coarse.
     assert found["attention"].shape == (6, 3, 1, 1)
-    assert 0 <= found["attention"].min() <= found["attention"].max() <= 1
+    assert found["attention"].min() >= 0

@@ -176,6 +176,7 @@ def test_the_score_of_a_patient_is_the_largest_over_slices():
         return {
             vf.HEAD.name: np.stack([1 - malignant, malignant], 1),
             "attention": attention,
+            "attention_untrained": 10 + attention,
         }
 
     (ours,) = declared.read([study(1)], predict, "reference")
@@ -184,6 +185,7 @@ def test_the_score_of_a_patient_is_the_largest_over_slices():
     crops = declared.grade.cut(study(1), sg.reference_place(study(1)))["image"]
     np.testing.assert_array_equal(ours.shown, crops[2:])
     assert ours.attention.tolist() == [[[2, 2], [2, 2]]]
+    assert ours.untrained.tolist() == [[[12, 12], [12, 12]]]
     p = ours.of(cases.MODEL, declared.tasks[0], 0)
     assert p == pytest.approx([0.3, 0.7])
     # Where nothing was proposed there is no probability.

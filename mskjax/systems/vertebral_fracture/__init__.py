@@ -20,7 +20,7 @@ from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.metrics import estimates
 from mskjax.metrics.grading import Grading
-from mskjax.reporting import pictures
+from mskjax.reporting import explained, pictures
 from mskjax.stages.grading import Head
 from mskjax.stages.slice_segmentation import SliceSegmentationOptions
 from mskjax.systems.vertebral_fracture.segments import (
@@ -207,17 +207,9 @@ class VertebralFracture(RegionsThenGrades):
             )
             for name in ("t1", "t2")
         ]
-        if reading.shown is not None and reading.attention is not None:
-            middle = {"T1": 1, "T2": 4}  # the slice itself, between its neighbours
-            panels += [
-                pictures.Panel(
-                    f"{name}, Grad-CAM",
-                    reading.shown[0, ..., channel],
-                    (1.0, 1.0),
-                    heat=reading.attention[0],
-                )
-                for name, channel in middle.items()
-            ]
+        middle = {"T1": 1, "T2": 4}  # the slice itself, between its neighbours
+        for name, channel in middle.items():
+            panels += explained.panels(reading, {0: name}, channel)
         title = [titled(study, shown, len(study["t1"])), *self.calls_of(reading)]
         return pictures.sheet(panels, title, phantom=phantom, scale_bar=sized(study))
 

@@ -3,7 +3,7 @@
 A map is shown beside that of the same network with random weights (the model parameter
 randomisation test of Adebayo et al., Sanity Checks for Saliency Maps, 2018): what both show comes
 from the input and the architecture, and nothing of it was learnt.  A map that ranks the places of a
-crop as that of random weights does is left out, as is one in which nothing speaks for the class.
+crop as that of random weights does is left out, as is one that ranks none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,6 +91,8 @@ def _left_out(heat: np.ndarray, untrained: np.ndarray | None) -> str:
     """Why a map is not shown; empty where it is."""
     if not heat.any():
         return "nothing speaks for the call"
+    if np.ptp(heat) == 0:
+        return "the same everywhere"
     correlation = None if untrained is None else rank_correlation(heat, untrained)
     if correlation is not None and correlation >= ALIKE:
         return "as of random weights"

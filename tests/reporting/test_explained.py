@@ -59,6 +59,7 @@ def test_random_weights_lie_below_with_a_scale_of_their_own():
     [
         (LEARNT, LEARNT / 7, "as of random weights"),
         (np.zeros((2, 3)), LEARNT, "nothing speaks for the call"),
+        (np.ones((2, 3)), LEARNT, "the same everywhere"),
     ],
 )
 def test_a_map_that_says_nothing_is_left_out(heat, random, why):
@@ -73,7 +74,7 @@ def test_a_map_is_shown_where_random_weights_rank_nothing():
 
 
 def test_one_channel_of_a_crop_is_drawn_and_nothing_without_maps():
-    one = Reading(np.arange(2 * 4 * 4 * 3.0).reshape(2, 4, 4, 3), np.ones((2, 1, 1)))
+    one = Reading(np.arange(2 * 4 * 4 * 3.0).reshape(2, 4, 4, 3), np.arange(4.0).reshape(2, 1, 2))
     (panel,) = explained.panels(one, {1: "T2"}, 2)
     np.testing.assert_array_equal(panel.image, one.shown[1, ..., 2])
     assert explained.panels(Reading(None, None), {}) == []

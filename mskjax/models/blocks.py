@@ -13,33 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from mskjax.config import GROUPS, Norm
+from mskjax.config import Norm
+from mskjax.models.norms import normalised_relu
 
 he_normal = nn.initializers.he_normal()
 # He et al. 2015, eq. 14: keeps the scale of the gradient, as published residual networks do.
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-def normalisation(norm: Norm, train: bool, dtype: Any, name: str | None = None) -> nn.Module:
-    """A normalisation layer over the last axis; statistics and parameters are float32.
-
-    Args:
-      norm: ``batch`` (Ioffe & Szegedy 2015; running averages with momentum .9 serve at
-        ``train=False``), ``group`` (Wu & He 2018; 8 groups) or ``instance`` (Ulyanov et al. 2016).
-      train: whether batch statistics are used and the running averages updated.
-      dtype: of the output.
-      name: of the submodule; Flax numbers it where None.
-
-    Raises:
-      ValueError: `norm` is none of these.
-    """
-    if norm == "batch":
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=dtype, name=name)
-    if norm == "group":
-        return nn.GroupNorm(num_groups=GROUPS, dtype=dtype, name=name)
-    if norm == "instance":
-        return nn.InstanceNorm(dtype=dtype, name=name)
-    raise ValueError(f"norm is {norm!r}; it must be 'batch', 'group' or 'instance'")
 
 
 class ConvBlock2D(nn.Module):
@@ -65,7 +44,7 @@ class ConvBlock2D(nn.Module):
             x = nn.Conv(
                 self.features, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=he_normal
             )(x)
-            x = nn.relu(normalisation(self.norm, train, self.dtype)(x))
+            x = normalised_relu(x, self.norm, train, self.dtype)
         return x
 
 
@@ -91,7 +70,7 @@ class ConvBlock3D(nn.Module):
         """(B, D, H, W, C) to (B, D, H, W, features) of `dtype`."""
         for _ in range(self.repeats):
             x = Conv3D(self.features, self.kernel_size, dtype=self.dtype)(x)
-            x = nn.relu(normalisation(self.norm, train, self.dtype)(x))
+            x = normalised_relu(x, self.norm, train, self.dtype)
         return x
 
 

@@ -37,7 +37,7 @@ Classifier = VGG | ResNet | AlexNet
 Variable = tuple[str, ...]  # collection, modules, name: ("params", "stem", "kernel")
 Arrays = dict[Variable, np.ndarray]
 
-EPSILON = 1e-5  # of blocks.normalisation, and of torchvision
+EPSILON = 1e-5  # of norms.normalisation, and of torchvision
 DEVIATIONS = 255 * np.array([0.229, 0.224, 0.225])  # of RGB on ImageNet, torchvision's
 LISTED = 20
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from mskjax.config import Norm
-from mskjax.models.blocks import he_normal_fan_out, max_pool_3x3, normalisation
+from mskjax.models.blocks import he_normal_fan_out, max_pool_3x3
+from mskjax.models.norms import normalisation, normalised_relu
 
 EXPANSION = 4  # output channels of a bottleneck over its inner ones
 
@@ -21,7 +22,7 @@ class Bottleneck(nn.Module):
       features: inner channels; `EXPANSION` times as many leave the block.
       stride: of the block and its shortcut.
       stride_in_first: see `ResNet`.
-      norm: see `blocks.normalisation`.
+      norm: see `norms.normalisation`.
       dtype: compute type.
     """
 
@@ -35,7 +36,8 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(B, H, W, C) to (B, ceil(H / stride), ceil(W / stride), 4 features)."""
         out, first = EXPANSION * self.features, self.stride if self.stride_in_first else 1
-        y = nn.relu(self._norm("norm_1", train)(self._pointwise(x, self.features, first, "conv_1")))
+        y = self._pointwise(x, self.features, first, "conv_1")
+        y = normalised_relu(y, self.norm, train, self.dtype, "norm_1")
         # "SAME" would pad strided convolutions unevenly.
         y = nn.Conv(
             self.features,
@@ -47,7 +49,7 @@ class Bottleneck(nn.Module):
             kernel_init=he_normal_fan_out,
             name="conv_2",
         )(y)
-        y = nn.relu(self._norm("norm_2", train)(y))
+        y = normalised_relu(y, self.norm, train, self.dtype, "norm_2")
         y = self._norm("norm_3", train)(self._pointwise(y, out, 1, "conv_3"))
         if x.shape != y.shape:
             x = self._pointwise(x, out, self.stride, "shortcut")
@@ -119,7 +121,7 @@ class ResNet(nn.Module):
             kernel_init=he_normal_fan_out,
             name="stem",
         )(x)
-        x = nn.relu(normalisation(self.norm, train, self.dtype, "stem_norm")(x))
+        x = normalised_relu(x, self.norm, train, self.dtype, "stem_norm")
         x = max_pool_3x3(x)
         for group, count in enumerate(self.blocks):
             for block in range(count):

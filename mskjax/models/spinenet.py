@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from mskjax.config import Norm
-from mskjax.models.blocks import Conv3D, max_pool_3x3, normalisation
+from mskjax.models.blocks import Conv3D, max_pool_3x3
+from mskjax.models.norms import normalisation, normalised_relu
 
 
 class ResidualBlock3D(nn.Module):
@@ -16,7 +17,7 @@ class ResidualBlock3D(nn.Module):
     Attributes:
       features: output channels.
       stride: in plane, of the first convolution and the shortcut.
-      norm: see `blocks.normalisation`.
+      norm: see `norms.normalisation`.
       dtype: compute type.
       kernel_size: odd (slices, rows, columns) of both convolutions.
     """
@@ -32,7 +33,7 @@ class ResidualBlock3D(nn.Module):
         """(B, D, H, W, C) to (B, D, ceil(H / stride), ceil(W / stride), features)."""
         size, dtype = self.kernel_size, self.dtype
         y = Conv3D(self.features, size, self.stride, dtype, name="conv_1")(x)
-        y = nn.relu(normalisation(self.norm, train, self.dtype, "norm_1")(y))
+        y = normalised_relu(y, self.norm, train, self.dtype, "norm_1")
         y = Conv3D(self.features, size, dtype=dtype, name="conv_2")(y)
         y = normalisation(self.norm, train, self.dtype, "norm_2")(y)
         if x.shape != y.shape:
@@ -92,7 +93,7 @@ class SpineNetGrader(nn.Module):
         if len(self.blocks) != len(self.strides):
             raise ValueError(f"blocks {self.blocks} and strides {self.strides} differ in length")
         x = Conv3D(self.width, (3, 7, 7), stride=2, dtype=self.dtype, name="stem")(x)
-        x = nn.relu(normalisation(self.norm, train, self.dtype, "stem_norm")(x))
+        x = normalised_relu(x, self.norm, train, self.dtype, "stem_norm")
         batch, slices = x.shape[:2]
         x = max_pool_3x3(x.reshape(batch * slices, *x.shape[2:]))
         x = x.reshape(batch, slices, *x.shape[1:])

@@ -11,8 +11,8 @@ from mskjax.models.blocks import (
     he_normal,
     he_normal_fan_out,
     max_pool_2x2,
-    normalisation,
 )
+from mskjax.models.norms import normalised_relu
 
 
 class VGG(nn.Module):
@@ -104,8 +104,9 @@ class VGG(nn.Module):
                 kernel_init=he_normal_fan_out,
                 name=f"block_{block}_conv_{conv}",
             )(x)
-            if self.norm != "none":
+            if self.norm == "none":
+                x = nn.relu(x)
+            else:
                 name = f"block_{block}_norm_{conv}"
-                x = normalisation(self.norm, train, self.dtype, name)(x)
-            x = nn.relu(x)
+                x = normalised_relu(x, self.norm, train, self.dtype, name)
         return x

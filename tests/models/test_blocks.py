@@ -15,8 +15,8 @@ from mskjax.models.blocks import (
     max_pool_2x2,
     max_pool_3d,
     max_pool_3x3,
-    normalisation,
 )
+from mskjax.models.norms import normalisation
 
 
 def normal(seed, *shape):

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from mskjax.config import Norm
-from mskjax.models.norms import normalised_relu
+from mskjax.models.norms import add_bias, normalised_relu
 
 he_normal = nn.initializers.he_normal()
 # He et al. 2015, eq. 14: keeps the scale of the gradient, as published residual networks do.
@@ -74,11 +74,22 @@ class ConvBlock3D(nn.Module):
         return x
 
 
+class Pointwise(nn.Dense):
+    """A 1x1 convolution: ``nn.Dense`` of pixels in one row, whose gradient needs no transposes."""
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """(..., C) to (..., features)."""
+        flat = super().__call__(inputs.reshape(-1, inputs.shape[-1]))
+        return flat.reshape(*inputs.shape[:-1], self.features)
+
+
 class UpConv2x2(nn.Module):
-    """Transposed convolution 2x2 of stride 2: a matrix product, then depth to space.
+    """Transposed convolution 2x2 of stride 2: two matrix products, one for every other row.
 
     With kernel and stride equal, no two inputs touch the same output, so each input pixel yields
-    its own 2x2 block: ``y[2 i + a, 2 j + b] = x[i, j] @ kernel[a, b] + bias``.  ``kernel``
+    its own 2x2 block: ``y[2 i + a, 2 j + b] = x[i, j] @ kernel[a, b] + bias``.  A row of inputs
+    yields both its rows of outputs as they lie in memory.  ``kernel``
     (2, 2, C, features) is that of ``nn.ConvTranspose(features, (2, 2), (2, 2))`` with its two
     window axes flipped, and ``bias`` (features,) the same.
 
@@ -93,7 +104,7 @@ class UpConv2x2(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, C) to (B, 2 H, 2 W, features) of `dtype`."""
-        channels = x.shape[-1]
+        batch, height, width, channels = x.shape
         # Each output depends on C inputs only, so the window is left out of the fan-in.
         init = nn.initializers.variance_scaling(
             1.0, "fan_in", "truncated_normal", batch_axis=(0, 1)
@@ -101,8 +112,15 @@ class UpConv2x2(nn.Module):
         kernel = self.param("kernel", init, (2, 2, channels, self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        product = x @ kernel.transpose(2, 0, 1, 3).reshape(channels, 4 * self.features)
-        return depth_to_space(product, 2) + bias[None, None, None]
+        pixels = x.reshape(-1, channels)
+        rows = [
+            (pixels @ kernel[a].transpose(1, 0, 2).reshape(channels, -1)).reshape(
+                batch * height, 1, 2 * width, self.features
+            )
+            for a in range(2)
+        ]
+        image = jnp.concatenate(rows, 1).reshape(batch, 2 * height, 2 * width, self.features)
+        return add_bias(image, bias)
 
 
 def space_to_depth(x: jax.Array, size: int) -> jax.Array:

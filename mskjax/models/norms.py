@@ -102,6 +102,19 @@ def channel_sums(x: jax.Array) -> jax.Array:
     return lax.platform_dependent(x, cpu=_sums_by_product, default=_plain_sums)
 
 
+@jax.custom_vjp
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """``x + bias``, (..., C) and (C,); the bias has its gradient from `channel_sums`."""
+    return x + _per_channel(bias, x)
+
+
+def _gradient_of_bias(_: None, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return dy, channel_sums(dy.astype(jnp.float32)).astype(dy.dtype)
+
+
+add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), _gradient_of_bias)
+
+
 def _plain_sums(x: jax.Array) -> jax.Array:
     return x.sum(range(x.ndim - 1))
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mskjax.config import Norm
 from mskjax.models.blocks import (
     ConvBlock2D,
+    Pointwise,
     UpConv2x2,
     depth_to_space,
     he_normal,
@@ -68,7 +69,7 @@ class UNet(nn.Module):
             x = x[:, window[0], window[1]]
         # A 1x1 convolution is a matrix product over channels.
         outputs = self.classes * self.stem**2
-        x = nn.Dense(outputs, kernel_init=he_normal, name="logits")(x.astype(jnp.float32))
+        x = Pointwise(outputs, kernel_init=he_normal, name="logits")(x.astype(jnp.float32))
         return x if self.stem == 1 else depth_to_space(x, self.stem)[:, window[0], window[1]]
 
     def _block(self, width: int, name: str) -> ConvBlock2D:

@@ -77,6 +77,27 @@ def example_keys(key: jax.Array, step: jax.Array, index: jax.Array) -> jax.Array
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
+def _augmented(
+    stage: Stage, keys: jax.Array, batch: dict[str, jax.Array], hyper: Hyper, step: jax.Array
+) -> dict[str, jax.Array]:
+    """`Stage.augment`, computed once.
+
+    XLA's CPU back end fuses what is cheap an element, noise and blur too, into each layer and
+    gradient that reads the view, and drops optimisation barriers before it does so.  It never fuses
+    across a branch, of which it cannot know that it is always taken.
+    """
+
+    def augmented() -> dict[str, jax.Array]:
+        return stage.augment(keys, batch, hyper.stage)
+
+    def branch() -> dict[str, jax.Array]:
+        shapes = jax.eval_shape(augmented)
+        nothing = functools.partial(jax.tree.map, lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return jax.lax.cond(step >= 0, augmented, nothing)
+
+    return jax.lax.platform_dependent(cpu=branch, default=augmented)
+
+
 def train_step(
     stage: Stage,
     state: TrainState,
@@ -104,7 +125,7 @@ def train_step(
       The next state and scalars ``loss``, ``gradient_norm``.
     """
     keys = example_keys(key, state.step, batch["index"])
-    view = stage.augment(keys, batch, hyper.stage)
+    view = _augmented(stage, keys, batch, hyper, state.step)
     model = stage.model()
     # One key a step for dropout; augmentation has one per example.
     dropout = jax.random.fold_in(jax.random.fold_in(key, state.step), 2**31 - 1)

@@ -71,18 +71,37 @@ def vary(drawn: Appearance, image: jax.Array, low: jax.Array, high: jax.Array) -
     Returns:
       Like `image`.
     """
-    plane = (image.ndim - 3, image.ndim - 2)
+    # In one row: loops over few channels are slow to draw.
+    noise = jax.random.normal(drawn.noise_key, (image.size,)).reshape(image.shape)
+    if image.shape[-1] == 1:
+        return _varied(drawn, image, low, high, noise, image.ndim - 1)
+    # Channel by channel, as loops over few channels are slow here too.
+    first = (jnp.moveaxis(x, -1, 0) for x in (image, low, high, noise))
+    return jnp.moveaxis(_varied(drawn, *first, 0), 0, -1)
+
+
+def _varied(
+    drawn: Appearance,
+    image: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+    noise: jax.Array,
+    channels: int,
+) -> jax.Array:
+    """As `vary`, with normal ``noise`` like `image` and ``channels`` their axis, first or last."""
+    plane = (image.ndim - 2, image.ndim - 1) if channels == 0 else (channels - 2, channels - 1)
+    rest = tuple(a for a in range(image.ndim) if a != channels)
     span = high - low
     unit = jnp.maximum((image - low) / jnp.where(span > 0, span, 1.0), 0.0)
     # Every operation is written so that the neutral parameter leaves each bit as it was.
     changed = unit * jnp.exp((drawn.gamma - 1.0) * jnp.log(jnp.maximum(unit, 1e-6)))
     changed = changed * drawn.gain
     field = jnp.exp(_bias_field(drawn.bias_field, *(image.shape[a] for a in plane)))
-    changed = changed * jnp.expand_dims(field, (*range(plane[0]), image.ndim - 1))
-    mean = changed.mean(range(image.ndim - 1), keepdims=True)
+    changed = changed * jnp.expand_dims(field, [a for a in range(image.ndim) if a not in plane])
+    mean = changed.mean(rest, keepdims=True)
     changed = changed + (drawn.contrast - 1.0) * (changed - mean)
     changed = _blur(changed, drawn.blur, plane)
-    changed = changed + drawn.noise * jax.random.normal(drawn.noise_key, image.shape)
+    changed = changed + drawn.noise * noise
     return image + span * (changed - unit)
 
 
@@ -110,14 +129,34 @@ def _blur(image: jax.Array, sigma: jax.Array, axes: tuple[int, int]) -> jax.Arra
     weights = jnp.exp(-0.5 * (offsets / jnp.maximum(sigma, 1e-3)) ** 2)
     weights = weights / weights.sum()
     for axis in axes:
-        padding = [(2, 2) if a == axis else (0, 0) for a in range(image.ndim)]
-        padded = jnp.pad(image, padding, mode="edge")
-        size = image.shape[axis]
-        image = sum(
-            (
-                weights[k] * jax.lax.slice_in_dim(padded, k, k + size, axis=axis)
-                for k in range(1, 5)
-            ),
-            weights[0] * jax.lax.slice_in_dim(padded, 0, size, axis=axis),
-        )
+        image = _along(image, weights, axis)
     return image
+
+
+def _along(image: jax.Array, weights: jax.Array, axis: int) -> jax.Array:
+    """The image convolved along one axis with (5,) weights; outside it continues as its border.
+
+    The two lines at each border are computed apart: padding would be asked for in each of the five
+    terms, for each pixel anew.
+    """
+    size = image.shape[axis]
+
+    def padded(part: jax.Array, before: int, after: int) -> jax.Array:
+        padding = [(before, after) if a == axis else (0, 0) for a in range(image.ndim)]
+        return jnp.pad(part, padding, mode="edge")
+
+    def lines(start: int, stop: int) -> jax.Array:
+        return jax.lax.slice_in_dim(image, start, stop, axis=axis)
+
+    def convolved(part: jax.Array) -> jax.Array:
+        length = part.shape[axis] - 4
+        terms = [
+            weights[k] * jax.lax.slice_in_dim(part, k, k + length, axis=axis) for k in range(5)
+        ]
+        return sum(terms[1:], terms[0])
+
+    if size < 5:
+        return convolved(padded(image, 2, 2))
+    ends = padded(lines(0, 4), 2, 0), padded(lines(size - 4, size), 0, 2)
+    parts = convolved(ends[0]), convolved(image), convolved(ends[1])
+    return jnp.concatenate(parts, axis)

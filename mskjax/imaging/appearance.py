@@ -76,8 +76,8 @@ def vary(drawn: Appearance, image: jax.Array, low: jax.Array, high: jax.Array) -
     if image.shape[-1] == 1:
         return _varied(drawn, image, low, high, noise, image.ndim - 1)
     # Channel by channel, as loops over few channels are slow here too.
-    first = (jnp.moveaxis(x, -1, 0) for x in (image, low, high, noise))
-    return jnp.moveaxis(_varied(drawn, *first, 0), 0, -1)
+    image, low, high, noise = (jnp.moveaxis(x, -1, 0) for x in (image, low, high, noise))
+    return jnp.moveaxis(_varied(drawn, image, low, high, noise, 0), 0, -1)
 
 
 def _varied(

@@ -117,3 +117,20 @@ def test_the_result_does_not_depend_on_the_normalisation():
     np.testing.assert_allclose(
         np.asarray(again) / span, (300 * np.asarray(found) - 40) / span, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("plane", [(3, 4), (4, 5), (5, 2), (7, 1)])
+def test_planes_narrower_than_the_blur_are_blurred_as_scipy_would(plane):
+    image = crop(shape=(2, *plane, 2))
+    expected = by_hand(image, 1.0, 1.0, 1.0, FIELD, 0.8)
+    found = varied(drawn(bias_field=FIELD, blur=0.8), jnp.asarray(image), *extremes(image))
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_one_channel_is_varied_as_it_is_among_others():
+    image, draw = crop(), drawn(gain=1.1, gamma=1.2, contrast=0.9, bias_field=FIELD, blur=0.7)
+    together = varied(draw, jnp.asarray(image), *extremes(image))
+    for c in range(2):
+        own = image[..., c : c + 1]
+        found = varied(draw, jnp.asarray(own), *extremes(own))
+        np.testing.assert_allclose(found, together[..., c : c + 1], rtol=1e-5, atol=1e-4)

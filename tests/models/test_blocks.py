@@ -9,6 +9,7 @@ from mskjax.models.blocks import (
     Conv3D,
     ConvBlock2D,
     ConvBlock3D,
+    Pointwise,
     UpConv2x2,
     UpConv3D,
     conv3d,
@@ -16,7 +17,7 @@ from mskjax.models.blocks import (
     max_pool_3d,
     max_pool_3x3,
 )
-from mskjax.models.norms import normalisation
+from mskjax.models.norms import add_bias, normalisation
 
 
 def normal(seed, *shape):
@@ -189,3 +190,34 @@ def test_conv_block_over_slices_has_kernels_of_its_size():
     kernels = [v["kernel"].shape for k, v in sorted(variables["params"].items()) if "Conv" in k]
     assert kernels == [(1, 3, 3, 2, 8), (1, 3, 3, 8, 8)]
     assert not any("bias" in v for k, v in variables["params"].items() if "Conv" in k)
+
+
+def test_pointwise_is_dense():
+    x, params = normal(0, 2, 3, 5, 4), {"kernel": normal(1, 4, 6), "bias": normal(2, 6)}
+    assert_same_map(
+        lambda x, p: Pointwise(6).apply({"params": p}, x),
+        lambda x, p: nn.Dense(6).apply({"params": p}, x),
+        x,
+        params,
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 7, 1, 4), (3, 4)])
+def test_bias_and_its_gradient_are_those_of_a_sum(shape):
+    assert_same_map(
+        add_bias, lambda x, b: x + jnp.broadcast_to(b, x.shape), normal(0, *shape), normal(1, 4)
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3, 4), (3, 5, 2, 4)])
+def test_upconv_in_half_precision_and_of_several_networks_is_the_transposed_convolution(shape):
+    x, kernel, bias = normal(0, 2, *shape), normal(1, 2, 2, 4, 6), normal(2, 6)
+    flipped = {"kernel": jnp.flip(kernel, (0, 1)), "bias": bias}
+    textbook = nn.ConvTranspose(6, (2, 2), (2, 2), dtype=jnp.bfloat16)
+    ours = UpConv2x2(6, jnp.bfloat16)
+    found = jax.vmap(lambda x: ours.apply({"params": {"kernel": kernel, "bias": bias}}, x))(x)
+    expected = jax.vmap(lambda x: textbook.apply({"params": flipped}, x))(x)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        found.astype(jnp.float32), expected.astype(jnp.float32), rtol=0.02, atol=0.05
+    )

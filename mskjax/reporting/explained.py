@@ -3,7 +3,7 @@
 A map is shown beside that of the same network with random weights (the model parameter
 randomisation test of Adebayo et al., Sanity Checks for Saliency Maps, 2018): what both show comes
 from the input and the architecture, and nothing of it was learnt.  A map that ranks the places of a
-crop as that of random weights does is left out, as is one that ranks none.
+crop as that of random weights does is left out, as is one that ranks none, or too few to tell.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from mskjax.reporting.pictures import Panel
 from mskjax.tables import Row, floats
 
 COLUMN = "map_correlation"  # of cases.csv
+PLACES = 9  # fewer are too coarse to show where, and any two maps rank them alike by chance
 ALIKE = 0.7  # rank correlation from which a map says no more than that of random weights
 
 
@@ -27,9 +28,10 @@ def rank_correlation(heat: np.ndarray, other: np.ndarray) -> float | None:
       other: of the same shape.
 
     Returns:
-      In [-1, 1]; None where one of them is the same everywhere, so that it ranks nothing.
+      In [-1, 1]; None where one of them is the same everywhere, so that it ranks nothing, or of
+      fewer than `PLACES`.
     """
-    if np.ptp(heat) == 0 or np.ptp(other) == 0:
+    if heat.size < PLACES or np.ptp(heat) == 0 or np.ptp(other) == 0:
         return None
     return float(stats.spearmanr(heat.ravel(), other.ravel()).statistic)
 
@@ -89,6 +91,8 @@ def panels(reading: Explained, names: Mapping[int, str], channel: int | None = N
 
 def _left_out(heat: np.ndarray, untrained: np.ndarray | None) -> str:
     """Why a map is not shown; empty where it is."""
+    if heat.size < PLACES:
+        return f"{heat.size} places are too few"
     if not heat.any():
         return "nothing speaks for the call"
     if np.ptp(heat) == 0:

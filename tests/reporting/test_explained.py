@@ -9,7 +9,7 @@ from scipy import stats
 from mskjax import cases
 from mskjax.reporting import explained
 
-LEARNT = np.arange(6.0).reshape(2, 3)
+LEARNT = np.arange(9.0).reshape(3, 3)
 
 
 @dataclasses.dataclass
@@ -23,12 +23,12 @@ def reading(attention, untrained=None):
     return Reading(np.zeros((len(attention), 8, 12), np.float32), attention, untrained)
 
 
-values = st.lists(st.integers(0, 4), min_size=6, max_size=6)
+values = st.lists(st.integers(0, 4), min_size=9, max_size=9)
 
 
 @given(values, values)
 def test_rank_correlation_is_that_of_scipy_where_both_rank(a, b):
-    heat, other = np.array(a, float).reshape(2, 3), np.array(b, float).reshape(2, 3)
+    heat, other = np.array(a, float).reshape(3, 3), np.array(b, float).reshape(3, 3)
     found = explained.rank_correlation(heat, other)
     if len(set(a)) == 1 or len(set(b)) == 1:
         assert found is None
@@ -42,24 +42,25 @@ def test_maps_of_a_study_have_one_scale():
     first, second = explained.panels(reading(maps), {1: "L4/L5", 0: "L5/S1"})
     assert (first.name, second.name) == ("Grad-CAM, L4/L5", "Grad-CAM, L5/S1")
     assert first.heat.max() == 1
-    np.testing.assert_allclose(second.heat, LEARNT / 10)
-    assert first.scale == second.scale == "Grad-CAM, 0 to 10 logits"
+    np.testing.assert_allclose(second.heat, LEARNT / 16)
+    assert first.scale == second.scale == "Grad-CAM, 0 to 16 logits"
 
 
 def test_random_weights_lie_below_with_a_scale_of_their_own():
     random = np.stack([LEARNT[::-1, ::-1] / 50])
     (panel,) = explained.panels(reading(LEARNT[None], random), {0: "crop"})
     assert panel.image.shape == (16, 12)
-    np.testing.assert_allclose(panel.heat, np.concatenate([LEARNT / 5, LEARNT[::-1, ::-1] / 5]))
-    assert "0 to 5 logits; below it that of random weights, 0 to 0.1" in panel.scale
+    np.testing.assert_allclose(panel.heat, np.concatenate([LEARNT / 8, LEARNT[::-1, ::-1] / 8]))
+    assert "0 to 8 logits; below it that of random weights, 0 to 0.16" in panel.scale
 
 
 @pytest.mark.parametrize(
     ("heat", "random", "why"),
     [
         (LEARNT, LEARNT / 7, "as of random weights"),
-        (np.zeros((2, 3)), LEARNT, "nothing speaks for the call"),
-        (np.ones((2, 3)), LEARNT, "the same everywhere"),
+        (np.zeros((3, 3)), LEARNT, "nothing speaks for the call"),
+        (np.ones((3, 3)), LEARNT, "the same everywhere"),
+        (LEARNT[:2], LEARNT[:2][::-1], "6 places are too few"),
     ],
 )
 def test_a_map_that_says_nothing_is_left_out(heat, random, why):
@@ -69,12 +70,12 @@ def test_a_map_that_says_nothing_is_left_out(heat, random, why):
 
 
 def test_a_map_is_shown_where_random_weights_rank_nothing():
-    (panel,) = explained.panels(reading(LEARNT[None], np.zeros((1, 2, 3))), {0: "crop"})
+    (panel,) = explained.panels(reading(LEARNT[None], np.zeros((1, 3, 3))), {0: "crop"})
     assert panel.heat is not None
 
 
 def test_one_channel_of_a_crop_is_drawn_and_nothing_without_maps():
-    one = Reading(np.arange(2 * 4 * 4 * 3.0).reshape(2, 4, 4, 3), np.arange(4.0).reshape(2, 1, 2))
+    one = Reading(np.arange(2 * 4 * 4 * 3.0).reshape(2, 4, 4, 3), np.arange(18.0).reshape(2, 3, 3))
     (panel,) = explained.panels(one, {1: "T2"}, 2)
     np.testing.assert_array_equal(panel.image, one.shown[1, ..., 2])
     assert explained.panels(Reading(None, None), {}) == []
@@ -82,7 +83,7 @@ def test_one_channel_of_a_crop_is_drawn_and_nothing_without_maps():
 
 
 def test_column_and_what_the_report_says_of_all_cases(tmp_path):
-    maps = np.stack([LEARNT, LEARNT, LEARNT, np.zeros((2, 3))])
+    maps = np.stack([LEARNT, LEARNT, LEARNT, np.zeros((3, 3))])
     random = np.stack([LEARNT, LEARNT[::-1, ::-1], LEARNT[::-1], LEARNT])
     found = [explained.column(maps, random, n) for n in (0, 1, 2, 3, None)]
     told = [own.get(explained.COLUMN) for own in found]

@@ -524,13 +524,13 @@ def test_a_case_explains_the_wrong_call_then_the_change(monkeypatch):
     found = dataclasses.replace(
         reading(discs_at(1, 2, 3), [(0.9, 0.1, 0.0), wrong, right]),
         shown=np.stack([np.full((8, 12), k) for k in (1.0, 2.0, 3.0)]),
-        attention=np.stack([np.full((2, 3), k / 10) for k in (1.0, 2.0, 3.0)]),
+        attention=np.stack([k * np.arange(12.0).reshape(3, 4) for k in (1.0, 2.0, 3.0)]),
     )
     declared.picture(own, found, own, True)
     explained = [p for p in drawn[0] if p.heat is not None]
     assert [p.name for p in explained] == ["Grad-CAM, L4/L5", "Grad-CAM, L3/L4"]
     assert [p.image[0, 0] for p in explained] == [2.0, 3.0]
-    assert [p.heat[0, 0] for p in explained] == pytest.approx([2 / 3, 1])  # of one scale
+    assert [p.heat[-1, -1] for p in explained] == pytest.approx([2 / 3, 1])  # of one scale
     # Without a reference there is no wrong call: the lowest two that are called a change.
     changed = dataclasses.replace(
         found, probabilities=reading(discs_at(1, 2, 3), [right, (0.9, 0.1, 0), wrong]).probabilities

@@ -115,7 +115,7 @@ class Session:
 def example(spec: Spec) -> dict[str, Any]:
     """A random batch, images channels last."""
     rng, shape = np.random.default_rng(0), spec["shape"]
-    found: dict[str, Any] = {"image": rng.normal(size=shape).astype(np.float32)}
+    found: dict[str, Any] = {"image": np.asarray(rng.normal(size=shape), np.float32)}
     if spec["kind"] == "masks":
         found["label"] = rng.integers(0, spec["classes"], shape[:3])
     elif spec["kind"] == "boxes":
@@ -138,7 +138,7 @@ def boxes(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
       shape: of the batch, (B, H, W, C).
     """
     batch, height, width = shape[:3]
-    row: Any = np.linspace(0.1, 0.9, BOXES)[::-1] * height + rng.uniform(-2, 2, (batch, BOXES))
+    row = np.linspace(0.1, 0.9, BOXES)[::-1] * height + rng.uniform(-2, 2, (batch, BOXES))
     col = width / 2 + rng.uniform(-4, 4, (batch, BOXES))
     sides = np.stack([row - 5.0, col - 12.0, row + 5.0, col + 12.0], -1)
     return np.asarray(sides, np.float32)

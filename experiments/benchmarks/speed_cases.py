@@ -119,10 +119,8 @@ def unet(name: str, shape: tuple[int, ...], widths: tuple[int, ...], stem: int, 
         model=UNetOptions(widths=widths, stem=stem, dtype=dtype),
         train=recipe(shape),
     )
-    classes = len(SPINE) + 1
-    own = {"channels": shape[-1], "classes": classes, "widths": widths, "stem": stem}
-    spec = {"network": "unet", "options": own, "kind": "masks", "classes": classes}
-    return _case(name, Masks("regions", options, SPINE, shape[1:3]), shape, spec)  # type: ignore[arg-type]
+    spec = unet_spec(shape, options.model, len(SPINE) + 1)
+    return Case(name, Masks("regions", options, SPINE, shape[1:3]), shape, spec)  # type: ignore[arg-type]
 
 
 def image_grader(name: str, shape: tuple[int, ...], model: NetworkOptions, dtype: Any) -> Case:
@@ -131,13 +129,8 @@ def image_grader(name: str, shape: tuple[int, ...], model: NetworkOptions, dtype
     model = dataclasses.replace(model, dtype=dtype, mix=model.name == "resnet50")
     crop: Any = shape[1:3]
     options = ImageGradingOptions(crop=crop, model=model, heads=("A", "D"), train=recipe(shape))
-    own: dict[str, Any] = {"channels": shape[-1], "width": model.width, "heads": _of(heads)}
-    own |= {"blocks": model.blocks} if model.blocks else {}
-    if model.name == "vgg19":
-        own |= {"hidden": model.hidden, "pool": model.pool, "dropout": model.dropout}
-    network = {"vgg19": "vgg", "resnet50": "resnet"}[model.name]
-    spec = {"network": network, "options": own, "kind": "grades", "heads": _of(heads)}
-    return _case(name, Images("grades", options, heads), shape, spec)
+    spec = image_spec(shape, model, _of(heads))
+    return Case(name, Images("grades", options, heads), shape, spec)
 
 
 def spinenet(
@@ -156,10 +149,8 @@ def spinenet(
         emd_weight=1.0,
         train=recipe(shape),
     )
-    own = {"channels": shape[-1], "width": model.width, "blocks": model.blocks}
-    own |= {"norm": model.norm, "dropout": model.dropout, "heads": _of(heads)}
-    spec = {"network": "spinenet", "options": own, "kind": "grades", "heads": _of(heads)}
-    return _case(name, Crops("grades", options, heads), shape, spec)
+    spec = grader_spec(shape, model, _of(heads))
+    return Case(name, Crops("grades", options, heads), shape, spec)
 
 
 def alexnet(name: str, shape: tuple[int, ...], blocks: BlockOptions, dtype: Any) -> Case:
@@ -171,8 +162,8 @@ def alexnet(name: str, shape: tuple[int, ...], blocks: BlockOptions, dtype: Any)
     own = {"channels": shape[-1], "heads": heads, "size": blocks.size, "width": blocks.width}
     own |= {"hidden": blocks.hidden, "dropout": blocks.dropout}
     spec: dict[str, Any] = {"network": "alexnet", "options": own, "kind": "pixels"}
-    spec |= {"heads": heads, "points": blocks.points}
-    return _case(name, Pixels("edges", options, BONES, size), shape, spec)
+    spec |= {"heads": heads, "points": blocks.points, "shape": shape}
+    return Case(name, Pixels("edges", options, BONES, size), shape, spec)
 
 
 def faster_rcnn(name: str, shape: tuple[int, ...], model: DetectorOptions, dtype: Any) -> Case:
@@ -181,9 +172,47 @@ def faster_rcnn(name: str, shape: tuple[int, ...], model: DetectorOptions, dtype
     options = BoxDetectionOptions(model=model, train=recipe(shape))
     fields = ("widths", "channels", "hidden", "anchor_sizes", "anchor_ratios")
     own = {k: getattr(model, k) for k in fields} | {"image_channels": shape[-1]}
-    spec = {"network": "faster_rcnn", "options": own, "kind": "boxes"}
+    spec = {"network": "faster_rcnn", "options": own, "kind": "boxes", "shape": shape}
     size: Any = shape[1:3]
-    return _case(name, Boxes("boxes", options, size), shape, spec)
+    return Case(name, Boxes("boxes", options, size), shape, spec)
+
+
+# --------------------------------------------------------------------------------------------
+# What the peer builds
+
+
+def unet_spec(shape: tuple[int, ...], model: UNetOptions, classes: int) -> dict[str, Any]:
+    """A U-Net's, see `speed_torch_steps`.
+
+    Args:
+      shape: of a batch.
+      model: the product's options.
+      classes: of a pixel, background included.
+    """
+    own = {"channels": shape[-1], "classes": classes, "widths": model.widths, "stem": model.stem}
+    spec = {"network": "unet", "options": own, "kind": "masks"}
+    return {**spec, "classes": classes, "shape": shape}
+
+
+def image_spec(
+    shape: tuple[int, ...], model: NetworkOptions, heads: dict[str, int]
+) -> dict[str, Any]:
+    """VGG's or ResNet's, see `unet_spec`; heads are grading -> classes."""
+    own: dict[str, Any] = {"channels": shape[-1], "width": model.width, "heads": heads}
+    own |= {"blocks": model.blocks} if model.blocks else {}
+    if model.name == "vgg19":
+        own |= {"hidden": model.hidden, "pool": model.pool, "dropout": model.dropout}
+    network = {"vgg19": "vgg", "resnet50": "resnet"}[model.name]
+    return {"network": network, "options": own, "kind": "grades", "heads": heads, "shape": shape}
+
+
+def grader_spec(
+    shape: tuple[int, ...], model: GraderOptions, heads: dict[str, int]
+) -> dict[str, Any]:
+    """SpineNet's, see `image_spec`."""
+    own = {"channels": shape[-1], "width": model.width, "blocks": model.blocks, "heads": heads}
+    own |= {"norm": model.norm, "dropout": model.dropout}
+    return {"network": "spinenet", "options": own, "kind": "grades", "heads": heads, "shape": shape}
 
 
 def recipe(shape: tuple[int, ...]) -> TrainConfig:
@@ -268,10 +297,6 @@ def case(name: str, tiny: bool = False, dtype: str = "float32") -> Case:
     """
     make, *sizes = CASES[name]
     return make(name, *sizes[tiny], dtype)
-
-
-def _case(name: str, stage: Any, shape: tuple[int, ...], spec: dict[str, Any]) -> Case:
-    return Case(name, stage, shape, {**spec, "shape": shape})
 
 
 def _of(heads: tuple[Head, ...]) -> dict[str, int]:

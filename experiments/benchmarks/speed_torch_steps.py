@@ -76,7 +76,7 @@ class Session:
             loss = self._loss(batch)
         loss.backward()
         self.optimiser.step()
-        return loss
+        return loss.detach()
 
     def infer(self, batch: Mapping[str, Any]) -> Any:
         """What the network says of a batch, as probabilities."""

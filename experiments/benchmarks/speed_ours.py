@@ -47,9 +47,8 @@ class Ours:
         """
         if what == "inference":
             start = time.perf_counter()
-            for _ in range(count):
-                found = self.program.predict(self._state.average, self._given)
-            jax.block_until_ready(found)
+            for _ in range(count):  # each to its end, or several would run side by side
+                jax.block_until_ready(self.program.predict(self._state.average, self._given))
             return (time.perf_counter() - start) / count
         batches = iter(list(self._batches(count))) if not self._streamed else self._batches(count)
         start = time.perf_counter()

@@ -21,12 +21,14 @@ quartiles.  Seconds, which are a machine's, stand in the JSON alone.  Run it on 
 """
 
 import argparse
+import functools
 import importlib
 import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mskjax import commands
 from mskjax.errors import EXIT_DONE, EXIT_USER, UserError
@@ -49,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part in flags.parts:
             check_part(part)
         configure(flags.threads)
-        rows = []
+        rows: list[Any] = []
         for part in flags.parts:
             rows += importlib.import_module(f"speed_{part}").measure(flags)
+            if flags.output is not None:  # each time: a later part may fail
+                write(flags, rows)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER
@@ -59,13 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     print(table(rows))
     if flags.output is not None:
-        from mskjax.reporting.environment import environment
-        from mskjax.writers import write_json
-
-        settings = {k: v for k, v in vars(flags).items() if k != "output"}
-        own = {**environment(), "instructions": instructions(), "peer": peer_environment(flags)}
-        content = {"settings": settings, "environment": own, "rows": [r.as_json() for r in rows]}
-        write_json(flags.output, content)
         print(f"every pair: {flags.output}")
     return EXIT_DONE
 
@@ -115,6 +112,22 @@ def configure(threads: int) -> None:
     commands.configure_runtime()
 
 
+def write(flags: argparse.Namespace, rows: Sequence[Any]) -> None:
+    """Writes the JSON.
+
+    Args:
+      flags: see `parsed`.
+      rows: of the parts that are done.
+    """
+    from mskjax.reporting.environment import environment
+    from mskjax.writers import write_json
+
+    settings = {k: v for k, v in vars(flags).items() if k != "output"}
+    own = {**environment(), "instructions": instructions(), "peer": peer_environment(flags.threads)}
+    content = {"settings": settings, "environment": own, "rows": [r.as_json() for r in rows]}
+    write_json(flags.output, content)
+
+
 def check_part(part: str) -> None:
     """Raises UserError if a part has no module."""
     if not module(part).exists():
@@ -136,13 +149,14 @@ def instructions() -> list[str]:
     return sorted(w for w in words if w.startswith(("avx", "amx", "asimd", "fma", "sve")))
 
 
-def peer_environment(flags: argparse.Namespace) -> dict[str, str] | None:
+@functools.cache
+def peer_environment(threads: int) -> dict[str, Any] | None:
     """Version and threads of torch; None where it is not installed."""
     if importlib.util.find_spec("torch") is None:
         return None
     from speed_peer import Peer
 
-    with Peer(flags.threads) as peer:
+    with Peer(threads) as peer:
         return dict(peer.ask("environment"))
 
 

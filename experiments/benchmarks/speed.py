@@ -85,6 +85,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="of the trainings of `study`; all by default")
     parser.add_argument("--peak-tflops", type=float, help="of the accelerator in bfloat16")
     parser.add_argument("--anyway", action="store_true", help="`accelerator` on a CPU: does it run")
+    parser.add_argument("--whole", action="store_true", help="`growth`: the largest cohort too")
     parser.add_argument("--output", type=Path, help="JSON that is written")
     flags = parser.parse_args(argv)
     if flags.rounds is None:

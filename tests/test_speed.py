@@ -52,6 +52,12 @@ def test_the_table_has_ratios_and_no_seconds(row, module):
     assert line == "| loop | layer | step | 8 x 6 | fit | scan | 3.00 (2.00 to 4.00) |"
 
 
+def test_a_small_ratio_is_not_nothing(row, module):
+    rows = module("speed_rows")
+    slow = rows.Row("loop", "layer", "step", "", "fit", "scan", ((1.0, 0.0213),))
+    assert rows.table([slow]).endswith("| 0.021 (0.021 to 0.021) |")
+
+
 def test_a_row_without_pairs_says_so(row, module):
     empty = module("speed_rows").Row("loop", "layer", "step", "", "", "", ())
     with pytest.raises(ValueError, match="loop/layer has no pairs"):

@@ -64,7 +64,12 @@ def table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        low, high = row.quartiles
+        middle, low, high = map(_shown, (row.ratio, *row.quartiles))
         cells = (row.part, row.name, row.what, row.size, row.ours, row.peer)
-        lines.append(f"| {' | '.join(cells)} | {row.ratio:.2f} ({low:.2f} to {high:.2f}) |")
+        lines.append(f"| {' | '.join(cells)} | {middle} ({low} to {high}) |")
     return "\n".join(lines)
+
+
+def _shown(ratio: float) -> str:
+    """Two decimals, or two digits of what they would make nothing."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"

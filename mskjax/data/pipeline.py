@@ -1,4 +1,4 @@
-"""The order of examples, and the batches of an evaluation.
+"""The order of examples, with Grain, and the batches of an evaluation.
 
 An `Examples` is a dict of NumPy arrays, in memory or memory-mapped, with one leading axis over
 examples; all examples of a stage have one shape, so it is also what a batch looks like.  Batches
@@ -7,10 +7,14 @@ in evaluation, ``weight`` (float32, 1 for a real example and 0 for padding).
 """
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import grain
 
 Examples = dict[str, np.ndarray]
 
@@ -46,31 +50,43 @@ def balanced_order(classes: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate([*balanced, np.flatnonzero(classes < 0)]))
 
 
-class BatchNumbers:
+def batch_numbers(order: np.ndarray, batch_size: int, seed: int) -> "grain.MapDataset":
     """Numbers of the examples of every batch of a training: endless, shuffled anew each epoch.
 
     A pure function of the step, so a training that goes on needs no more than its step to see what
     it would have seen.  Nothing here depends on the number of processes or devices: each takes its
     rows of the one batch.
 
-    Not Grain's shuffle: that walks a cipher over 65 536 numbers until one falls among the
-    examples, which takes 7 ms for a batch of 8 of 40 examples, more than many a step.
-
     Args:
       order: numbers of the examples that make up an epoch: a fold's own, repeated where classes
         are balanced.
       batch_size: examples a batch, over all devices.
       seed: of the shuffle.
+
+    Returns:
+      ``[step]`` gives (batch_size,) int64, the numbers of the step-th batch, from 0 on.
+    """
+    import grain  # late: what is evaluated, or was exported, needs none of it
+
+    return grain.MapDataset.source(_Batches(np.asarray(order), batch_size, seed))
+
+
+class _Batches:
+    """The batches, as a source of Grain; see `batch_numbers`.
+
+    Not Grain's own shuffle: that walks a cipher over 65 536 numbers until one falls among the
+    examples, which takes 5 ms for a batch of 8 of 40 examples, more than many a step.
     """
 
     def __init__(self, order: np.ndarray, batch_size: int, seed: int):
-        self._order, self._batch_size, self._seed = np.asarray(order), batch_size, seed
+        self._order, self._batch_size, self._seed = order, batch_size, seed
         self._epoch = functools.lru_cache(maxsize=2)(self._shuffled)
 
+    def __len__(self) -> int:
+        return sys.maxsize  # without end
+
     def __getitem__(self, step: int) -> np.ndarray:
-        """(batch_size,) int64, the numbers of the step-th batch, from 0 on."""
-        start, size = step * self._batch_size, len(self._order)
-        epoch, first = divmod(start, size)
+        epoch, first = divmod(int(step) * self._batch_size, len(self._order))
         found = self._epoch(epoch)[first:]
         while len(found) < self._batch_size:  # an epoch ends inside the batch
             epoch += 1

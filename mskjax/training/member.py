@@ -15,9 +15,9 @@ import numpy as np
 from mskjax import roles
 from mskjax.data.examples import rows_of
 from mskjax.data.pipeline import (
-    BatchNumbers,
     Examples,
     balanced_order,
+    batch_numbers,
     evaluation_batches,
     take,
 )
@@ -151,7 +151,7 @@ class Member:
 
     def numbers(self) -> Any:
         """Numbers of the examples of each of its batches."""
-        return BatchNumbers(self.job.order(), self._config.batch_size, self.job.seed)
+        return batch_numbers(self.job.order(), self._config.batch_size, self.job.seed)
 
     def look(self, state: Callable[[], TrainState], values: dict[str, float]) -> str:
         """What the host does at this step: logs, validates, saves.

@@ -13,7 +13,7 @@ def drawn(batches, steps):
 
 
 def test_every_epoch_shows_every_example_once_in_another_order():
-    order = np.concatenate(drawn(pipeline.BatchNumbers(np.arange(10), 5, 1), 6))
+    order = np.concatenate(drawn(pipeline.batch_numbers(np.arange(10), 5, 1), 6))
     epochs = order.reshape(3, 10)
     for epoch in epochs:
         assert sorted(epoch) == list(range(10))
@@ -21,26 +21,26 @@ def test_every_epoch_shows_every_example_once_in_another_order():
 
 
 def test_only_the_chosen_examples_are_drawn():
-    seen = np.concatenate(drawn(pipeline.BatchNumbers(np.array([1, 4, 8]), 3, 1), 4))
+    seen = np.concatenate(drawn(pipeline.batch_numbers(np.array([1, 4, 8]), 3, 1), 4))
     assert sorted(seen) == sorted([1, 4, 8] * 4)
 
 
 def test_a_batch_may_hold_several_epochs():
-    seen = pipeline.BatchNumbers(np.array([1, 4, 8]), 8, 1)
+    seen = pipeline.batch_numbers(np.array([1, 4, 8]), 8, 1)
     epochs = np.concatenate([seen[step] for step in range(3)]).reshape(8, 3)
     assert np.sort(epochs, 1).tolist() == [[1, 4, 8]] * 8
     assert len({*map(tuple, epochs.tolist())}) > 1
 
 
 def test_the_order_is_that_of_every_version_of_numpy():
-    numbers = pipeline.BatchNumbers(np.arange(10), 5, 1)
+    numbers = pipeline.batch_numbers(np.arange(10), 5, 1)
     assert np.concatenate([numbers[0], numbers[3]]).tolist() == [2, 0, 1, 4, 5, 5, 0, 8, 2, 4]
 
 
 def test_a_batch_depends_on_nothing_but_seed_and_step():
-    there = drawn(pipeline.BatchNumbers(np.arange(10), 3, 2), 11)
-    assert pipeline.BatchNumbers(np.arange(10), 3, 2)[10].tolist() == there[10]
-    assert drawn(pipeline.BatchNumbers(np.arange(10), 3, 3), 11) != there
+    there = drawn(pipeline.batch_numbers(np.arange(10), 3, 2), 11)
+    assert pipeline.batch_numbers(np.arange(10), 3, 2)[10].tolist() == there[10]
+    assert drawn(pipeline.batch_numbers(np.arange(10), 3, 3), 11) != there
 
 
 @pytest.mark.parametrize("n", [1, 4, 5, 9])

@@ -13,7 +13,7 @@ import optax
 import pytest
 from training.toy import StopAt, one_step, stored_state, toy, toy_examples, train
 
-from mskjax.data.pipeline import BatchNumbers, evaluation_batches, take
+from mskjax.data.pipeline import batch_numbers, evaluation_batches, take
 from mskjax.errors import Diverged, Preempted, UserError
 from mskjax.evaluation import predict, validate
 from mskjax.training.checkpoints import Checkpoints
@@ -176,7 +176,7 @@ def test_more_steps_go_on_from_the_last_state_at_the_rate_of_the_new_total(tmp_p
     assert int(state.step) == 12
     program, _ = more(tmp_path, 20)
     # The same by hand: the steps from 12 on, each with what a run of 20 steps has there.
-    key, numbers = jax.random.key(7), BatchNumbers(np.arange(40), 8, 7)
+    key, numbers = jax.random.key(7), batch_numbers(np.arange(40), 8, 7)
     for step in range(12, 20):
         rows = {"index": numbers[step].astype(np.int32), **take(toy_examples(), numbers[step])}
         state, _ = one_step(program, state, rows, (), put_replicated(key, program.mesh))

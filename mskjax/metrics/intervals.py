@@ -153,7 +153,8 @@ def patient_bootstrap(
         value, draws = _weighted(statistic, *cases, weights)
     else:
         key = jax.random.key(seed)
-        value, draws = _resampled(statistic, *cases, count, key, resamples=resamples, chunk=at_once)
+        sizes = {"resamples": resamples, "lots": room(count), "chunk": at_once}
+        value, draws = _resampled(statistic, *cases, count, key, **sizes)
     method = f"patient bootstrap, percentile, {resamples} resamples"
 
     def estimate(value: np.ndarray, draws: np.ndarray) -> Any:
@@ -215,7 +216,7 @@ def padded(data: Any, size: int) -> Any:
     return jax.tree.map(pad, data)
 
 
-@functools.partial(jax.jit, static_argnames=("statistic", "resamples", "chunk"))
+@functools.partial(jax.jit, static_argnames=("statistic", "resamples", "lots", "chunk"))
 def _resampled(
     statistic: Statistic,
     data: Any,
@@ -225,16 +226,18 @@ def _resampled(
     key: jax.Array,
     *,
     resamples: int,
+    lots: int,
     chunk: int,
 ) -> tuple[Any, Any]:
     """The statistic on the cases as they are, and on every resample along a new first axis."""
-    number = jnp.arange(codes.shape[0])
-    real = (number < cases).astype(jnp.float32)
-    lot = (number < patients).astype(jnp.float32)  # as many draws as there are patients
+    real = (jnp.arange(codes.shape[0]) < cases).astype(jnp.float32)
+    # As many draws as there are patients.  The first ones are the same however many are made, so
+    # `lots` is no part of a result, but drawing for each case would take most of the time.
+    lot = (jnp.arange(lots) < patients).astype(jnp.float32)
 
     def one(index: jax.Array) -> Any:
-        drawn = jax.random.randint(jax.random.fold_in(key, index), number.shape, 0, patients)
-        multiplicity = jnp.zeros(number.shape, jnp.float32).at[drawn].add(lot)
+        drawn = jax.random.randint(jax.random.fold_in(key, index), lot.shape, 0, patients)
+        multiplicity = jnp.zeros(lot.shape, jnp.float32).at[drawn].add(lot)
         return statistic(data, jnp.where(index < resamples, multiplicity[codes], 1.0) * real)
 
     # The last one is no resample, so that the statistic is compiled once.

@@ -3,6 +3,7 @@ import json
 import math
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,6 +52,15 @@ def test_the_seed_decides_the_interval():
     )
     assert first == again
     assert first != other
+
+
+def test_room_for_further_draws_changes_no_bit():
+    codes = np.repeat(np.arange(7, dtype=np.int32), 10)
+    data = {"x": np.random.default_rng(0).normal(size=70).astype(np.float32)}
+    of = (mean, data, codes, 70, 7, jax.random.key(3))
+    few, many = (intervals._resampled(*of, resamples=50, lots=n, chunk=8)[1] for n in (64, 320))
+    np.testing.assert_array_equal(few, many)
+    assert len(np.unique(few)) > 40
 
 
 def test_vectors_and_dicts_come_back_as_estimates_of_the_same_resamples():

@@ -201,9 +201,7 @@ def looped(name: str, data: Data, patients: np.ndarray, drawn: np.ndarray) -> np
     for times in drawn:
         rows = np.repeat(np.arange(len(patients)), times[patients].astype(int))
         if name == "quadratic kappa":
-            value = metrics.cohen_kappa_score(
-                reference[rows], predicted[rows], weights="quadratic"
-            )
+            value = metrics.cohen_kappa_score(reference[rows], predicted[rows], weights="quadratic")
         elif name == "balanced accuracy":
             value = metrics.balanced_accuracy_score(reference[rows], predicted[rows])
         else:

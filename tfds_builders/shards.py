@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import socket
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,9 @@ from tfds_builders import fingerprint, outlines
 from tfds_builders.raw import Example, RawStudy, Source
 
 STUDIES_PER_SHARD = 8  # what is lost at most, a worker, when packaging is stopped
+# Of zlib, whose own default takes most of the time of packaging: four to five times faster, and
+# images of 12 bits are 10 to 15 % larger.  Whoever reads need not know.
+COMPRESSION = 4
 SPLIT = "studies"  # the one TFDS split: folds are made later, by patient
 
 
@@ -267,11 +271,38 @@ class Packer:
         writer = ArrayRecordWriter(str(path), "group_size:1")  # as TFDS writes
         try:
             for example in examples:
-                stored = serializer.get_tf_example(features.encode_example(example))
+                stored = serializer.get_tf_example(_encoded(features, example))
                 # Every process has an order of its own for the fields unless it is told not to.
                 writer.write(stored.SerializeToString(deterministic=True))
         finally:
             writer.close()
+
+
+def _encoded(features: tfds.features.FeaturesDict, example: Example) -> Mapping[str, Any]:
+    """What ``features.encode_example`` makes of an example, but for the effort of zlib."""
+    packed = [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, tfds.features.Tensor) and _is_packed(feature)
+    ]
+    plain = {
+        name: tfds.features.Tensor(shape=f.shape, dtype=f.np_dtype, encoding="bytes")
+        if name in packed
+        else f
+        for name, f in features.items()
+    }
+    found = dict(tfds.features.FeaturesDict(plain).encode_example(example))
+    for name in packed:
+        volume = found[name]
+        if isinstance(volume, Mapping):  # with its shape, which is not that of all studies
+            found[name] = {**volume, "value": zlib.compress(volume["value"], COMPRESSION)}
+        else:
+            found[name] = zlib.compress(volume, COMPRESSION)
+    return found
+
+
+def _is_packed(feature: Any) -> bool:
+    return getattr(feature.to_json_content(), "encoding", "") == "zlib"
 
 
 def read(path: Path, i: int) -> bytes:

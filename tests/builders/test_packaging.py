@@ -6,11 +6,12 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from builders import mini_spine as mini
 
 from mskjax.data.cohorts import prepare_cohort
 from mskjax.errors import BadCases, UserError, note
-from tfds_builders import raw_files
+from tfds_builders import raw_files, shards
 from tfds_builders.disc_degeneration.sources import PhantomSource
 from tfds_builders.fingerprint import update_digest
 from tfds_builders.raw import RawStudy
@@ -303,3 +304,35 @@ def test_fingerprint_sees_every_change_and_nothing_else():
         {"c": [{"k": 1}]},
     ):
         assert digest({**same, **change}) != base, change
+
+
+def test_records_are_what_tfds_writes_but_for_the_effort_of_zlib():
+    kinds = tfds.features
+    features = kinds.FeaturesDict(
+        {
+            "volume": kinds.Tensor(shape=(None, None, None), dtype=np.float32, encoding="zlib"),
+            "rows": kinds.Tensor(shape=(None, 3), dtype=np.uint8, encoding="zlib"),
+            "plain": kinds.Tensor(shape=(None, None), dtype=np.uint8, encoding="bytes"),
+            "number": kinds.Scalar(np.int32),
+            "name": kinds.Text(),
+            "levels": kinds.Sequence({"level": np.int32}),
+        }
+    )
+    example = {
+        "volume": np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32),
+        "rows": np.arange(21, dtype=np.uint8).reshape(7, 3),
+        "plain": np.ones((2, 2), np.uint8),
+        "number": 3,
+        "name": "a",
+        "levels": [{"level": 1}, {"level": 2}],
+    }
+    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    ours, theirs = (
+        features.deserialize_example_np(serializer.get_tf_example(encoded).SerializeToString())
+        for encoded in (shards._encoded(features, example), features.encode_example(example))
+    )
+    assert ours.keys() == theirs.keys() == example.keys()
+    for name, value in theirs.items():
+        np.testing.assert_equal(ours[name], value)
+    with pytest.raises(ValueError, match="float64"):
+        shards._encoded(features, example | {"volume": np.zeros((1, 1, 1))})

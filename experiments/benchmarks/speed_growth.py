@@ -34,6 +34,12 @@ from tfds_builders import crew
 SIZES, QUICK_SIZES = (100, 1_000), (10, 40)
 WHOLE = 10_000  # with --whole: hours
 BAR = 1.1
+FEW = {  # of the trainings, with --quick
+    "stages__regions__train__steps": 5,
+    "stages__regions__train__warmup_steps": 1,
+    "stages__grades__train__steps": 5,
+    "stages__grades__train__warmup_steps": 1,
+}
 COHORT = "fatty_infiltration"
 PACKAGING = "packaging"
 SIZE = 24
@@ -48,10 +54,9 @@ def measure(flags: argparse.Namespace) -> list[Row]:
     Args:
       flags: ``quick``, and ``whole`` for `WHOLE` studies too.
     """
-    sizes = QUICK_SIZES if flags.quick else SIZES
-    sizes += (WHOLE,) if getattr(flags, "whole", False) else ()
+    sizes = [*(QUICK_SIZES if flags.quick else SIZES), *([WHOLE] if flags.whole else [])]
     with tempfile.TemporaryDirectory(prefix="mskjax_speed_") as name:
-        costs = {n: _costs(Path(name), n) for n in sizes}
+        costs = {n: _costs(Path(name), n, FEW if flags.quick else {}) for n in sizes}
     return [*rows(costs)]
 
 
@@ -119,7 +124,7 @@ def package(raw: Path, folder: Path) -> Cost:
     return meter.end()[PACKAGING]
 
 
-def _costs(folder: Path, studies: int) -> dict[str, Cost]:
+def _costs(folder: Path, studies: int, changes: Mapping[str, int]) -> dict[str, Cost]:
     raw = folder / f"raw_{studies}"
     write_raw(raw, studies)
     command = [sys.executable, str(Path(__file__)), str(raw), str(folder / f"package_{studies}")]
@@ -131,7 +136,7 @@ def _costs(folder: Path, studies: int) -> dict[str, Cost]:
         env={**os.environ, crew.VARIABLE: "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     own = Cost(**json.loads(done.stdout.splitlines()[-1]))
-    return {PACKAGING: own, **memory.measure(folder, studies)}
+    return {PACKAGING: own, **memory.measure(folder, studies, **changes)}
 
 
 def main(arguments: Sequence[str]) -> None:

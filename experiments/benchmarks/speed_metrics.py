@@ -131,7 +131,7 @@ def _surface_rows(flags: argparse.Namespace) -> list[Row]:
         own = masks(*of)
         for peer, theirs in PEERS.items():
             theirs(*own)
-            pairs = in_turn(lambda o=own: surfaces_of_ours(*o), _call(theirs, own), flags.rounds)
+            pairs = in_turn(_call(surfaces_of_ours, own), _call(theirs, own), flags.rounds)
             size = f"{' x '.join(map(str, of[0]))}, {int(own[0].sum())} voxels inside"
             what = "Dice, NSD, HD95, ASSD"
             rows.append(Row("metrics", f"surfaces, {name}", what, size, "mskjax", peer, pairs))
@@ -180,8 +180,12 @@ def graded(patients: int, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndar
     reference = rng.integers(0, CLASSES, patients * DISCS).astype(np.int32)
     score = (reference + rng.normal(0, 1, len(reference))).astype(np.float32)
     predicted = np.clip(np.round(score), 0, CLASSES - 1).astype(np.int32)
-    data = {"reference": reference, "predicted": predicted, "score": score}
-    data["positive"] = reference >= CLASSES // 2
+    data: dict[str, np.ndarray] = {
+        "reference": reference,
+        "predicted": predicted,
+        "score": score,
+        "positive": reference >= CLASSES // 2,
+    }
     return data, np.repeat(np.arange(patients), DISCS)
 
 
@@ -194,7 +198,7 @@ def looped(name: str, data: Data, patients: np.ndarray, drawn: np.ndarray) -> np
       patients: (N,) number of the patient of each case.
       drawn: (R, P) how often each patient is drawn.
     """
-    from sklearn import metrics
+    from sklearn import metrics  # type: ignore[import-untyped]
 
     reference, predicted = data["reference"], data["predicted"]
     found = []

@@ -23,7 +23,7 @@ from mskjax.training.program import Program
 # Validation loss is lowest at step 8 of 16, where both checkpoints are saved.
 BEST_IN_THE_MIDDLE = {
     "steps": 16,
-    "learning_rate": 1.5,
+    "learning_rate": 4.0,
     "warmup_steps": 0,
     "ema_decay": 0.0,
     "validate_every": 8,
@@ -96,7 +96,7 @@ def test_the_record_says_what_the_recipe_came_to(whole):
     assert found["parameters"] == 6 * 2 + 2 + 2 * 6
     assert found["initialisation"] == ["random"]
     assert found["effective"] == {
-        "peak_learning_rate": 1.5,
+        "peak_learning_rate": 4.0,
         "peak_step": 0,
         "last_ema_decay": 0.0,
     }

@@ -24,6 +24,8 @@ def main() -> None:
     threading.Thread(target=_listen, args=(sys.stdin.buffer, tasks), daemon=True).start()
     try:
         _work(tasks, news)
+    except BrokenPipeError:
+        os._exit(0)  # nobody is there to be told; `_listen` may hear of it later
     except BaseException as error:
         error.add_note(f"In a worker:\n{traceback.format_exc()}")
         _send(news, _sendable(error))

@@ -12,7 +12,7 @@ and what a fold measured and fitted from its ``system.json``:
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from mskjax import systems
 from mskjax.config import StudyConfig
 from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
+from mskjax.random_weights import untrained
 from mskjax.training.mesh import data_mesh, replicated
 from mskjax.training.stage import ATTENTION, UNTRAINED, Study
 from mskjax.two_stage.system import Predict, System
@@ -160,26 +161,37 @@ def build(path: Path, config: StudyConfig, values: Mapping[str, Any]) -> System:
 
 
 def predictor(folder: Path, programs: Mapping[str, "Program"]) -> Predict:
-    """Runs the trained networks of a fold; weights are restored when they are first needed.
-
-    Maps of attention come with those of random weights, from the same compiled program.
-    """
+    """Runs the trained networks of a fold; weights are restored when they are first needed."""
     from mskjax.evaluation import predict
-    from mskjax.models.attention import untrained
     from mskjax.training.checkpoints import restore_variables
 
-    @functools.cache
     def weights(name: str) -> Any:
         return restore_variables(folder / name, replicated(programs[name].mesh))
 
-    @functools.cache
-    def random_weights(name: str) -> Any:
-        return jax.device_put(untrained(weights(name)), replicated(programs[name].mesh))
+    def random(name: str, trained: Any) -> Any:
+        return jax.device_put(untrained(trained), replicated(programs[name].mesh))
+
+    return with_random_maps(lambda name, *own: predict(programs[name], *own), weights, random)
+
+
+def with_random_maps(
+    run: Callable[[str, Any, Examples], dict[str, np.ndarray]],
+    weights: Callable[[str], Any],
+    random: Callable[[str, Any], Any],
+) -> Predict:
+    """Runs networks; maps of attention come with those of random weights, of the same program.
+
+    Args:
+      run: (stage name, weights, examples) -> outputs.
+      weights: of a stage, asked for once.
+      random: (stage name, trained weights) -> those of `untrained`, where `run` wants them.
+    """
+    known, bare = functools.cache(weights), functools.cache(lambda name: random(name, known(name)))
 
     def run_stage(name: str, examples: Examples) -> dict[str, np.ndarray]:
-        found = predict(programs[name], weights(name), examples)
+        found = run(name, known(name), examples)
         if ATTENTION in found:
-            found[UNTRAINED] = predict(programs[name], random_weights(name), examples)[ATTENTION]
+            found[UNTRAINED] = run(name, bare(name), examples)[ATTENTION]
         return found
 
     return run_stage

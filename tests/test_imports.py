@@ -23,7 +23,7 @@ LAYERS = (
     "metrics",
     "cases baselines subgroups",
     "training",
-    "evaluation watch",
+    "evaluation random_weights watch",
     "workdir",
     "calibration_fit",
     "calibration",

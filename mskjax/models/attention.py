@@ -6,7 +6,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 def grad_cam(
@@ -62,29 +61,3 @@ def grad_cam(
     space = tuple(range(1, features.ndim - 1))
     weights = gradient.astype(jnp.float32).mean(space, keepdims=True)
     return nn.relu((weights * features.astype(jnp.float32)).sum(-1))
-
-
-def untrained(variables: Any, seed: int = 0) -> Any:
-    """Collections of the same network that has learnt nothing; host only.
-
-    Kernels are drawn anew (normal, He et al. 2015), every other parameter and all statistics are as
-    at the start of a training.  Maps of such a network are what `grad_cam` shows of the input and
-    of the architecture alone (the model parameter randomisation test of Adebayo et al. 2018).
-
-    Args:
-      variables: Flax collections ``params`` and, of networks with batch statistics, others.
-      seed: of the draw.
-
-    Returns:
-      NumPy arrays in the same structure, of the same shapes and dtypes.
-    """
-    rng = np.random.default_rng(seed)
-
-    def drawn(path: tuple[Any, ...], value: Any) -> np.ndarray:
-        name = path[-1].key
-        if name == "kernel":
-            deviation = np.sqrt(2 / np.prod(value.shape[:-1]))
-            return (deviation * rng.standard_normal(value.shape, np.float32)).astype(value.dtype)
-        return np.full(value.shape, 1 if name in ("scale", "var") else 0, value.dtype)
-
-    return jax.tree_util.tree_map_with_path(drawn, variables)

@@ -21,6 +21,7 @@ from mskjax.applied import Applied
 from mskjax.config import StudyConfig, parse
 from mskjax.data.pipeline import Examples, in_batches
 from mskjax.errors import UserError
+from mskjax.random_weights import untrained
 from mskjax.two_stage.system import Predict
 
 MODEL = "model.json"
@@ -136,14 +137,18 @@ def predictor(stages: Mapping[str, Stage], weights: Mapping[str, Path]) -> Predi
       weights: files, by name of the stage.
     """
 
-    @functools.cache
     def arrays(name: str) -> dict[str, jax.Array]:
-        return {k: jax.device_put(v) for k, v in load_file(weights[name]).items()}
+        return _put(load_file(weights[name]))
 
-    def run_stage(name: str, examples: Examples) -> dict[str, np.ndarray]:
-        return stages[name].run(arrays(name), examples)
+    return applied.with_random_maps(
+        lambda name, own, examples: stages[name].run(own, examples),
+        arrays,
+        lambda name, trained: _put(untrained(trained)),
+    )
 
-    return run_stage
+
+def _put(weights: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    return {name: jax.device_put(value) for name, value in weights.items()}
 
 
 def check_shape(name: str, wanted: str, given: Sequence[int]) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 
@@ -16,6 +17,9 @@ SPEED = FOLDER / "speed.py"
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
     reason="the peer is PyTorch (CONTRIBUTING.md)",
+)
+MINUTES = pytest.mark.skipif(
+    "MSKJAX_BENCHMARKS" not in os.environ, reason="takes minutes: MSKJAX_BENCHMARKS=1 runs it"
 )
 
 
@@ -180,7 +184,7 @@ def test_the_loop_is_timed_and_written(tmp_path):
     ("arguments", "count"),
     [
         (("--parts", "networks", "--networks", "spinenet_real"), 2),
-        (("--parts", "study", "--steps", "4"), 8),
+        pytest.param(("--parts", "study", "--steps", "4"), 8, marks=MINUTES),
     ],
     ids=["networks", "study"],
 )

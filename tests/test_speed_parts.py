@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import math
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,9 @@ QUICK = SimpleNamespace(rounds=2, quick=True, whole=False)
 needs_monai = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "monai")),
     reason="the peer is MONAI's, which needs PyTorch (CONTRIBUTING.md)",
+)
+MINUTES = pytest.mark.skipif(
+    "MSKJAX_BENCHMARKS" not in os.environ, reason="takes minutes: MSKJAX_BENCHMARKS=1 runs it"
 )
 # Of MONAI and torch, about themselves.
 noisy = pytest.mark.filterwarnings("ignore")
@@ -174,6 +178,7 @@ def test_packaging_of_small_studies_is_measured(part, tmp_path):
 
 
 @pytest.mark.long
+@MINUTES
 def test_growth_gives_rows(part, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "")  # one device
     rows = part("growth").measure(QUICK)

@@ -115,19 +115,19 @@ def test_figures_can_be_recomputed_from_the_table(workdir):
         assert report["oracle_region"][f"auroc{suffix}"]["n"] == len(inside) - (not excluded)
 
 
-def test_pictures_show_where_the_grader_looked(workdir):
+def test_pictures_show_what_the_grader_saw(workdir):
     folds = {r["study"]: r["fold"] for r in rows_of(workdir, "grade")}
     page = (workdir / "report" / "report.html").read_text()
     left_out = page.count("left out to keep this page below 3 MB")
     assert page.count("data:image/png") + left_out == min(len(folds), gallery.SHOWN)
     assert page.count("data:image/png") > len(folds) // 2
-    coloured = []
     for name, fold in folds.items():
         with Image.open(workdir / f"fold_{fold}" / "pictures" / f"{name}.png") as picture:
-            shown = np.asarray(picture.convert("RGB")).astype(int)
-        last = shown[:, -shown.shape[1] // 4 :]  # the crop under its heat map
-        coloured.append((np.ptp(last, axis=-1) > 40).mean())
-    assert max(coloured) > 0.2  # some maps of this tiny network are empty
+            shown = np.asarray(picture.convert("L")).astype(int)
+        last = shown[shown.shape[0] // 2 :, -shown.shape[1] // 4 :]  # the crop
+        assert last.std() > 20
+    # A map of this tiny network has one place or four: none is shown (`reporting.explained`).
+    assert {r["map_correlation"] for r in rows_of(workdir, "grade")} == {""}
 
 
 def one_division(cohort, workdir, **changes):

@@ -72,7 +72,7 @@ LEARNT = {
             "stages.segments.train.learning_rate": 5e-3,
             "stages.grades.crop": (32, 32),
             "stages.grades.model.width": 8,
-            "stages.grades.train.steps": 150,
+            "stages.grades.train.steps": 400,
             "stages.grades.train.learning_rate": 5e-3,
         },
         "auroc_malignant",

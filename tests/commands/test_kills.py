@@ -55,7 +55,7 @@ WEAK = {
     "in the report": ("rename", r"report/report\.", 1),
     "in the page": ("rename", r"report/report\.", 2),
 }
-RANDOM = 20
+RANDOM = 10
 # What differs between two undisturbed runs: clocks, memory, the place of their data, and the state
 # of the checkout, which somebody may change meanwhile.
 OWN = ("wall_s", "steps_per_s", "compile_s", "peak_memory_bytes", "data_dir")

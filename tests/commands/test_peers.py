@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,10 @@ from commands.command_line import ROOT
 from mskjax import cases
 from mskjax.metrics import paired
 from mskjax.metrics.grading import Grading
+
+MINUTES = pytest.mark.skipif(
+    "MSKJAX_BENCHMARKS" not in os.environ, reason="takes minutes: MSKJAX_BENCHMARKS=1 runs it"
+)
 
 FOLDER = ROOT / "experiments" / "benchmarks"
 GRADE = Grading("grade", ("i", "ii", "iii"), ordinal=True)
@@ -236,6 +241,7 @@ def test_boxes_are_graded_beside_a_peer_for_the_time_of_all_our_graders(
 
 @needs_monai
 @pytest.mark.long
+@MINUTES
 @pytest.mark.parametrize("network", ["basic_unet", "dyn_unet"])
 def test_the_peer_learns_masks(clock, network):
     rng = np.random.default_rng(0)
@@ -261,6 +267,7 @@ def test_the_peer_learns_masks(clock, network):
 
 @needs_monai
 @pytest.mark.long
+@MINUTES
 @pytest.mark.parametrize(("slices", "steps"), [(1, 40), (2, 40)])
 def test_the_peer_learns_grades_from_the_labels_that_there_are(clock, slices, steps):
     rng = np.random.default_rng(0)

@@ -3,13 +3,12 @@
 import importlib
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from commands.command_line import ROOT
+from commands.command_line import MINUTES, ROOT
 
 FOLDER = ROOT / "experiments" / "benchmarks"
 SPEED = FOLDER / "speed.py"
@@ -17,9 +16,6 @@ SPEED = FOLDER / "speed.py"
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
     reason="the peer is PyTorch (CONTRIBUTING.md)",
-)
-MINUTES = pytest.mark.skipif(
-    "MSKJAX_BENCHMARKS" not in os.environ, reason="takes minutes: MSKJAX_BENCHMARKS=1 runs it"
 )
 
 

@@ -3,12 +3,11 @@
 import importlib
 import importlib.util
 import math
-import os
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from commands.command_line import ROOT
+from commands.command_line import MINUTES, ROOT
 
 from mskjax.errors import UserError
 from mskjax.metrics import intervals, paired
@@ -19,9 +18,6 @@ QUICK = SimpleNamespace(rounds=2, quick=True, whole=False)
 needs_monai = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "monai")),
     reason="the peer is MONAI's, which needs PyTorch (CONTRIBUTING.md)",
-)
-MINUTES = pytest.mark.skipif(
-    "MSKJAX_BENCHMARKS" not in os.environ, reason="takes minutes: MSKJAX_BENCHMARKS=1 runs it"
 )
 # Of MONAI and torch, about themselves.
 noisy = pytest.mark.filterwarnings("ignore")

@@ -268,37 +268,46 @@ class Packer:
     def _write(self, path: Path, examples: Iterator[Example]) -> None:
         features = self._builder.info.features
         serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+        encoded = _encoder(features)
         writer = ArrayRecordWriter(str(path), "group_size:1")  # as TFDS writes
         try:
             for example in examples:
-                stored = serializer.get_tf_example(_encoded(features, example))
+                stored = serializer.get_tf_example(encoded(example))
                 # Every process has an order of its own for the fields unless it is told not to.
                 writer.write(stored.SerializeToString(deterministic=True))
         finally:
             writer.close()
 
 
-def _encoded(features: tfds.features.FeaturesDict, example: Example) -> Mapping[str, Any]:
-    """What ``features.encode_example`` makes of an example, but for the effort of zlib."""
+def _encoder(
+    features: tfds.features.FeaturesDict,
+) -> Callable[[Example], Mapping[str, Any]]:
+    """What makes of an example what ``features.encode_example`` does, but for zlib's effort."""
     packed = [
         name
         for name, feature in features.items()
         if isinstance(feature, tfds.features.Tensor) and _is_packed(feature)
     ]
-    plain = {
-        name: tfds.features.Tensor(shape=f.shape, dtype=f.np_dtype, encoding="bytes")
-        if name in packed
-        else f
-        for name, f in features.items()
-    }
-    found = dict(tfds.features.FeaturesDict(plain).encode_example(example))
-    for name in packed:
-        volume = found[name]
-        if isinstance(volume, Mapping):  # with its shape, which is not that of all studies
-            found[name] = {**volume, "value": zlib.compress(volume["value"], COMPRESSION)}
-        else:
-            found[name] = zlib.compress(volume, COMPRESSION)
-    return found
+    plain = tfds.features.FeaturesDict(
+        {
+            name: tfds.features.Tensor(shape=f.shape, dtype=f.np_dtype, encoding="bytes")
+            if name in packed
+            else f
+            for name, f in features.items()
+        }
+    )
+
+    def encoded(example: Example) -> Mapping[str, Any]:
+        found = dict(plain.encode_example(example))
+        for name in packed:
+            volume = found[name]
+            if isinstance(volume, Mapping):  # with its shape, which is not that of all studies
+                found[name] = {**volume, "value": zlib.compress(volume["value"], COMPRESSION)}
+            else:
+                found[name] = zlib.compress(volume, COMPRESSION)
+        return found
+
+    return encoded
 
 
 def _is_packed(feature: Any) -> bool:

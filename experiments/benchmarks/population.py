@@ -17,7 +17,9 @@ from collections.abc import Sequence
 
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
-from mskjax import commands, experiment
+import default_stage
+
+from mskjax import commands
 
 STAGES = ("disc_degeneration/regions", "disc_degeneration/grades", "fatty_infiltration/grades")
 
@@ -47,8 +49,6 @@ def _measured(name: str, count: int, rounds: int) -> Sequence[str]:
     import jax
     import numpy as np
 
-    from mskjax import fields, plan
-    from mskjax.config import StudyConfig, parse
     from mskjax.data import pipeline
     from mskjax.training.feed import Feed
     from mskjax.training.mesh import data_mesh, put_replicated
@@ -56,13 +56,7 @@ def _measured(name: str, count: int, rounds: int) -> Sequence[str]:
     from mskjax.training.program import Program
     from mskjax.training.trainer import Trainer
 
-    study, _, chosen = name.rpartition("/")
-    config = parse(StudyConfig, fields.completed(experiment.load(study)).to_dict())
-    sample = plan.sample_of(config)
-    stage = next(s for s in sample.system.stages if s.name == chosen)
-    cut = [stage.training_examples(s) for s in sample.studies]
-    examples = pipeline.concatenate([e for e in cut if e])
-    examples.pop("case", None)
+    stage, examples = default_stage.cut(name)
     mesh = data_mesh(1)
     feed, size = Feed(examples, mesh, limit_mb=1e6), stage.train.batch_size
     numbers = np.resize(np.arange(pipeline.count(examples)), (1, count, size))

@@ -1,6 +1,6 @@
 """mskjax beside its peers, step by step in turn: ratios of times, above 1 ours is faster.
 
-    pip install -e '.[bench]'
+    pip install -e '.[bench]' && pip install --no-deps monai
     python experiments/benchmarks/speed.py --output speed.json
     python experiments/benchmarks/speed.py --parts networks --networks unet_real vgg19_bn
 
@@ -13,7 +13,7 @@ Parts, each a module ``speed_PART.py`` beside this file:
 * study: the trainings of two default studies from nothing, compilation included, beside as many
   steps written in torch;
 * accelerator: where there is one: bfloat16 beside `torch.compile`, share of the peak, feeding;
-* packaging, metrics, growth: see there.
+* packaging, metrics: beside MONAI, SciPy, scikit-learn; growth: with the number of studies.
 
 The peer runs in a process of its own and both have the same threads; a round is one measurement of
 ours and one of theirs, and what is printed is the median over rounds of their time by ours, with

@@ -137,9 +137,7 @@ def persistent(raw: Path, folder: Path) -> Sequence[Any]:
         [
             transforms.LoadImaged(both),
             transforms.EnsureChannelFirstd(both),
-            transforms.Orientationd(
-                both, axcodes="LIP", labels=(("L", "R"), ("P", "A"), ("I", "S"))
-            ),
+            transforms.Orientationd(both, axcodes="LIP", labels=LABELS),
             transforms.NormalizeIntensityd("image"),
         ]
     )

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import default_stage
 import numpy as np
 from speed_peer import Peer, named
 from speed_rows import Row
@@ -109,7 +110,7 @@ def _train_or_cut(name: str, steps: int | None, path: Path, cut_only: bool) -> d
     from mskjax.data import pipeline
     from mskjax.training.mesh import data_mesh
 
-    stage, examples = _cut(name)
+    stage, examples = default_stage.cut(name)
     config = stage.train
     if steps is not None:
         due = {"validate_every": steps, "checkpoint_every": steps}
@@ -128,22 +129,6 @@ def _train_or_cut(name: str, steps: int | None, path: Path, cut_only: bool) -> d
         start = time.perf_counter()
         _fit(stage, examples, mesh, Path(folder))
         return {"seconds": time.perf_counter() - start, "examples": pipeline.count(examples)}
-
-
-def _cut(name: str) -> tuple[Any, dict[str, np.ndarray]]:
-    """A stage of a default study and training examples of generated patients."""
-    from mskjax import experiment, fields, plan
-    from mskjax.config import StudyConfig, parse
-    from mskjax.data import pipeline
-
-    study, _, chosen = name.rpartition("/")
-    config = parse(StudyConfig, fields.completed(experiment.load(study)).to_dict())
-    sample = plan.sample_of(config)
-    stage = next(s for s in sample.system.stages if s.name == chosen)
-    cut = [stage.training_examples(s) for s in sample.studies]
-    examples = pipeline.concatenate([e for e in cut if e])
-    examples.pop("case", None)
-    return stage, examples
 
 
 def _fit(stage: Any, examples: Any, mesh: Any, folder: Path) -> None:

@@ -30,6 +30,7 @@ from flax import traverse_util
 from mskjax.errors import UserError
 from mskjax.models import weight_files
 from mskjax.models.alexnet import AlexNet
+from mskjax.models.norms import EPSILON  # torchvision has the same
 from mskjax.models.resnet import ResNet
 from mskjax.models.vgg import VGG
 
@@ -37,7 +38,6 @@ Classifier = VGG | ResNet | AlexNet
 Variable = tuple[str, ...]  # collection, modules, name: ("params", "stem", "kernel")
 Arrays = dict[Variable, np.ndarray]
 
-EPSILON = 1e-5  # of norms.normalisation, and of torchvision
 DEVIATIONS = 255 * np.array([0.229, 0.224, 0.225])  # of RGB on ImageNet, torchvision's
 LISTED = 20
 

@@ -329,10 +329,10 @@ def test_records_are_what_tfds_writes_but_for_the_effort_of_zlib():
     serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
     ours, theirs = (
         features.deserialize_example_np(serializer.get_tf_example(encoded).SerializeToString())
-        for encoded in (shards._encoded(features, example), features.encode_example(example))
+        for encoded in (shards._encoder(features)(example), features.encode_example(example))
     )
     assert ours.keys() == theirs.keys() == example.keys()
     for name, value in theirs.items():
         np.testing.assert_equal(ours[name], value)
     with pytest.raises(ValueError, match="float64"):
-        shards._encoded(features, example | {"volume": np.zeros((1, 1, 1))})
+        shards._encoder(features)(example | {"volume": np.zeros((1, 1, 1))})

@@ -1,12 +1,18 @@
 """A study so small that a whole run takes seconds, and ways to start it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from builders import mini_spine
 
 ROOT = Path(__file__).resolve().parents[2]
+# Trainings of peers, and of whole studies beside one.
+MINUTES = pytest.mark.skipif(
+    "MSKJAX_BENCHMARKS" not in os.environ, reason="takes minutes: MSKJAX_BENCHMARKS=1 runs it"
+)
 EXPERIMENT = "experiments/disc_degeneration.py"
 
 # Six generated patients, two folds; the U-Net learns enough to find discs.  Batches can be divided

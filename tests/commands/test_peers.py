@@ -3,7 +3,6 @@
 import importlib.util
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,15 +10,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from commands.command_line import ROOT
+from commands.command_line import MINUTES, ROOT
 
 from mskjax import cases
 from mskjax.metrics import paired
 from mskjax.metrics.grading import Grading
-
-MINUTES = pytest.mark.skipif(
-    "MSKJAX_BENCHMARKS" not in os.environ, reason="takes minutes: MSKJAX_BENCHMARKS=1 runs it"
-)
 
 FOLDER = ROOT / "experiments" / "benchmarks"
 GRADE = Grading("grade", ("i", "ii", "iii"), ordinal=True)

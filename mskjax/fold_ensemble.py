@@ -5,22 +5,15 @@ seeds, in ``ensemble/fold_<k>/`` of the whole study, in the files that a fold of
 """
 
 import dataclasses
-import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from mskjax import ensemble, predictions, reading, roles
+from mskjax import ensemble, reading, roles
 from mskjax.fold_training import Fold
 from mskjax.replicas import Replica
-from mskjax.reporting.environment import environment
 from mskjax.setting import Setting
-from mskjax.training.stage import Study
 from mskjax.workdir import ENSEMBLE
-from mskjax.writers import write_json
-
-CASES = "cases.csv"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,12 +43,12 @@ class FoldEnsemble:
     @property
     def is_read(self) -> bool:
         """Whether all held-out patients are read."""
-        return (self.folder / CASES).exists()
+        return (self.folder / reading.CASES["test"]).exists()
 
     def discard(self) -> None:
         """Removes what was read: a member is trained anew."""
         if roles.is_first():
-            (self.setting.workdir / CASES).unlink(missing_ok=True)
+            (self.setting.workdir / reading.CASES["test"]).unlink(missing_ok=True)
             if self.folder.exists():
                 shutil.rmtree(self.folder)
 
@@ -64,24 +57,9 @@ class FoldEnsemble:
 
         A process that ends before is not asked to read again what is read (`reading.write_rows`).
         """
-        setting, fold = self.setting, self.setting.divided.folds[self.number]
-        together = ensemble.of([m.folder for m in self.members], setting.config, setting.mesh)
-        phantom = setting.cohort.audit["kind"] == "phantom"
-
-        def leave(study: Study, found: Any) -> None:
-            predictions.leave(self.folder, together.system, study, found, phantom)
-
-        write_json(self.folder / "environment.json", environment())
-        reading.write_rows(
-            together,
-            setting.cohort,
-            setting.numbers_of(self.number, "test"),
-            self.folder / CASES,
-            {"fold": self.number, "seed": ""},
-            f"{setting.title(self.number)} evaluation",
-            kept=functools.partial(reading.is_of, fold=fold, part="test"),
-            seen=leave,
-        )
+        folders = [member.folder for member in self.members]
+        together = ensemble.of(folders, self.setting.config, self.setting.mesh)
+        reading.write_held_out(together, self.setting, self.number, seed="")
 
 
 def of(whole: Replica, setting: Setting, groups: Sequence[Sequence[Fold]]) -> list[FoldEnsemble]:

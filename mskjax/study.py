@@ -6,8 +6,7 @@ says so.
 """
 
 import contextlib
-import functools
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from mskjax import (
     manifest,
     opening,
     parts,
-    predictions,
     preemption,
     reading,
     replicas,
@@ -30,7 +28,6 @@ from mskjax import (
     systems,
 )
 from mskjax import workdir as workdirs
-from mskjax.applied import Applied
 from mskjax.calibration import write as write_calibration
 from mskjax.config import MODES, StudyConfig
 from mskjax.data import folds, splits
@@ -40,17 +37,12 @@ from mskjax.fold_ensemble import FoldEnsemble
 from mskjax.fold_training import Fold
 from mskjax.progress import say
 from mskjax.replicas import Replica
-from mskjax.reporting.environment import environment
 from mskjax.reporting.summary import write_report
 from mskjax.setting import Setting
 from mskjax.tables import Row
 from mskjax.training import processes
 from mskjax.training.checkpoints import is_trained
-from mskjax.training.stage import Study
 from mskjax.two_stage.system import System
-from mskjax.writers import write_json
-
-CASES = {"test": "cases.csv", "validation": "validation_cases.csv"}  # rows of a part of a fold
 
 
 def run(
@@ -221,7 +213,9 @@ def _run_folds(
             if studies == 1 and (failures := [f.failure for f in wanted if f.failure]):
                 raise failures[0]
         for fold in (f for f in group if f in evaluate and not f.failure):
-            _evaluate_fold(fold.setting, fold.number)
+            setting = fold.setting
+            loaded = applied.load_fold(fold.folder, setting.config, setting.mesh)
+            reading.write_held_out(loaded, setting, fold.number, setting.train_seed)
         for own in (own for own in jointly if own.members[0] in group):
             if not any(fold.failure for fold in own.members):
                 own.evaluate()
@@ -236,7 +230,7 @@ def _is_trained(fold: Fold, stages: Sequence[str] = ()) -> bool:
 
 
 def _is_read(fold: Fold) -> bool:
-    return (fold.folder / CASES["test"]).exists()
+    return (fold.folder / reading.CASES["test"]).exists()
 
 
 def _check_examples(folds: Sequence[Fold], stages: Sequence[str]) -> None:
@@ -300,39 +294,6 @@ def _vouch(workdir: Path) -> None:
         manifest.write(workdir)
 
 
-def _evaluate_fold(setting: Setting, number: int) -> None:
-    """Writes pictures, label maps and cases.csv of the held-out studies of a trained fold."""
-    phantom = setting.cohort.audit["kind"] == "phantom"
-
-    def leave(fold: Applied, study: Study, found: Any) -> None:
-        predictions.leave(setting.folder(number), fold.system, study, found, phantom)
-
-    # Of the machine that reads: it is what the rows can be compared on (`mskjax.verification`).
-    write_json(setting.folder(number) / "environment.json", environment())
-    read_fold(setting, number, "test", leave)
-
-
-def read_fold(
-    setting: Setting,
-    number: int,
-    part: str,
-    seen: Callable[[Applied, Study, Any], None] = lambda fold, study, reading: None,
-) -> None:
-    """Reads one part (``test``, ``validation``) of a trained fold and writes its rows (`CASES`)."""
-    folder, fold = setting.folder(number), setting.divided.folds[number]
-    loaded = applied.load_fold(folder, setting.config, setting.mesh)
-    reading.write_rows(
-        loaded,
-        setting.cohort,
-        setting.numbers_of(number, part),
-        folder / CASES[part],
-        {"fold": number, "seed": setting.train_seed},
-        f"{setting.title(number)} {'evaluation' if part == 'test' else part}",
-        kept=lambda row: reading.is_of(row, fold, part),
-        seen=functools.partial(seen, loaded),
-    )
-
-
 def make_splits(
     config: StudyConfig, cohort: Cohort, system: System, path: Path | None
 ) -> splits.Splits:
@@ -360,11 +321,12 @@ def gather_rows(workdir: Path, folds: int) -> list[Row]:
     Raises:
       UserError: naming the folds that are missing.
     """
-    paths = [workdir / f"fold_{k}" / CASES["test"] for k in range(folds)]
+    table = reading.CASES["test"]
+    paths = [workdir / f"fold_{k}" / table for k in range(folds)]
     if missing := [path.parent.name for path in paths if not path.exists()]:
         raise UserError(
-            f"{workdir}: no {CASES['test']} of {', '.join(missing)}; run --mode=train,evaluate of"
-            " them first, here or on other machines (--folds)."
+            f"{workdir}: no {table} of {', '.join(missing)}; run --mode=train,evaluate of them"
+            " first, here or on other machines (--folds)."
         )
     return [row for path in paths for row in cases.read(path)]
 

@@ -8,7 +8,17 @@ would be, on the regions that the fold's own first stage predicts.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mskjax import applied, cases, going_on, opening, preemption, replicas, study, systems
+from mskjax import (
+    applied,
+    cases,
+    going_on,
+    opening,
+    preemption,
+    reading,
+    replicas,
+    study,
+    systems,
+)
 from mskjax import workdir as workdirs
 from mskjax.config import StudyConfig
 from mskjax.data import splits
@@ -87,9 +97,11 @@ def _train(folds: Sequence[Fold]) -> None:
 
 def _rows(fold: Fold) -> list[Row]:
     """Rows of the validation patients, read if they are not there."""
-    path = fold.folder / study.CASES["validation"]
+    path = fold.folder / reading.CASES["validation"]
     if not path.exists():
-        study.read_fold(fold.setting, fold.number, "validation")
+        setting = fold.setting
+        loaded = applied.load_fold(fold.folder, setting.config, setting.mesh)
+        reading.write_fold(loaded, setting, fold.number, "validation", setting.train_seed)
     return cases.read(path)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from commands.command_line import MINUTES, ROOT
 
+from mskjax.errors import UserError
+
 FOLDER = ROOT / "experiments" / "benchmarks"
 SPEED = FOLDER / "speed.py"
 
@@ -64,15 +66,6 @@ def test_a_row_without_pairs_says_so(row, module):
         _ = empty.ratio
 
 
-def test_sides_take_turns(module, monkeypatch):
-    peer = module("speed_peer")
-    monkeypatch.setattr(peer, "SETTLE_S", 0)
-    order = []
-    pairs = peer.alternate(lambda: order.append("a") or 1.0, lambda: order.append("b") or 2.0, 3)
-    assert order == list("ababab")
-    assert pairs == ((1.0, 2.0),) * 3
-
-
 def test_a_part_that_is_not_there_is_named(module, monkeypatch, capsys, tmp_path):
     speed = module("speed")
     monkeypatch.setattr(speed, "module", lambda part: tmp_path / f"speed_{part}.py")
@@ -83,7 +76,7 @@ def test_a_part_that_is_not_there_is_named(module, monkeypatch, capsys, tmp_path
 def test_a_missing_torch_gives_the_extra_to_install(module, monkeypatch):
     peer = module("speed_peer")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(peer.UserError, match=r"pip install -e '.\[bench\]'"):
+    with pytest.raises(UserError, match=r"needs torch: pip install -e '.\[bench\]'"):
         peer.Peer(1)
 
 

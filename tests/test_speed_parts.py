@@ -44,10 +44,14 @@ def check(rows, named):
 def test_sides_take_turns_and_the_peer_is_scaled(part, monkeypatch):
     turns, said = part("turns"), []
     clock = iter(np.cumsum([0, 2, 0, 1, 0, 1, 0, 2]).tolist())
-    monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    rests = []
+    own = SimpleNamespace(perf_counter=lambda: next(clock), sleep=rests.append)
+    monkeypatch.setattr(turns, "time", own)
     pairs = turns.in_turn(lambda: said.append("a"), lambda: said.append("b"), 2, share=0.5)
     assert said == ["a", "b", "b", "a"]
     assert pairs == ((2, 2), (2, 2))
+    assert turns.alternate(lambda: 1.0, lambda: 2.0, 3, settle_s=0.5) == ((1.0, 2.0),) * 3
+    assert rests == 4 * [0.0] + 6 * [0.5]
 
 
 def test_a_missing_peer_is_named_with_what_installs_it(part):

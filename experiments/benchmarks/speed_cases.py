@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from speed_discs import random_discs
 
 from mskjax.config import TrainConfig
 from mskjax.data.pipeline import Examples
@@ -104,7 +105,7 @@ class Case:
                 found["centres"] = place.astype(np.float32)
             found["label"] = label
         elif kind == "boxes":
-            found |= _discs(rng, shape)
+            found["boxes"], found["labels"] = random_discs(rng, shape)
         else:
             for name, classes in self.spec["heads"].items():
                 target = rng.integers(0, classes, shape[0])
@@ -301,13 +302,3 @@ def case(name: str, tiny: bool = False, dtype: str = "float32") -> Case:
 
 def _of(heads: tuple[Head, ...]) -> dict[str, int]:
     return {h.name: h.classes for h in heads}
-
-
-def _discs(rng: np.random.Generator, shape: tuple[int, ...]) -> Examples:
-    """Eight boxes of the size of a disc in each slice, one below the other, the lowest first."""
-    batch, height, width = shape[:3]
-    row = np.linspace(0.9, 0.1, 8) * height + rng.uniform(-2, 2, (batch, 8))
-    col = width / 2 + rng.uniform(-4, 4, (batch, 8))
-    boxes = np.stack([row - 5, col - 12, row + 5, col + 12], -1).astype(np.float32)
-    labels = np.tile(np.array([2] + [1] * 7, np.int32), (batch, 1))
-    return {"boxes": boxes, "labels": labels}

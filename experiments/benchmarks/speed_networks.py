@@ -8,8 +8,9 @@ from typing import Any
 
 from speed_cases import CASES, Case, case
 from speed_ours import Ours
-from speed_peer import Peer, alternate, named
+from speed_peer import Peer, named
 from speed_rows import Row
+from speed_turns import alternate
 
 from mskjax.errors import UserError
 from mskjax.progress import say
@@ -17,6 +18,7 @@ from mskjax.progress import say
 WHATS = ("training step", "inference")
 # Of a measurement: shorter steps are timed several in a row.
 LEAST_S, LEAST_QUICK_S = 0.3, 0.0
+SETTLE_S = 0.02  # before each
 
 
 def measure(flags: argparse.Namespace) -> list[Row]:
@@ -92,4 +94,6 @@ def in_turn(
     for one in (ours, theirs):
         one(what, 1)  # compiles, or allocates
         counts.append(max(1, math.ceil(least / max(one(what, 1), 1e-6))))
-    return alternate(lambda: ours(what, counts[0]), lambda: theirs(what, counts[1]), flags.rounds)
+    return alternate(
+        lambda: ours(what, counts[0]), lambda: theirs(what, counts[1]), flags.rounds, SETTLE_S
+    )

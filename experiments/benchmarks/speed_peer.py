@@ -5,20 +5,17 @@ speak JSON, a line a request: ``prepare``, ``step``, ``train``, ``forget``, ``en
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from mskjax.errors import UserError
+from speed_turns import check_there
 
 VARIANTS = tuple((f, fused) for f in ("contiguous", "channels_last") for fused in (False, True))
-SETTLE_S = 0.02  # threads that have done their work spin for a while before they sleep
 
 
 class Peer:
@@ -32,7 +29,7 @@ class Peer:
     """
 
     def __init__(self, threads: int) -> None:
-        check_torch()
+        check_there("torch")
         own = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(sys.path)}
         self._child = subprocess.Popen(
             [sys.executable, __file__, str(threads)],
@@ -90,25 +87,6 @@ class Peer:
 def named(variant: tuple[str, bool]) -> str:
     """A variant in words."""
     return f"torch, {variant[0]}{', fused AdamW' if variant[1] else ''}"
-
-
-def check_torch() -> None:
-    """Raises UserError, with the extra to install, where there is no torch."""
-    if importlib.util.find_spec("torch") is None:
-        raise UserError("torch is not installed; run pip install -e '.[bench]'.")
-
-
-def alternate(
-    ours: Callable[[], float], theirs: Callable[[], float], rounds: int
-) -> tuple[tuple[float, float], ...]:
-    """(ours, theirs) seconds of each round, one after another, so that both meet the same load."""
-    pairs = []
-    for _ in range(rounds):
-        time.sleep(SETTLE_S)
-        own = ours()
-        time.sleep(SETTLE_S)
-        pairs.append((own, theirs()))
-    return tuple(pairs)
 
 
 def serve(threads: int) -> None:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import speed_torch
 import torch
+from speed_discs import random_discs
 from torch.nn import functional
 
 Spec = Mapping[str, Any]
-BOXES = 8  # of a slice, of things to detect
 
 
 class Session:
@@ -119,7 +119,8 @@ def example(spec: Spec) -> dict[str, Any]:
     if spec["kind"] == "masks":
         found["label"] = rng.integers(0, spec["classes"], shape[:3])
     elif spec["kind"] == "boxes":
-        found["boxes"], found["labels"] = boxes(rng, shape), np.tile(_one_lowest(), (shape[0], 1))
+        found["boxes"], labels = random_discs(rng, shape)
+        found["labels"] = labels.astype(np.int64)  # of torch's losses
     else:
         count = shape[0]
         if spec["kind"] == "pixels":
@@ -128,24 +129,6 @@ def example(spec: Spec) -> dict[str, Any]:
             count = shape[0] * spec["points"]
         found |= {f"target_{k}": rng.integers(0, n, count) for k, n in spec["heads"].items()}
     return found
-
-
-def boxes(rng: np.random.Generator, shape: Sequence[int]) -> np.ndarray:
-    """(B, `BOXES`, 4) float32 of the size of a disc, one below the other.
-
-    Args:
-      rng: draws where.
-      shape: of the batch, (B, H, W, C).
-    """
-    batch, height, width = shape[:3]
-    row = np.linspace(0.1, 0.9, BOXES)[::-1] * height + rng.uniform(-2, 2, (batch, BOXES))
-    col = width / 2 + rng.uniform(-4, 4, (batch, BOXES))
-    sides = np.stack([row - 5.0, col - 12.0, row + 5.0, col + 12.0], -1)
-    return np.asarray(sides, np.float32)
-
-
-def _one_lowest() -> np.ndarray:
-    return np.array([2] + [1] * (BOXES - 1))
 
 
 # --------------------------------------------------------------------------------------------

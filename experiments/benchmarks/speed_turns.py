@@ -7,12 +7,32 @@ from collections.abc import Callable
 from mskjax.errors import UserError
 
 Work = Callable[[], object]
+Timed = Callable[[], float]  # does its work and gives its seconds
+Pairs = tuple[tuple[float, float], ...]
 
 
-def in_turn(
-    ours: Work, theirs: Work, rounds: int, share: float = 1.0
-) -> tuple[tuple[float, float], ...]:
+def alternate(ours: Timed, theirs: Timed, rounds: int, settle_s: float = 0.0) -> Pairs:
     """(ours, theirs) seconds of each round; who is first alternates, so that neither gains by it.
+
+    Args:
+      ours: one measurement; what compiles has been called before.
+      theirs: the same of the other side.
+      rounds: pairs.
+      settle_s: of rest before each: threads that have done their work spin for a while before they
+        sleep.
+    """
+    pairs = []
+    for number in range(rounds):
+        told = {}
+        for side in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+            time.sleep(settle_s)
+            told[side] = side()
+        pairs.append((told[ours], told[theirs]))
+    return tuple(pairs)
+
+
+def in_turn(ours: Work, theirs: Work, rounds: int, share: float = 1.0) -> Pairs:
+    """`alternate` of work that is timed here.
 
     Args:
       ours: one measurement; what compiles has been called before.
@@ -20,12 +40,7 @@ def in_turn(
       rounds: pairs.
       share: of its work that the other side does; its seconds are divided by it.
     """
-    pairs = []
-    for number in range(rounds):
-        order = (ours, theirs) if number % 2 == 0 else (theirs, ours)
-        told = {side: seconds(side) for side in order}
-        pairs.append((told[ours], told[theirs] / share))
-    return tuple(pairs)
+    return alternate(lambda: seconds(ours), lambda: seconds(theirs) / share, rounds)
 
 
 def seconds(work: Work) -> float:

@@ -18,7 +18,7 @@ from jax import lax
 from mskjax.config import Norm
 from mskjax.imaging.boxes import box_area
 from mskjax.models import boxes as b
-from mskjax.models.blocks import ConvBlock2D, he_normal, max_pool_2x2
+from mskjax.models.blocks import ConvBlock2D, he_normal, max_pool_2x2, space_to_depth
 from mskjax.models.roi_align import roi_align
 
 # Fast R-CNN's factors, which bring the targets of boxes near their proposals to unit variance.
@@ -292,7 +292,7 @@ class Pyramid(nn.Module):
         for i, width in enumerate(self.widths):
             # Convolutions with few channels at full resolution are the slow ones: instead the
             # first sees each 2x2 block as channels, which loses nothing.
-            x = _space_to_depth(x) if i == 0 else max_pool_2x2(x)
+            x = space_to_depth(x, 2) if i == 0 else max_pool_2x2(x)
             repeats = 1 if i == 0 else 2
             x = ConvBlock2D(width, repeats, self.norm, self.dtype, name=f"down_{i}")(x, train)
             bottom_up.append((2 ** (i + 1), x))
@@ -442,13 +442,6 @@ def _roi_targets(
 def _sides(boxes: jax.Array) -> jax.Array:
     """(...,) the shorter side."""
     return jnp.min(boxes[..., 2:] - boxes[..., :2], -1)
-
-
-def _space_to_depth(x: jax.Array) -> jax.Array:
-    """(B, H, W, C) to (B, H / 2, W / 2, 4 C)."""
-    batch, height, width, channels = x.shape
-    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    return blocks.reshape(batch, height // 2, width // 2, 4 * channels)
 
 
 def _double(x: jax.Array) -> jax.Array:

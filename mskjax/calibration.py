@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mskjax.calibration_fit import COVERAGES, as_json, fit, hash_of, nothing
+from mskjax.calibration_fit import COVERAGES, FITTED_TO, as_json, fit, hash_of, nothing
 from mskjax.errors import UserError
 from mskjax.metrics import conformal
 from mskjax.metrics.grading import Grading
-from mskjax.metrics.operating_point import CRITERIA, HALF
+from mskjax.metrics.operating_point import CRITERIA, HALF, Scale
 from mskjax.metrics.temperature import apply_temperature
 from mskjax.writers import write_json
 
@@ -87,6 +87,30 @@ class Calibration:
         own = self._entry(task, method)["thresholds"]
         return float(own[criterion]["value"]) if own else HALF
 
+    def rescaled(self, task: str, method: str, probabilities: np.ndarray) -> np.ndarray:
+        """Calls of an ordered grading whose expectations have the spread of the run's references.
+
+        Args:
+          task: name of the grading.
+          method: grader.
+          probabilities: (..., K) float, as the network gave them: not calibrated.
+
+        Returns:
+          (...) int32 class, K where a region was missed.  No call of a report or of a new study is
+          made so: these are rounded expectations (`metrics.operating_point.Scale`).
+
+        Raises:
+          UserError: the classes have no order, or there are two.
+        """
+        grading = self._grading(task)
+        if not grading.ordinal or len(grading.classes) == 2:
+            raise UserError(f"{task} has no more than two ordered classes; a scale takes them.")
+        p = np.asarray(probabilities, np.float64)
+        expected = grading.expected(p)
+        own = self._entry(task, method)["scale"]
+        calls = (Scale(**own) if own else Scale()).calls(expected, len(grading.classes))
+        return np.where(np.isnan(expected), grading.missed, calls).astype(np.int32)
+
     def statement(self, task: str, method: str, coverage: float = COVERAGE) -> str:
         """What the probabilities and sets of a task rest on, in a sentence or two."""
         entry, percent = self._entry(task, method), f"{100 * coverage:g} %"
@@ -141,7 +165,7 @@ def load(run: Path, gradings: Sequence[Grading]) -> Calibration:
         raise UserError(f"{table} is missing; run with --mode=evaluate first.")
     if path.exists():
         content = json.loads(path.read_text())
-        made_of = (hash_of(table), as_json(gradings), list(CRITERIA))
+        made_of = (hash_of(table), as_json(gradings), FITTED_TO)
         if made_of == tuple(map(content.get, ("cases_sha256", "gradings", "criteria"))):
             return Calibration(content)
     return Calibration(fit(run, gradings))

@@ -31,7 +31,7 @@ from mskjax.metrics import conformal
 from mskjax.metrics.grading import Grading
 from mskjax.metrics.grading_statistic import LEAST_PROBABILITY
 from mskjax.metrics.intervals import Estimate, patient_bootstrap
-from mskjax.metrics.operating_point import CRITERIA, fit_threshold
+from mskjax.metrics.operating_point import CRITERIA, SPREAD, fit_scale, fit_threshold
 from mskjax.metrics.temperature import (
     Temperature,
     apply_temperature,
@@ -44,6 +44,7 @@ from mskjax.workdir import config_of
 Json = dict[str, Any]
 
 COVERAGES = (0.8, 0.9, 0.95)  # that are measured; sets of any other can be made
+FITTED_TO = [*CRITERIA, SPREAD]  # of operating points
 GROUPS = 5  # at least, into which patients are divided to measure a fit
 _SCORES = ("log_loss", "ece", "brier")
 
@@ -58,8 +59,10 @@ def fit(run: Path, gradings: Sequence[Grading]) -> Json:
     Returns:
       ``tasks``: task -> method -> what `Calibration` applies (``temperature``, ``scores``), what it
       was fitted on (``cases``, ``patients``, ``readings``, ``missed``), its ``check`` and, where
-      folds were held out, ``held_out``, see `_measured`; of two classes ``thresholds``, criterion
-      -> ``value`` and ``why`` (`metrics.operating_point`); ``caveats``; ``criteria``; and
+      folds were held out, ``held_out``, see `_measured`; its operating point
+      (`metrics.operating_point`): of two classes ``thresholds``, criterion -> ``value`` and
+      ``why``, of ordered ones ``scale``, ``slope``, ``offset`` and ``why``; ``caveats``;
+      ``criteria``; and
       ``cases_sha256`` of the table that all was made from.
     """
     config = config_of(run)
@@ -79,7 +82,7 @@ def fit(run: Path, gradings: Sequence[Grading]) -> Json:
     return {
         "cases_sha256": hash_of(run / "cases.csv"),
         "gradings": as_json(gradings),
-        "criteria": list(CRITERIA),
+        "criteria": FITTED_TO,
         "weights": "each patient weighs alike",
         "caveats": _caveats(config, audit, divided),
         "tasks": tasks,
@@ -147,7 +150,7 @@ def _entry(crossed: _Cases, apart: _Cases, grading: Grading, config: StudyConfig
     found = crossed.those(crossed.found)
     missed = len(crossed.ids) - len(found.ids)
     if not len(found.ids):
-        return nothing(len(set(crossed.ids)), missed) | {"thresholds": _thresholds(found, grading)}
+        return nothing(len(set(crossed.ids)), missed) | _operating_point(found, grading)
     fit, groups = _Fit.on(crossed, grading), _groups(crossed)
     fits = [_Fit.on(crossed.those(groups != g), grading) for g in range(groups.max() + 1)]
     entry = {
@@ -158,7 +161,7 @@ def _entry(crossed: _Cases, apart: _Cases, grading: Grading, config: StudyConfig
         "readings": len(found.ids),
         "missed": missed,
         **fit.scores,
-        "thresholds": _thresholds(found, grading),
+        **_operating_point(found, grading),
         "check": {
             "temperatures": [own.temperature.value for own in fits],
             **_measured(crossed, grading, fits, groups, config),
@@ -175,20 +178,25 @@ def nothing(count: int, missed: int) -> Json:
     return {
         "temperature": 1.0, "why": "not fitted: no held-out case with a probability",
         "cases": count, "patients": 0, "readings": 0, "missed": missed,
-        "scores": [], "thresholds": {}, "check": None,
+        "scores": [], "thresholds": {}, "scale": {}, "check": None,
     }  # fmt: skip
 
 
-def _thresholds(found: _Cases, grading: Grading) -> Json:
-    """Criterion -> threshold of the probability as the network gave it; none of many classes.
+def _operating_point(found: _Cases, grading: Grading) -> Json:
+    """``thresholds`` of the probability as the network gave it, and ``scale`` of its expectation.
 
+    The first is empty where there are more than two classes, the second where these have no order.
     Each reading weighs alike, as in the figures that a threshold is chosen by.
     """
-    if len(grading.classes) != 2:
-        return {}
-    cases = found.p[:, 1], found.reference == 1
-    count = len(set(found.patients))
-    return {by: fit_threshold(*cases, by, count)._asdict() for by in CRITERIA}
+    count, reference = len(set(found.patients)), found.reference
+    if len(grading.classes) == 2:
+        cases = found.p[:, 1], reference == 1
+        own = {by: fit_threshold(*cases, by, count)._asdict() for by in CRITERIA}
+        return {"thresholds": own, "scale": {}}
+    if not grading.ordinal:
+        return {"thresholds": {}, "scale": {}}
+    scale = fit_scale(grading.expected(found.p), reference, count)
+    return {"thresholds": {}, "scale": scale._asdict()}
 
 
 def _groups(every: _Cases) -> np.ndarray:

@@ -146,3 +146,15 @@ def test_the_operating_point_is_that_of_the_file_and_calls_stay(loaded):
     assert loaded.threshold("kind", "another grader") == 0.5
     with pytest.raises(UserError, match="more than two classes"):
         loaded.threshold("grade", "model")
+
+
+def test_rescaled_calls_are_those_of_the_scale_of_the_file(loaded):
+    kept = loaded.content["tasks"]["grade"]["model"]["scale"]
+    p = np.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6], [np.nan] * 3])
+    scaled = kept["slope"] * (p[:2] @ np.arange(3)) + kept["offset"]
+    expected = [*np.clip(np.floor(scaled + 0.5), 0, 2).astype(int), 3]
+    assert loaded.rescaled("grade", "model", p).tolist() == expected
+    assert loaded.rescaled("grade", "model", p[None]).shape == (1, 3)
+    assert loaded.rescaled("grade", "another grader", p).tolist() == [1, 2, 3]  # as rounded
+    with pytest.raises(UserError, match="no more than two ordered classes"):
+        loaded.rescaled("kind", "model", p[:, :2])

@@ -238,4 +238,17 @@ def test_thresholds_are_fitted_on_all_held_out_cases(run, content):
     called = p[found] >= kept["balanced_accuracy"]["value"]
     best = called[rows.reference[found] == 1].mean() - called[rows.reference[found] == 0].mean()
     assert best == pytest.approx((true - false).max())
+    assert content["tasks"]["kind"]["model"]["scale"] == {}
     assert content["tasks"]["grade"]["model"]["thresholds"] == {}  # it has three classes
+
+
+def test_the_scale_of_ordered_classes_is_fitted_on_all_held_out_cases(run, content):
+    rows = cases.graded(cases.read(run / "cases.csv"), GRADE)
+    expected = rows.probabilities(GRADE, "model") @ np.arange(3)
+    found = ~np.isnan(expected)
+    e, reference = expected[found], rows.reference[found]
+    kept = content["tasks"]["grade"]["model"]["scale"]
+    assert kept["why"] == ""
+    scaled = kept["slope"] * e + kept["offset"]
+    np.testing.assert_allclose(scaled.mean(), reference.mean(), rtol=1e-4)
+    np.testing.assert_allclose(scaled.std(), reference.std(), rtol=1e-4)

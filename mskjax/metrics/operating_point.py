@@ -1,13 +1,21 @@
-"""The probability from which on a case of two classes is called positive, fitted on cases.
+"""Where calls change, fitted on cases: the threshold of two classes, the scale of ordered ones.
 
-Half is right where probabilities are and both errors cost the same.  Few networks are calibrated,
-and where positives are rare or frequent neither holds, so a threshold is fitted on patients whom
-nothing is reported of.  What it is chosen by has to be said, because the choices differ:
+**Two classes.**  Half is right where probabilities are and both errors cost the same.  Few networks
+are calibrated, and where positives are rare or frequent neither holds, so a threshold is fitted on
+patients whom nothing is reported of.  What it is chosen by has to be said, because the choices
+differ:
 
 * ``balanced_accuracy``, and so Youden's J = sensitivity + specificity - 1 (Cancer 1950;3:32-35).
   It does not depend on how frequent positives are.
 * ``cohen_kappa``.  It does: the best threshold moves with the prevalence of the patients that it
   was fitted on.
+
+**Ordered classes.**  The call is the expected class, rounded.  A network that is unsure, as one of
+few patients is, expects the middle: its calls vary less than the references do.  The quadratic
+weighted kappa is Lin's concordance (Biometrics 1989;45:255-268): the correlation times a factor
+that is 1 where both have the same mean and standard deviation.  A scale gives expectations those of
+the references, and no reference decides on more than these two numbers.  What it costs is that
+errors of a call that is wrong grow.
 """
 
 from typing import NamedTuple
@@ -18,6 +26,7 @@ from mskjax.metrics.temperature import LEAST_PATIENTS
 
 CRITERIA = ("balanced_accuracy", "cohen_kappa")
 HALF = 0.5  # where nothing is fitted
+SPREAD = "spread"  # what the scale of ordered classes is fitted to
 _EQUAL = 1e-12  # of figures that are ratios of counts
 
 
@@ -31,6 +40,29 @@ class Threshold(NamedTuple):
 
     value: float
     why: str = ""
+
+    def calls(self, p: np.ndarray, classes: int = 2) -> np.ndarray:
+        """(N,) int32, 1 where (N,) probabilities reach it; NaN does not."""
+        return (np.nan_to_num(p) >= self.value).astype(np.int32)
+
+
+class Scale(NamedTuple):
+    """What expected classes are multiplied by, and what is added.
+
+    Attributes:
+      slope: above 1 where expectations vary less than references.
+      offset: in classes.
+      why: it was not fitted, and changes nothing; "" as a rule.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    why: str = ""
+
+    def calls(self, expected: np.ndarray, classes: int) -> np.ndarray:
+        """(N,) int32, the class nearest to each rescaled expectation; of NaN class 0."""
+        scaled = self.slope * np.nan_to_num(expected) + self.offset
+        return np.floor(scaled + 0.5).clip(0, classes - 1).astype(np.int32)
 
 
 def fit_threshold(p: np.ndarray, positive: np.ndarray, criterion: str, patients: int) -> Threshold:
@@ -72,6 +104,37 @@ def fit_threshold(p: np.ndarray, positive: np.ndarray, criterion: str, patients:
     halfway = (ranked[last] + np.append(ranked[last][1:], 0.0)) / 2
     candidates = halfway[figure >= best - _EQUAL]
     return Threshold(float(candidates[np.argmin(np.abs(candidates - HALF))]))
+
+
+def fit_scale(expected: np.ndarray, reference: np.ndarray, patients: int) -> Scale:
+    """The scale that gives expected classes the mean and standard deviation of the references.
+
+    Args:
+      expected: (N,) float, expected class numbers; no NaN.
+      reference: (N,) int, class numbers.
+      patients: how many the cases are of.
+
+    Returns:
+      Slope 1 and offset 0, with the reason, where the cases do not say: of fewer than
+      `LEAST_PATIENTS` patients, all of one class or of one expectation, or where the two are not
+      correlated above 0.
+
+    Raises:
+      ValueError: shapes differ, or an expectation is NaN.
+    """
+    e, known = np.asarray(expected, np.float64), np.asarray(reference, np.float64)
+    if e.ndim != 1 or e.shape != known.shape or np.isnan(e).any():
+        raise ValueError(
+            f"expected {e.shape} and reference {known.shape} must be (N,), without NaN"
+        )
+    if patients < LEAST_PATIENTS:
+        return Scale(why=f"not fitted: {patients} patients, fewer than {LEAST_PATIENTS}")
+    if np.ptp(known) == 0:
+        return Scale(why="not fitted: all cases are of one class")
+    if np.ptp(e) == 0 or np.corrcoef(e, known)[0, 1] <= _EQUAL:
+        return Scale(why="not fitted: expectations do not rise with the references")
+    slope = float(known.std() / e.std())
+    return Scale(slope, float(known.mean() - slope * e.mean()))
 
 
 def _figure(

@@ -14,8 +14,9 @@ import numpy as np
 from mskjax.config import StudyConfig
 from mskjax.data.splits import Splits
 from mskjax.metrics import paired
+from mskjax.metrics.grading import Grading
 from mskjax.metrics.intervals import DRAWS, Estimate, percentile_interval, weighting
-from mskjax.reporting import wording
+from mskjax.reporting import operating, wording
 from mskjax.tables import Row
 
 Json = dict[str, Any]
@@ -26,6 +27,9 @@ MINUS = "minus_single"
 
 class System(Protocol):
     """What is asked of a system, see `reporting.summary.System`."""
+
+    method: str
+    gradings: tuple[Grading, ...]
 
     def summarise(self, rows: Sequence[Row], resamples: int, seed: int) -> dict[str, Any]:
         """The figures, from rows of cases.csv."""
@@ -77,7 +81,8 @@ def ensemble(
     Returns:
       ``seeds``, how many; ``stages``, ``end_to_end`` and ``oracle_region`` as in the report;
       ``tables``; ``held_out`` of the patients of held-out folds, empty where there are none; each
-      with ``minus_single``: of the same figures, what the ensemble has more than the mean of seeds.
+      with ``minus_single``: of the same figures, what the ensemble has more than the mean of seeds;
+      and ``operating``, see `operating.crossed`.
     """
     apart = {k for k, fold in enumerate(divided.folds) if fold.held_out}
     crossed = [r for r in rows if int(r["fold"]) in {*divided.crossed(0)}]
@@ -85,12 +90,16 @@ def ensemble(
     with weighting(draws):
         found = system.summarise(crossed, config.resamples, config.seed)
         last = system.summarise(held_out, config.resamples, config.seed) if held_out else {}
+        points = operating.crossed(
+            crossed, system.gradings, system.method, config.resamples, config.seed
+        )
     figures = {place: found[place] for place in ("stages", *PLACES)}
     return {
         "seeds": len(singles),
         **figures,
         MINUS: _minus(figures, singles),
         "tables": found.get("tables", []),
+        "operating": points,
         "held_out": _held_out(last, [own["held_out"] for own in singles]),
     }
 

@@ -1,12 +1,13 @@
-"""Operating points: gradings into two classes at thresholds that their own cases did not choose.
+"""Operating points: calls at thresholds, and on scales, that their own cases did not choose.
 
-The figures above are of calls at a half.  Here the threshold of a fold is fitted on the held-out
+The figures above are of calls at a half, and of rounded expectations.  Here the threshold of a
+grading into two classes and the scale of ordered ones are fitted, for a fold, on the held-out
 cases of the other folds (`metrics.operating_point`), so no case that is counted has a say in it.
-Their networks were trained on patients of the fold, as networks of folds are: the threshold is not
+Their networks were trained on patients of the fold, as networks of folds are: what is fitted is not
 independent of these patients as that of another cohort would be, but no grade of theirs is in it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,25 +17,37 @@ from mskjax.cases import graded
 from mskjax.metrics import grading_figures as g
 from mskjax.metrics.grading import Grading
 from mskjax.metrics.intervals import patient_bootstrap
-from mskjax.metrics.operating_point import CRITERIA, HALF, fit_threshold
+from mskjax.metrics.operating_point import (
+    CRITERIA,
+    HALF,
+    SPREAD,
+    Scale,
+    Threshold,
+    fit_scale,
+    fit_threshold,
+)
 from mskjax.reporting import wording
 from mskjax.tables import Row
 
 Json = dict[str, Any]
+Point = Threshold | Scale
 
 FIGURES = ("balanced_accuracy", "sensitivity", "specificity", "cohen_kappa")
+OF_ORDERED = ("quadratic_weighted_kappa", "within_one_grade", "accuracy", "balanced_accuracy")
 GROUPS = 5  # of patients, where there is one fold
 _RULES = {
     "half": "p ≥ .5",
     "balanced_accuracy": "fitted for balanced accuracy",
     "cohen_kappa": "fitted for kappa",
+    "expectation": "as expected",
+    SPREAD: "rescaled",
 }
 
 
 def crossed(
     rows: Sequence[Row], gradings: Sequence[Grading], method: str, resamples: int, seed: int
 ) -> Json:
-    """Every grading into two classes, with thresholds fitted on the patients of the other folds.
+    """Gradings into two or into ordered classes, at what was fitted on patients of other folds.
 
     Args:
       rows: of cases.csv; of repeated cross-validation one repetition.
@@ -44,11 +57,16 @@ def crossed(
       seed: of the bootstrap.
 
     Returns:
-      task -> ``prevalence``, the share of positive cases, and ``auroc``, which no threshold
-      changes, estimates; ``fitted_on``, in words; ``rules``: of ``half`` and each of `CRITERIA`
-      the ``figures`` (`FIGURES`) and ``thresholds``, a list of ``fold`` (or group), ``threshold``,
-      ``why`` it was not fitted, and the ``cases`` and ``patients`` that it was fitted on.
-      A threshold is taken as given in the intervals.
+      task -> ``fitted_on``, in words, and ``rules``: of each the name, its ``figures`` and its
+      ``thresholds``, a list of ``fold`` (or group), what was fitted, ``why`` it was not, and the
+      ``cases`` and ``patients`` that it was fitted on.
+      Of two classes: the rules ``half`` and each of `CRITERIA`, figures `FIGURES`, fitted is
+      ``threshold``; also ``prevalence``, the share of positive cases, and ``auroc``, which no
+      threshold changes, estimates.
+      Of more, ordered ones: the rules ``expectation`` and `SPREAD`, figures `OF_ORDERED`, fitted
+      are ``slope`` and ``offset``; the second has ``minus_expectation``, differences on the same
+      resamples.
+      What was fitted is taken as given in the intervals.
     """
     return _each(rows, gradings, method, {"resamples": resamples, "seed": seed}, _fitted)
 
@@ -61,7 +79,7 @@ def given(
     resamples: int,
     seed: int,
 ) -> Json:
-    """As `crossed`, of other patients than the run's, at the thresholds that the run keeps.
+    """As `crossed`, of other patients than the run's, at what the run keeps.
 
     Args:
       rows: of cases.csv.
@@ -73,18 +91,17 @@ def given(
     """
     tasks = calibration["tasks"]
 
-    def kept(own: "_Cases", grading: Grading, criterion: str) -> tuple[np.ndarray, list[Json]]:
+    def kept(own: "_Cases", grading: Grading, rule: str) -> list[tuple[np.ndarray, Point, Json]]:
         entry = tasks.get(grading.task, {}).get(method, {})
-        known = entry.get("thresholds", {}).get(criterion)
-        threshold = known or {"value": HALF, "why": "not fitted: the run has no such case"}
-        told = {
-            "fold": "all",
-            "threshold": threshold["value"],
-            "why": threshold["why"],
-            "cases": entry.get("cases", 0),
-            "patients": entry.get("patients", 0),
-        }
-        return np.full(len(own.p), threshold["value"]), [told]
+        known = entry.get("scale") if rule == SPREAD else entry.get("thresholds", {}).get(rule)
+        why = "not fitted: the run has no such case"
+        point: Point
+        if rule == SPREAD:
+            point = Scale(**known) if known else Scale(why=why)
+        else:
+            point = Threshold(**known) if known else Threshold(HALF, why)
+        told = _told("all", point, entry.get("cases", 0), entry.get("patients", 0))
+        return [(np.ones(len(own.score), bool), point, told)]
 
     settings = {"resamples": resamples, "seed": seed}
     found = _each(rows, gradings, method, settings, kept)
@@ -97,19 +114,23 @@ class _Cases:
     """Cases of a grading by one method.
 
     Attributes:
-      p: (N,) float64, probability of the positive class; NaN where the region was missed.
+      probabilities: (N, K).
+      score: (N,) float64: of two classes the probability of the positive one, of ordered ones the
+        expected class; NaN where the region was missed.
       reference: (N,) int32.
       patients: (N,) str.
       groups: (N,) int: the fold, or a group of patients where there is one fold.
       of_one_fold: whether that is so.
-      fitted_on: which cases the threshold of a group is fitted on, in words.
+      fitted_on: which cases the threshold or scale of a group is fitted on, in words.
     """
 
     def __init__(self, rows: Sequence[Row], grading: Grading, method: str):
         own = graded(rows, grading)
-        size = (0, 2)
+        size = (0, len(grading.classes))
         self.probabilities = own.probabilities(grading, method) if own.rows else np.zeros(size)
-        self.p, self.reference = self.probabilities[:, 1], own.reference
+        p = self.probabilities
+        self.score = p[:, 1] if len(grading.classes) == 2 else grading.expected(p)
+        self.reference = own.reference
         self.patients = np.array(own.patients, str)
         self.groups = np.array([int(r["fold"]) for r in own.rows], int)
         self.fitted_on = "held-out cases of the other folds"
@@ -122,7 +143,11 @@ class _Cases:
     @property
     def found(self) -> np.ndarray:
         """(N,) bool, whether the region was found."""
-        return ~np.isnan(self.p)
+        return ~np.isnan(self.score)
+
+
+# (cases, grading, rule) -> which cases, the point that they are called at, what is told of it.
+Points = Callable[[_Cases, Grading, str], list[tuple[np.ndarray, Point, Json]]]
 
 
 def _each(
@@ -130,65 +155,101 @@ def _each(
     gradings: Sequence[Grading],
     method: str,
     settings: Mapping[str, int],
-    thresholds: Any,
+    points: Points,
 ) -> Json:
     content: Json = {}
     for grading in gradings:
         own = _Cases(rows, grading, method)
-        if len(grading.classes) != 2 or not len(own.p):
+        if not len(own.score):
             continue
-        rules = [_rule("half", own, grading, np.full(len(own.p), HALF), [], settings)]
-        for criterion in CRITERIA:
-            applied, told = thresholds(own, grading, criterion)
-            rules.append(_rule(criterion, own, grading, applied, told, settings))
-        patients = own.patients.tolist()
-        priced = grading.priced(own.reference, own.probabilities)[:, 1]
-        ranked = g.score_figures(grading, own.reference, priced, patients, **settings)
-        positive = (own.reference == 1).astype(np.float32)
-        content[grading.task] = {
-            "prevalence": patient_bootstrap(_mean, positive, patients, **settings).as_json(),
-            "auroc": ranked["auroc"],
-            "fitted_on": own.fitted_on,
-            "rules": rules,
-        }
+        if len(grading.classes) == 2:
+            content[grading.task] = _of_two(own, grading, points, settings)
+        elif grading.ordinal:
+            content[grading.task] = _of_ordered(own, grading, points, settings)
     return content
+
+
+def _of_two(own: _Cases, grading: Grading, points: Points, settings: Mapping[str, int]) -> Json:
+    patients = own.patients.tolist()
+    rules = [_rule("half", own, grading, grading.calls(own.probabilities), [], settings)]
+    for criterion in CRITERIA:
+        calls, told = _called(own, grading, points(own, grading, criterion))
+        rules.append(_rule(criterion, own, grading, calls, told, settings))
+    priced = grading.priced(own.reference, own.probabilities)[:, 1]
+    ranked = g.score_figures(grading, own.reference, priced, patients, **settings)
+    positive = (own.reference == 1).astype(np.float32)
+    return {
+        "prevalence": patient_bootstrap(_mean, positive, patients, **settings).as_json(),
+        "auroc": ranked["auroc"],
+        "fitted_on": own.fitted_on,
+        "rules": rules,
+    }
+
+
+def _of_ordered(own: _Cases, grading: Grading, points: Points, settings: Mapping[str, int]) -> Json:
+    before = grading.calls(own.probabilities)
+    calls, told = _called(own, grading, points(own, grading, SPREAD))
+    rules = [
+        _rule("expectation", own, grading, before, [], settings),
+        _rule(SPREAD, own, grading, calls, told, settings),
+    ]
+    minus = g.difference(
+        grading, own.reference, (calls, before), None, own.patients.tolist(), **settings
+    )
+    rules[1]["minus_expectation"] = {name: minus[name] for name in OF_ORDERED}
+    return {"fitted_on": own.fitted_on, "rules": rules}
+
+
+def _called(
+    own: _Cases, grading: Grading, points: Sequence[tuple[np.ndarray, Point, Json]]
+) -> tuple[np.ndarray, list[Json]]:
+    """(N,) calls, each at its point, and what is told of the points."""
+    calls = np.full(len(own.score), grading.missed, np.int32)
+    for inside, point, _ in points:
+        mine = inside & own.found
+        calls[mine] = point.calls(own.score[mine], len(grading.classes))
+    return calls, [told for *_, told in points]
 
 
 def _rule(
     name: str,
     own: _Cases,
     grading: Grading,
-    thresholds: np.ndarray,
+    calls: np.ndarray,
     told: list[Json],
     settings: Mapping[str, int],
 ) -> Json:
-    """A rule with its figures, at (N,) thresholds."""
-    above = (np.nan_to_num(own.p) >= thresholds).astype(np.int32)
-    calls = np.where(own.found, above, grading.missed)
+    """A rule with the figures of its (N,) calls."""
     patients = own.patients.tolist()
     figures = g.label_figures(grading, own.reference, calls, patients, **settings)
-    return {"rule": name, "thresholds": told, "figures": {k: figures[k] for k in FIGURES}}
+    shown = FIGURES if len(grading.classes) == 2 else OF_ORDERED
+    return {"rule": name, "thresholds": told, "figures": {k: figures[k] for k in shown}}
 
 
-def _fitted(own: _Cases, grading: Grading, criterion: str) -> tuple[np.ndarray, list[Json]]:
-    """(N,) thresholds, each fitted without the patients of its group, and what is told of them."""
-    applied, told = np.full(len(own.p), HALF), []
+def _fitted(own: _Cases, grading: Grading, rule: str) -> list[tuple[np.ndarray, Point, Json]]:
+    """Of each group its cases, the point fitted without its patients, what is told of that."""
+    found = []
     for group in np.unique(own.groups).tolist():
         inside = own.groups == group
         rest = own.found & ~np.isin(own.patients, own.patients[inside])
         people = len(set(own.patients[rest]))
-        fit = fit_threshold(own.p[rest], own.reference[rest] == 1, criterion, people)
-        applied[inside] = fit.value
-        told.append(
-            {
-                "fold": f"group {group + 1}" if own.of_one_fold else group,
-                "threshold": fit.value,
-                "why": fit.why,
-                "cases": int(rest.sum()),
-                "patients": people,
-            }
-        )
-    return applied, told
+        point: Point
+        if rule == SPREAD:
+            point = fit_scale(own.score[rest], own.reference[rest], people)
+        else:
+            point = fit_threshold(own.score[rest], own.reference[rest] == 1, rule, people)
+        fold = f"group {group + 1}" if own.of_one_fold else group
+        found.append((inside, point, _told(fold, point, int(rest.sum()), people)))
+    return found
+
+
+def _told(fold: int | str, point: Point, cases: int, patients: int) -> Json:
+    values = (
+        {"slope": point.slope, "offset": point.offset}
+        if isinstance(point, Scale)
+        else {"threshold": point.value}
+    )
+    return {"fold": fold, **values, "why": point.why, "cases": cases, "patients": patients}
 
 
 def _mean(values: jax.Array, weights: jax.Array) -> jax.Array:
@@ -206,6 +267,15 @@ _NOTE = (
 )
 
 
+_NOTE_OF_ORDERED = (
+    "The calls of this report are rounded expectations, which an unsure network draws to the"
+    " middle. Rescaled, expectations have the mean and the standard deviation of the references"
+    " of other patients ({fitted_on}), with which quadratic weighted kappa is highest (Lin 1989)."
+    " That helps agreement and is no better knowledge: a call that is wrong is then further off."
+    " Intervals take the scale as given. Missed regions are wrong on every scale."
+)
+
+
 def tables(content: Mapping[str, Any], inside: Mapping[str, Any] | None = None) -> list[Json]:
     """The tables of `crossed` or `given`, in the form of ``report["tables"]``.
 
@@ -214,9 +284,21 @@ def tables(content: Mapping[str, Any], inside: Mapping[str, Any] | None = None) 
       inside: of an external test, what `crossed` gave of the run's own patients: their prevalence
         stands beside.
     """
-    if not content:
-        return []
-    fitted_on = "; ".join(dict.fromkeys(own["fitted_on"] for own in content.values()))
+    of_two = {task: own for task, own in content.items() if "prevalence" in own}
+    ordered = {task: own for task, own in content.items() if task not in of_two}
+    found = [_table_of_two(of_two, inside)] if of_two else []
+    found += [_table_of_ordered(ordered, inside is not None)] if ordered else []
+    if inside is None:
+        found += [_table_of_thresholds(of_two)] if of_two else []
+        found += [_table_of_scales(ordered)] if ordered else []
+    return found
+
+
+def _fitted_on(content: Mapping[str, Any]) -> str:
+    return "; ".join(dict.fromkeys(own["fitted_on"] for own in content.values()))
+
+
+def _table_of_two(content: Mapping[str, Any], inside: Mapping[str, Any] | None) -> Json:
     columns = ["Grading", "Positive from", *(wording.metric(name) for name in FIGURES)]
     beside = ["AUROC", "Prevalence"] + ["Prevalence, the run's own"] * (inside is not None)
     rows: list[list[Any]] = []
@@ -228,34 +310,47 @@ def tables(content: Mapping[str, Any], inside: Mapping[str, Any] | None = None) 
             name = _rule_name(rule) if inside is not None else _RULES[rule["rule"]]
             row = [wording.label(task), name, *(rule["figures"][k] for k in FIGURES)]
             rows.append([*row, *(further if not number else [None] * len(further))])
-    first = {
+    return {
         "id": "operating",
         "title": "At the threshold of the run" if inside is not None else "At a fitted threshold",
-        "note": _NOTE.format(fitted_on=fitted_on),
+        "note": _NOTE.format(fitted_on=_fitted_on(content)),
         "columns": [*columns, *beside],
         "rows": rows,
     }
-    return [first] if inside is not None else [first, _table_of_thresholds(content)]
+
+
+def _table_of_ordered(content: Mapping[str, Any], of_run: bool) -> Json:
+    kappa = OF_ORDERED[0]
+    rows: list[list[Any]] = []
+    for task, own in content.items():
+        for rule in own["rules"]:
+            name = _rule_name(rule) if of_run else _RULES[rule["rule"]]
+            minus = rule.get("minus_expectation", {}).get(kappa, "–")
+            figures = [rule["figures"][k] for k in OF_ORDERED]
+            rows.append([wording.label(task), name, *figures, minus])
+    words = [wording.metric(name) for name in OF_ORDERED]
+    return {
+        "id": "scale",
+        "title": "On the scale of the run" if of_run else "On a fitted scale",
+        "note": _NOTE_OF_ORDERED.format(fitted_on=_fitted_on(content)),
+        "columns": ["Grading", "Call", *words, f"{words[0]}, minus as expected"],
+        "rows": rows,
+    }
 
 
 def _rule_name(rule: Mapping[str, Any]) -> str:
     name = _RULES[rule["rule"]]
-    return ", ".join([name, *(_threshold(own) for own in rule["thresholds"])])
+    return ", ".join([name, *map(_point, rule["thresholds"])])
 
 
-def _threshold(own: Mapping[str, Any]) -> str:
+def _point(own: Mapping[str, Any]) -> str:
     why = f" ({own['why']})" if own["why"] else ""
+    if "slope" in own:
+        return f"{own['slope']:.2f} e {wording.signed(own['offset'])}{why}"
     return f"p ≥ {own['threshold']:.3f}{why}".replace("≥ 0.", "≥ .")
 
 
 def _table_of_thresholds(content: Mapping[str, Any]) -> Json:
-    rows = [
-        [wording.label(task), _RULES[rule["rule"]], str(own["fold"]), own["threshold"],
-         own["cases"], own["patients"], own["why"]]
-        for task, found in content.items()
-        for rule in found["rules"]
-        for own in rule["thresholds"]
-    ]  # fmt: skip
     return {
         "id": "thresholds",
         "title": "The thresholds of each fold",
@@ -263,5 +358,27 @@ def _table_of_thresholds(content: Mapping[str, Any]) -> Json:
         " say that the networks of the folds are not equally sure, or that the cases are few.",
         "columns": ["Grading", "Criterion", "Fold", "Threshold", "Fitted on cases", "Patients",
                     "Remark"],
-        "rows": rows,
+        "rows": _rows_of_points(content, "threshold"),
     }  # fmt: skip
+
+
+def _table_of_scales(content: Mapping[str, Any]) -> Json:
+    return {
+        "id": "scales",
+        "title": "The scales of each fold",
+        "note": "Expected class numbers, the lowest 0, times the slope plus the offset, rounded."
+        " Applied to the fold, fitted without its patients.",
+        "columns": ["Grading", "Call", "Fold", "Slope", "Offset", "Fitted on cases", "Patients",
+                    "Remark"],
+        "rows": _rows_of_points(content, "slope", "offset"),
+    }  # fmt: skip
+
+
+def _rows_of_points(content: Mapping[str, Any], *values: str) -> list[list[Any]]:
+    return [
+        [wording.label(task), _RULES[rule["rule"]], str(own["fold"]), *(own[v] for v in values),
+         own["cases"], own["patients"], own["why"]]
+        for task, found in content.items()
+        for rule in found["rules"]
+        for own in rule["thresholds"]
+    ]  # fmt: skip

@@ -103,9 +103,7 @@ def _view(report: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
         "held_out_tables": rows.operating_of(report.get("held_out") or _NOTHING, report),
         "repetitions": rows.over_repetitions(report.get("repetitions") or []),
         "seeds": {t: rows.by_grading(r, report) for t, r in joint.beside(report).items()},
-        "ensemble_tables": [
-            rows.table(table) for table in (report.get("ensemble") or {}).get("tables", [])
-        ],
+        "ensemble_tables": rows.tables_of(report.get("ensemble") or {}),
         "rivals": list(rivals),
         "baselines": rows.by_grading(rows.beside_baselines(report, rivals), report),
         "minus": list(minus),

@@ -156,6 +156,12 @@ def external_test(test: Mapping[str, Any], report: Mapping[str, Any]) -> dict[st
     }
 
 
+def tables_of(ensemble: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Tables of the ensemble of seeds, its operating points among them."""
+    points = operating.tables(ensemble.get("operating") or {})
+    return [table(own) for own in [*ensemble.get("tables", ()), *points]]
+
+
 def operating_of(part: Mapping[str, Any], report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Operating points of other patients, at the thresholds of the run."""
     inside = report.get("operating") or {}

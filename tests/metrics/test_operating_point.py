@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_curve
 
-from mskjax.metrics.operating_point import CRITERIA, fit_threshold
+from mskjax.metrics.operating_point import CRITERIA, Scale, fit_scale, fit_threshold
 
 ORACLE = {"balanced_accuracy": balanced_accuracy_score, "cohen_kappa": cohen_kappa_score}
 
@@ -68,3 +68,57 @@ def test_nothing_to_fit_on_is_said():
     ):
         with pytest.raises(ValueError, match="p |criterion"):
             fit_threshold(p, positive, criterion, 10)
+
+
+def shrunk(n=4_000, seed=0):
+    """Grades 0 to 4, and what a network expects that knows half of them and plays safe."""
+    rng = np.random.default_rng(seed)
+    grade = rng.integers(0, 5, n)
+    return 2.2 + 0.4 * (grade - 2) + rng.normal(0, 0.3, n), grade
+
+
+def test_rescaled_expectations_have_mean_and_deviation_of_the_references():
+    expected, grade = shrunk()
+    scale = fit_scale(expected, grade, 400)
+    scaled = scale.slope * expected + scale.offset
+    assert scale.why == ""
+    assert scale.slope > 1
+    np.testing.assert_allclose([scaled.mean(), scaled.std()], [grade.mean(), grade.std()])
+    # Lin's concordance is then the correlation, and no scale or offset has more.
+    r = np.corrcoef(expected, grade)[0, 1]
+    assert concordance(scaled, grade) == pytest.approx(r)
+    for slope, offset in ((1, 0), (0.9, 0), (1.1, 0), (1, 0.2), (1, -0.2)):
+        moved = slope * (scaled - grade.mean()) + grade.mean() + offset
+        assert concordance(moved, grade) <= r + 1e-12
+
+
+def concordance(a, b):
+    """Lin's, by its definition."""
+    return 2 * np.cov(a, b, bias=True)[0, 1] / (a.var() + b.var() + (a.mean() - b.mean()) ** 2)
+
+
+def test_rescaled_calls_agree_more_than_rounded_ones():
+    expected, grade = shrunk()
+    before, after = (
+        cohen_kappa_score(grade, scale.calls(expected, 5), weights="quadratic")
+        for scale in (Scale(), fit_scale(expected, grade, 400))
+    )
+    assert after > before + 0.1
+    beyond = np.array([-1.0, 0.1, 0.5, 2.0, np.nan])
+    assert Scale(3.0, 0.0).calls(beyond, 5).tolist() == [0, 0, 2, 4, 0]
+
+
+def test_a_scale_that_cases_do_not_say_changes_nothing():
+    expected, grade = shrunk(50)
+    for e, known, patients, why in (
+        (expected, grade, 9, "9 patients, fewer than 10"),
+        (np.zeros(0), np.zeros(0, int), 0, "0 patients, fewer than 10"),
+        (expected, np.full(50, 3), 50, "all cases are of one class"),
+        (np.full(50, 2.0), grade, 50, "expectations do not rise with the references"),
+        (-expected, grade, 50, "expectations do not rise with the references"),
+    ):
+        assert fit_scale(e, known, patients) == (1.0, 0.0, f"not fitted: {why}")
+    with pytest.raises(ValueError, match="without NaN"):
+        fit_scale(np.array([np.nan]), np.array([1]), 10)
+    with pytest.raises(ValueError, match="must be"):
+        fit_scale(expected, grade[1:], 50)

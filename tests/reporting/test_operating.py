@@ -91,16 +91,68 @@ def test_what_no_threshold_changes_stands_beside(rows, content):
     own = content["kind"]
     assert own["prevalence"]["value"] == pytest.approx(positive.mean(), abs=1e-6)
     assert own["auroc"]["value"] == pytest.approx(roc_auc_score(positive, priced), abs=1e-6)
-    assert list(content) == ["kind"]  # the other grading has three classes
+    assert list(content) == ["grade", "kind"]
     json.dumps(content, allow_nan=False)
+
+
+def ordered(rows):
+    """Expected class (NaN where missed), reference and fold of the grading in order."""
+    own = cases.graded(rows, GRADE)
+    expected = own.probabilities(GRADE, "model") @ np.arange(3)
+    return expected, own.reference, np.array([int(r["fold"]) for r in own.rows])
+
+
+def test_ordered_classes_are_rescaled_to_the_spread_of_other_folds(rows, content):
+    """Fold by fold with NumPy; a missed case is as far off as a call can be."""
+    expected, reference, fold = ordered(rows)
+    found, calls = ~np.isnan(expected), np.zeros(len(fold), int)
+    before = np.floor(np.nan_to_num(expected) + 0.5).astype(int)
+    for k in range(5):
+        e, known = (v[found & (fold != k)] for v in (expected, reference))
+        slope = known.std() / e.std()
+        scaled = known.mean() + slope * (np.nan_to_num(expected) - e.mean())
+        calls[fold == k] = np.clip(np.floor(scaled + 0.5), 0, 2)[fold == k]
+    assert (calls != before).any()
+    as_expected, rescaled = content["grade"]["rules"]
+    assert [as_expected["rule"], rescaled["rule"]] == ["expectation", "spread"]
+    for rule, own in ((as_expected, before), (rescaled, calls)):
+        assert list(rule["figures"]) == list(operating.OF_ORDERED)
+        right = np.where(found, own == reference, False).mean()
+        assert rule["figures"]["accuracy"]["value"] == pytest.approx(right, abs=1e-6)
+        near = np.where(found, np.abs(own - reference) <= 1, False).mean()
+        assert rule["figures"]["within_one_grade"]["value"] == pytest.approx(near, abs=1e-6)
+    for name, minus in rescaled["minus_expectation"].items():
+        gain = rescaled["figures"][name]["value"] - as_expected["figures"][name]["value"]
+        assert minus["value"] == pytest.approx(gain, abs=1e-6)
+    assert [t["fold"] for t in rescaled["thresholds"]] == [0, 1, 2, 3, 4]
+    assert {t["patients"] for t in rescaled["thresholds"]} == {48}
+
+
+def test_kappa_of_rescaled_calls_is_that_of_scikit_learn():
+    rows = rows_of(folds_of(names(60), 5), sure=0.3)  # an unsure network expects the middle
+    as_expected, rescaled = operating.crossed(rows, [GRADE], "model", **SETTINGS)["grade"]["rules"]
+    expected, reference, fold = ordered(rows)
+    calls = np.zeros(len(fold), int)
+    for told in rescaled["thresholds"]:
+        own = fold == told["fold"]
+        calls[own] = np.clip(np.rint(told["slope"] * expected[own] + told["offset"]), 0, 2)
+    kappa = cohen_kappa_score(reference, calls, weights="quadratic")
+    found = rescaled["figures"]["quadratic_weighted_kappa"]
+    assert found["value"] == pytest.approx(kappa, abs=1e-6)
+    assert found["value"] > as_expected["figures"]["quadratic_weighted_kappa"]["value"] + 0.05
+    low, high = rescaled["minus_expectation"]["quadratic_weighted_kappa"]["ci95"]
+    assert 0 < low < high
 
 
 def test_no_reference_of_a_fold_has_a_say_in_its_threshold(rows, content):
     other = [
-        {**r, "reference_kind": "benign"} if r["fold"] == 2 else r for r in rows
-    ]  # fmt: skip
+        {**r, "reference_kind": "benign", "reference_grade": "none"} if r["fold"] == 2 else r
+        for r in rows
+    ]
     again = operating.crossed(other, GRADINGS, "model", **SETTINGS)
-    for one, two in zip(content["kind"]["rules"][1:], again["kind"]["rules"][1:], strict=True):
+    fitted = [[r for task in own.values() for r in task["rules"][1:]] for own in (content, again)]
+    assert len(fitted[0]) == 3
+    for one, two in zip(*fitted, strict=True):
         assert one["thresholds"][2] == two["thresholds"][2]
         assert one["thresholds"][0] != two["thresholds"][0]
 
@@ -138,8 +190,26 @@ def test_other_patients_are_called_at_the_threshold_that_the_run_keeps(tmp_path,
     (table,) = operating.tables({"kind": own}, {"kind": {"prevalence": {"value": 0.3}}})
     assert table["rows"][1][1] == f"fitted for balanced accuracy, p ≥ {t:.3f}".replace("0.", ".")
     assert table["rows"][0][-1] == {"value": 0.3}
-    nothing = operating.given(others, GRADINGS, "model", {"tasks": {}}, **SETTINGS)["kind"]
-    assert nothing["rules"][1]["figures"] == nothing["rules"][0]["figures"]
+    nothing = operating.given(others, GRADINGS, "model", {"tasks": {}}, **SETTINGS)
+    for task in ("grade", "kind"):
+        rules = nothing[task]["rules"]
+        assert rules[1]["figures"] == rules[0]["figures"]
+        assert rules[1]["thresholds"][0]["why"] == "not fitted: the run has no such case"
+
+
+def test_other_patients_are_rescaled_as_the_run_keeps_it(tmp_path, rows):
+    kept = fit(write_run(tmp_path / "run", folds_of(names(60), 5), rows), GRADINGS)
+    scale = kept["tasks"]["grade"]["model"]["scale"]
+    others = rows_of(folds_of([f"p{i}" for i in range(100, 130)], 1))
+    own = operating.given(others, GRADINGS, "model", kept, **SETTINGS)
+    expected, reference, _ = ordered(others)
+    calls = np.clip(np.floor(scale["slope"] * expected + scale["offset"] + 0.5), 0, 2)
+    rescaled = own["grade"]["rules"][1]
+    assert rescaled["figures"]["accuracy"]["value"] == pytest.approx(np.mean(calls == reference))
+    assert len(rescaled["thresholds"]) == 1
+    table = next(t for t in operating.tables(own, {}) if t["id"] == "scale")
+    assert table["title"] == "On the scale of the run"
+    assert table["rows"][1][1].startswith(f"rescaled, {scale['slope']:.2f} e ")
 
 
 def test_the_page_has_a_section_of_them(content, report, run_dir, tmp_path):
@@ -147,7 +217,10 @@ def test_the_page_has_a_section_of_them(content, report, run_dir, tmp_path):
     section = page[page.index('<section id="operating">') :]
     section = section[: section.index("</section>")]
     value = content["kind"]["rules"][1]["figures"]["balanced_accuracy"]["value"]
-    for text in ("At a fitted threshold", "p ≥ .5", f"{value:.3f}", "Prevalence", "other folds"):
+    texts = ["At a fitted threshold", "p ≥ .5", f"{value:.3f}", "Prevalence", "other folds"]
+    value = content["grade"]["rules"][1]["figures"]["quadratic_weighted_kappa"]["value"]
+    texts += ["On a fitted scale", "rescaled", f"{value:.3f}", "The scales of each fold"]
+    for text in texts:
         assert text in section
     without = write_page({**report, "operating": {}}, run_dir, tmp_path).read_text()
     assert '<section id="operating">' not in without

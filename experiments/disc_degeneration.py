@@ -64,14 +64,14 @@ def phantom() -> ConfigDict:
 
 
 def spider_t2space(config: ConfigDict) -> None:
-    """30 real patients of SPIDER, T2-SPACE, three seeds; 25 to 32 min a fold on two cores."""
+    """30 real patients of SPIDER, T2-SPACE, three seeds; 87 minutes on two quiet cores."""
     package(config, "spider_t2space")
     _two_cores(config)
     config.stages.regions.volume = {"slices": 8, "pitch_mm": 1.8}  # read by dimensions=3 alone
 
 
 def cohort_small(config: ConfigDict) -> None:
-    """Your 30 to 100 patients; two to three hours on two CPU cores (an estimate)."""
+    """Your 30 to 100 patients; about two hours on two CPU cores (an estimate)."""
     package(config, "cohort")
     _two_cores(config)
 

@@ -39,7 +39,7 @@ _RULES = {
     "half": "p ≥ .5",
     "balanced_accuracy": "fitted for balanced accuracy",
     "cohen_kappa": "fitted for kappa",
-    "expectation": "as expected",
+    "expectation": "rounded",
     SPREAD: "rescaled",
 }
 
@@ -325,7 +325,7 @@ def _table_of_ordered(content: Mapping[str, Any], of_run: bool) -> Json:
     for task, own in content.items():
         for rule in own["rules"]:
             name = _rule_name(rule) if of_run else _RULES[rule["rule"]]
-            minus = rule.get("minus_expectation", {}).get(kappa, "–")
+            minus = rule.get("minus_expectation", {}).get(kappa)
             figures = [rule["figures"][k] for k in OF_ORDERED]
             rows.append([wording.label(task), name, *figures, minus])
     words = [wording.metric(name) for name in OF_ORDERED]
@@ -333,7 +333,7 @@ def _table_of_ordered(content: Mapping[str, Any], of_run: bool) -> Json:
         "id": "scale",
         "title": "On the scale of the run" if of_run else "On a fitted scale",
         "note": _NOTE_OF_ORDERED.format(fitted_on=_fitted_on(content)),
-        "columns": ["Grading", "Call", *words, f"{words[0]}, minus as expected"],
+        "columns": ["Grading", "Call", *words, f"{words[0]}, rescaled minus rounded"],
         "rows": rows,
     }
 

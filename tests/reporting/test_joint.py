@@ -21,6 +21,8 @@ CONFIG = StudyConfig("toy", "phantom", DataConfig("toys", "phantom"), resamples=
 class System:
     """Means of Dice over structures: all that is needed of a system."""
 
+    method, gradings = "model", ()
+
     def summarise(self, rows, resamples, seed):
         dice = means(rows, ["dice"], resamples, seed)
         return {"stages": {"regions": dice}, "end_to_end": dice, "oracle_region": {}}

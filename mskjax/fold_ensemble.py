@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mskjax import ensemble, reading, roles
+from mskjax import ensemble, held_out, roles
 from mskjax.fold_training import Fold
 from mskjax.replicas import Replica
 from mskjax.setting import Setting
@@ -43,12 +43,12 @@ class FoldEnsemble:
     @property
     def is_read(self) -> bool:
         """Whether all held-out patients are read."""
-        return (self.folder / reading.CASES["test"]).exists()
+        return (self.folder / held_out.CASES["test"]).exists()
 
     def discard(self) -> None:
         """Removes what was read: a member is trained anew."""
         if roles.is_first():
-            (self.setting.workdir / reading.CASES["test"]).unlink(missing_ok=True)
+            (self.setting.workdir / held_out.CASES["test"]).unlink(missing_ok=True)
             if self.folder.exists():
                 shutil.rmtree(self.folder)
 
@@ -59,7 +59,7 @@ class FoldEnsemble:
         """
         folders = [member.folder for member in self.members]
         together = ensemble.of(folders, self.setting.config, self.setting.mesh)
-        reading.write_held_out(together, self.setting, self.number, seed="")
+        held_out.write(together, self.setting, self.number, seed="")
 
 
 def of(whole: Replica, setting: Setting, groups: Sequence[Sequence[Fold]]) -> list[FoldEnsemble]:

@@ -4,20 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from mskjax import cases, predictions, roles, tables
+from mskjax import cases, roles, tables
 from mskjax.applied import STUDIES_AT_ONCE
 from mskjax.data.cohorts import Cohort
 from mskjax.data.splits import Fold
 from mskjax.progress import Progress
-from mskjax.reporting.environment import environment
-from mskjax.setting import Setting
 from mskjax.tables import Row
 from mskjax.training import processes
 from mskjax.training.stage import Study
 from mskjax.two_stage.system import System
-from mskjax.writers import write_json
-
-CASES = {"test": "cases.csv", "validation": "validation_cases.csv"}  # rows of a part of a fold
 
 
 class Reader(Protocol):
@@ -101,56 +96,6 @@ def write_rows(
     processes.sync("evaluated")
     if roles.is_first():
         partial.unlink(missing_ok=True)
-
-
-def write_fold(
-    fold: Reader,
-    setting: Setting,
-    number: int,
-    part: str,
-    seed: int | str,
-    seen: Callable[[Study, Any], None] = lambda study, reading: None,
-) -> None:
-    """Reads a part of a fold and writes its rows (`CASES`) in the fold's folder.
-
-    Args:
-      fold: its training, or those of several seeds together.
-      setting: of the study in whose folder they are left.
-      number: of the fold.
-      part: a key of `CASES`.
-      seed: of the rows; empty for several seeds together.
-      seen: see `rows_of_fold`.
-    """
-    divided = setting.divided.folds[number]
-    write_rows(
-        fold,
-        setting.cohort,
-        setting.numbers_of(number, part),
-        setting.folder(number) / CASES[part],
-        {"fold": number, "seed": seed},
-        f"{setting.title(number)} {'evaluation' if part == 'test' else part}",
-        kept=lambda row: is_of(row, divided, part),
-        seen=seen,
-    )
-
-
-def write_held_out(fold: Reader, setting: Setting, number: int, seed: int | str) -> None:
-    """Reads the held-out studies of a fold: rows, pictures, label maps, and the machine that read.
-
-    Args:
-      fold: as of `write_fold`, as the others.
-      setting: of the study.
-      number: of the fold.
-      seed: of the rows.
-    """
-    folder, phantom = setting.folder(number), setting.cohort.audit["kind"] == "phantom"
-
-    def leave(study: Study, found: Any) -> None:
-        predictions.leave(folder, fold.system, study, found, phantom)
-
-    # Of the machine that reads: it is what the rows can be compared on (`mskjax.verification`).
-    write_json(folder / "environment.json", environment())
-    write_fold(fold, setting, number, "test", seed, leave)
 
 
 def is_of(row: Row, fold: Fold, part: str) -> bool:

@@ -18,11 +18,11 @@ from mskjax import (
     fold_ensemble,
     fold_training,
     going_on,
+    held_out,
     manifest,
     opening,
     parts,
     preemption,
-    reading,
     replicas,
     roles,
     systems,
@@ -215,7 +215,7 @@ def _run_folds(
         for fold in (f for f in group if f in evaluate and not f.failure):
             setting = fold.setting
             loaded = applied.load_fold(fold.folder, setting.config, setting.mesh)
-            reading.write_held_out(loaded, setting, fold.number, setting.train_seed)
+            held_out.write(loaded, setting, fold.number, setting.train_seed)
         for own in (own for own in jointly if own.members[0] in group):
             if not any(fold.failure for fold in own.members):
                 own.evaluate()
@@ -230,7 +230,7 @@ def _is_trained(fold: Fold, stages: Sequence[str] = ()) -> bool:
 
 
 def _is_read(fold: Fold) -> bool:
-    return (fold.folder / reading.CASES["test"]).exists()
+    return (fold.folder / held_out.CASES["test"]).exists()
 
 
 def _check_examples(folds: Sequence[Fold], stages: Sequence[str]) -> None:
@@ -321,7 +321,7 @@ def gather_rows(workdir: Path, folds: int) -> list[Row]:
     Raises:
       UserError: naming the folds that are missing.
     """
-    table = reading.CASES["test"]
+    table = held_out.CASES["test"]
     paths = [workdir / f"fold_{k}" / table for k in range(folds)]
     if missing := [path.parent.name for path in paths if not path.exists()]:
         raise UserError(

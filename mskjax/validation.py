@@ -12,9 +12,9 @@ from mskjax import (
     applied,
     cases,
     going_on,
+    held_out,
     opening,
     preemption,
-    reading,
     replicas,
     study,
     systems,
@@ -97,11 +97,11 @@ def _train(folds: Sequence[Fold]) -> None:
 
 def _rows(fold: Fold) -> list[Row]:
     """Rows of the validation patients, read if they are not there."""
-    path = fold.folder / reading.CASES["validation"]
+    path = fold.folder / held_out.CASES["validation"]
     if not path.exists():
         setting = fold.setting
         loaded = applied.load_fold(fold.folder, setting.config, setting.mesh)
-        reading.write_fold(loaded, setting, fold.number, "validation", setting.train_seed)
+        held_out.write_rows(loaded, setting, fold.number, "validation", setting.train_seed)
     return cases.read(path)
 
 

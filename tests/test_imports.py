@@ -39,7 +39,7 @@ LAYERS = (
     "description",
     "prediction",
     "opening plan setting",
-    "fold_training",
+    "fold_training held_out",
     "fold_ensemble parts",
     "study external",
     "validation verification",

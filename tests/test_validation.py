@@ -71,7 +71,7 @@ def test_no_test_patient_is_opened_and_the_folder_is_an_ordinary_run(config, tmp
     assert validation.sealed(divided[0], [0]) == set(first.test)
     # Done already: nothing is trained or read again.
     monkeypatch.setattr(validation, "train", None)
-    monkeypatch.setattr(validation.reading, "write_fold", None)
+    monkeypatch.setattr(validation.held_out, "write_rows", None)
     with workdir.owned(run):
         assert next(validation.validated(config, run, [0]))[1] == rows
     kept = json.loads((run / "splits.json").read_text())

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mskjax.models.losses import masked_heads_loss, segmentation_loss, squared_emd
+from mskjax.models import losses
+
+# As the training step calls them; operation by operation most of the time would be compilation.
+masked_heads_loss, segmentation_loss, squared_emd = map(
+    jax.jit, (losses.masked_heads_loss, losses.segmentation_loss, losses.squared_emd)
+)
 
 
 @pytest.fixture(autouse=True)

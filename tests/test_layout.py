@@ -43,7 +43,6 @@ THROUGH = {
     "training/mesh": "commands/test_main_devices",  # the same figures on 1 and 8 devices
     "training/trainer": "training/test_population",
     "training/stage": "training/test_loop",  # with the stage of training/toy.py
-    "training/state": "training/test_loop",
     # A finished run, untouched and forged.
     "verification/account": "commands/test_verify_command",
     "verification/checks": "commands/test_verify_command",

@@ -66,6 +66,9 @@ class Stage(abc.ABC):
     inputs: ClassVar[tuple[str, ...]] = ("image",)  # arrays of an example that the network sees
     # Options that `training_examples` never reads; a stage that does read one leaves it out here.
     unread: ClassVar[tuple[str, ...]] = ("train", "model", "views")
+    # Whether the parts of `model` are networks that share no weight and no loss: each is then
+    # trained as it would be alone, its gradient clipped by its own norm.
+    apart: ClassVar[bool] = False
 
     @property
     def train(self) -> TrainConfig:

@@ -30,23 +30,39 @@ class TrainState(struct.PyTreeNode):
     bad_step: jax.Array
 
 
-def optimiser(hyper: Hyper) -> optax.GradientTransformation:
+def optimiser(hyper: Hyper, apart: bool) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019) with clipping, linear warm-up and cosine decay.
 
-    The structure of its state does not depend on `hyper`, which may hold traced arrays.
+    The structure of its state does not depend on its arguments; `hyper` may hold traced arrays.
+
+    Args:
+      hyper: of the training.
+      apart: see `Stage.apart`.
     """
 
     def decayed(params: Any) -> Any:
         return jax.tree.map(lambda p: p.ndim > 1, params)
 
     return optax.chain(
-        optax.clip_by_global_norm(hyper.clip_norm),
+        _clipping(hyper.clip_norm, apart),
         optax.adamw(
             functools.partial(learning_rate, hyper),
             weight_decay=hyper.weight_decay,
             mask=decayed,
         ),
     )
+
+
+def _clipping(norm: Any, apart: bool) -> optax.GradientTransformation:
+    """Gradients above a norm are scaled down to it: all together, or each network's by its own."""
+    clipping = optax.clip_by_global_norm(norm)
+    if not apart:
+        return clipping
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return {name: clipping.update(own, state)[0] for name, own in gradient.items()}, state
+
+    return optax.GradientTransformation(clipping.init, update)
 
 
 def initial_state(
@@ -65,7 +81,7 @@ def initial_state(
     return TrainState(
         step=jnp.int32(0),
         variables=variables,
-        optimiser=optimiser(hyper).init(variables["params"]),
+        optimiser=optimiser(hyper, stage.apart).init(variables["params"]),
         average=jax.tree.map(jnp.copy, variables),
         bad_step=jnp.int32(-1),
     )
@@ -144,7 +160,9 @@ def train_step(
         state.variables["params"]
     )
     norm = optax.tree.norm(gradient)
-    change, moments = optimiser(hyper).update(gradient, state.optimiser, state.variables["params"])
+    change, moments = optimiser(hyper, stage.apart).update(
+        gradient, state.optimiser, state.variables["params"]
+    )
     variables = {
         **state.variables,
         **updates,

@@ -192,6 +192,34 @@ def test_loss_is_the_sum_over_members():
     assert set(monitors) == {f"accuracy_{n}" for n in (*bp.UNETS, "alexnet")}
 
 
+def test_members_share_no_weight_so_that_each_is_trained_as_it_would_be_alone():
+    made = stage()
+    assert made.apart
+    examples = made.training_examples(study())
+    shown = [jnp.asarray(examples[name][:1]) for name in made.inputs]
+    model = made.model()
+    variables = jax.jit(lambda key: model.init(key, *shown, train=False))(jax.random.key(0))
+
+    @jax.jit
+    def pulled(params):
+        """Norm of each member's gradient, of what each member says."""
+
+        def said_by(own):
+            return model.apply({**variables, "params": own}, *shown, train=False)
+
+        outputs, back = jax.vjp(said_by, params)
+        alone = {name: {n: v * float(n == name) for n, v in outputs.items()} for name in outputs}
+        return {
+            name: {n: optax.tree.norm(g) for n, g in back(own)[0].items()}
+            for name, own in alone.items()
+        }
+
+    found = pulled(variables["params"])
+    assert set(found) == {*bp.UNETS, bp.ALEXNET}
+    for name, norms in found.items():
+        assert [n for n, norm in norms.items() if norm > 0] == [name]
+
+
 def test_balance_turns_equal_shares_into_the_true_ones():
     label = np.zeros((4, 10, 10, 2), np.uint8)
     label[:2, :2, :5, 0] = 255  # a tenth of two slices

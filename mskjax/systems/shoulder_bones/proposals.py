@@ -1,8 +1,8 @@
 """Four networks propose bone, and a vote fixes where it lies.
 
 Three U-Nets, one for each structure and one for both as one, and a block-wise AlexNet are members
-of one network: one optimiser steps them on the sum of their losses.  They share no weight; the
-norm that clips the gradient is that of all four.
+of one network: one optimiser steps them on the sum of their losses.  They share no weight, and
+each clips its gradient by its own norm, so that none is trained otherwise than it would be alone.
 """
 
 import dataclasses
@@ -77,6 +77,7 @@ class BoneProposals(PixelClassification):
     """See the module."""
 
     options: BoneProposalsOptions
+    apart = True
 
     def model(self) -> "Members":
         """The four networks."""

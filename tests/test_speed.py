@@ -152,6 +152,7 @@ def test_augmentation_moves_image_and_label_alike(module):
     assert (bright == (moved["label"] == 1)).float().mean() > 0.95
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_loop_is_timed_and_written(tmp_path):
     output = tmp_path / "speed.json"

@@ -96,6 +96,7 @@ def check_resumed(data, undisturbed):
     assert folders == {"disc_degeneration", ".config", "phantom", "1.3.0"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_what_is_finished_survives_a_signal(tmp_path, undisturbed, number):
@@ -109,6 +110,7 @@ def test_what_is_finished_survives_a_signal(tmp_path, undisturbed, number):
     check_resumed(tmp_path, undisturbed)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_in_a_sentence_and_not_in_a_hang(tmp_path, undisturbed):
     def kill(_, workers):

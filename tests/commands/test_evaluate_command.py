@@ -87,6 +87,7 @@ def test_masks_and_pictures_of_the_new_patients_are_left(tested):
     assert {p.name for p in (tested / "pictures").iterdir()} == {f"{p}_t2.png" for p in NEW}
 
 
+@pytest.mark.long
 def test_a_test_that_was_stopped_goes_on_and_a_report_can_be_elsewhere(run, data, tmp_path):
     output = tmp_path / "out"
     own = flags(run, data, f"--patients={NEW[0]}", f"--output={output}", "--folds=1")

@@ -43,6 +43,7 @@ def content(path):
     return json.loads(path.read_text())
 
 
+@pytest.mark.long
 def test_a_finished_study_goes_on_from_its_last_state(finished, extended):
     workdir, said = extended
     assert "regions: extended from 60 to 66 steps at step 60" in said

@@ -150,7 +150,12 @@ Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.mark.parametrize(
-    "when", [pytest.param("checkpoint", marks=pytest.mark.long), "table", "report"]
+    "when",
+    [
+        pytest.param("checkpoint", marks=pytest.mark.long),
+        pytest.param("table", marks=pytest.mark.long),
+        "report",
+    ],
 )
 def test_a_full_disk_ends_in_one_sentence_and_the_run_goes_on_later(
     finished, main_here, tmp_path, capsys, monkeypatch, when

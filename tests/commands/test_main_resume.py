@@ -33,7 +33,8 @@ def assert_same_results(workdir, finished):
         assert read_rows(workdir / curve.relative_to(finished.workdir)) == read_rows(curve)
 
 
-@pytest.mark.parametrize("stage", ["regions", pytest.param("grades", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("stage", ["regions", "grades"])
 def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(
     finished, main_here, tmp_path, stage
 ):
@@ -96,6 +97,7 @@ def test_sigkill_at_a_random_moment(finished, main_here, tmp_path):
     assert_same_results(tmp_path, finished)
 
 
+@pytest.mark.long
 def test_a_kill_between_the_last_save_and_the_record_of_costs(finished, main_here, tmp_path):
     arguments = study(tmp_path, finished.data_dir)
     assert main_here(*arguments, "--mode=train") == 0

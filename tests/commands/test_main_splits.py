@@ -154,6 +154,7 @@ def test_the_official_division_after_folds_of_its_training_part(main_here, tmp_p
     assert divided(tmp_path / "alone")["folds"] == [fold | {"held_out": False}]
 
 
+@pytest.mark.long
 def test_division_by_case_is_labelled_as_leaking(finished, main_here, tmp_path, capsys):
     arguments = study(tmp_path, finished.data_dir, data__split="by_case", **FEW)
     assert main_here(*arguments) == 0

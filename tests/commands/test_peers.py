@@ -315,6 +315,7 @@ def test_of_several_seeds_one_is_asked_for(peers, tmp_path, capsys):
     assert f"give one, {tmp_path / 'run' / 'seed_0'}." in capsys.readouterr().err
 
 
+@pytest.mark.long
 @needs_monai
 @pytest.mark.slow
 def test_the_script_runs_as_it_is_typed(tmp_path):

@@ -55,6 +55,7 @@ def two(finished, tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_several_runs_are_compared_in_a_folder(two, tmp_path, capsys):
     before = contents(two)
     output = tmp_path / "both"
@@ -142,6 +143,7 @@ def test_a_folder_that_is_not_there(tmp_path, capsys):
     assert f"{tmp_path / 'none'} is not a folder" in complaint(capsys.readouterr().err)
 
 
+@pytest.mark.long
 def test_readers_stand_beside_the_model_and_stay(finished, tmp_path, capsys):
     run = shutil.copytree(finished.workdir, tmp_path / "run")
     rows = [r for r in cases.read(run / "cases.csv") if r["kind"] == "grade"]

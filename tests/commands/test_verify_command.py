@@ -133,6 +133,7 @@ def test_files_that_are_not_the_manifests_are_named(copy, verify):
 
 
 # A read that fails leaves others behind, whose threads complain when they end.
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_weights_and_a_cell_that_were_forged_with_all_hashes_are_found_by_reading(copy, verify):
     flip_byte(copy / "fold_0" / "regions")  # of a grader so small, channels may say nothing
@@ -211,6 +212,7 @@ def test_a_test_patient_who_was_swapped_is_found_without_the_cohort(copy, verify
     assert f"tested by more than one fold (folds 0 and 1: {new})" in checks["splits"][1]
 
 
+@pytest.mark.long
 def test_other_versions_are_compared_to_the_stated_tolerance(copy, verify):
     for path in (copy / "environment.json", *copy.glob("fold_*/environment.json")):
         rewrite(path, lambda e: e["packages"].update(jaxlib="0.0.1"))

@@ -35,6 +35,7 @@ def begun_by(workdir, pid):
     return None
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_four_workers_that_start_at_once_finish_every_trial_though_one_is_killed(tmp_path, place):
     workdir, go = tmp_path / "sweep", tmp_path / "go"
@@ -84,6 +85,7 @@ def test_sigterm_is_75_and_the_next_worker_goes_on_with_the_trial(tmp_path):
     assert {pid for _, pid in stub.steps(trials.folder(left))} == {worker.pid, os.getpid()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_of_two_sweep_files_on_one_study_one_is_refused(tmp_path, place):
     workdir, go = tmp_path / "sweep", tmp_path / "go"

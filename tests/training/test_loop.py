@@ -77,6 +77,7 @@ run(Path(sys.argv[1]), steps=40)
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_resumes_to_the_same_bits_after_sigkill_at_a_random_step(tmp_path):
     script = KILLED.format(tests=str(Path(__file__).parents[1]))

@@ -68,8 +68,8 @@ def alone(tmp_path_factory):
     ("share", "devices", "limit_mb"),
     [
         ("unrolled", 1, None),
-        ("vmapped", 1, None),
-        ("mapped", 2, None),
+        pytest.param("vmapped", 1, None, marks=pytest.mark.long),
+        pytest.param("mapped", 2, None, marks=pytest.mark.long),
         ("vmapped", 8, 0),
     ],
 )

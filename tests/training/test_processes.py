@@ -41,6 +41,7 @@ def whole(tmp_path_factory):
     return run(tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.long
 def test_two_processes_of_two_devices_train_to_the_bits_of_one_of_four(whole, tmp_path):
     assert_same_run(run(tmp_path, count=1, devices=4), whole)
     assert '"4 x cpu in 2 processes"' in (whole / "cost.json").read_text()
@@ -122,6 +123,7 @@ def test_a_signal_to_one_that_does_not_train_ends_all():
     assert all("pre-empted: stopped; run the same command" in text for text in said), said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed", [0, 1])
 def test_who_vanishes_ends_the_other(killed):
     settings = "processes.LOST_S = 4.0"

@@ -27,7 +27,8 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import numpy as np
 
-FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"  # of mskjax.commands
+# Of `mskjax.commands`.
+FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 NO_FLAG = "--xla_cpu_use_onednn=false"  # which is the default
 # The variables of a setting, beside `FLAG`; NPROC is what XLA takes for the number of threads.
 SETTINGS: Mapping[str, Mapping[str, str]] = {

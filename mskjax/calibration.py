@@ -105,11 +105,8 @@ class Calibration:
         grading = self._grading(task)
         if not grading.ordinal or len(grading.classes) == 2:
             raise UserError(f"{task} has no more than two ordered classes; a scale takes them.")
-        p = np.asarray(probabilities, np.float64)
-        expected = grading.expected(p)
-        own = self._entry(task, method)["scale"]
-        calls = (Scale(**own) if own else Scale()).calls(expected, len(grading.classes))
-        return np.where(np.isnan(expected), grading.missed, calls).astype(np.int32)
+        scale = Scale(**self._entry(task, method)["scale"])
+        return scale.calls(grading.expected(probabilities), grading)
 
     def statement(self, task: str, method: str, coverage: float = COVERAGE) -> str:
         """What the probabilities and sets of a task rest on, in a sentence or two."""

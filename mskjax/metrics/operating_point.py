@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mskjax.metrics.grading import Grading
 from mskjax.metrics.temperature import LEAST_PATIENTS
 
 CRITERIA = ("balanced_accuracy", "cohen_kappa")
@@ -41,9 +42,10 @@ class Threshold(NamedTuple):
     value: float
     why: str = ""
 
-    def calls(self, p: np.ndarray, classes: int = 2) -> np.ndarray:
-        """(N,) int32, 1 where (N,) probabilities reach it; NaN does not."""
-        return (np.nan_to_num(p) >= self.value).astype(np.int32)
+    def calls(self, p: np.ndarray, grading: Grading) -> np.ndarray:
+        """(N,) int32, 1 where (N,) probabilities reach it; `Grading.missed` where they are NaN."""
+        above = np.nan_to_num(p) >= self.value
+        return np.where(np.isnan(p), grading.missed, above).astype(np.int32)
 
 
 class Scale(NamedTuple):
@@ -59,10 +61,9 @@ class Scale(NamedTuple):
     offset: float = 0.0
     why: str = ""
 
-    def calls(self, expected: np.ndarray, classes: int) -> np.ndarray:
-        """(N,) int32, the class nearest to each rescaled expectation; of NaN class 0."""
-        scaled = self.slope * np.nan_to_num(expected) + self.offset
-        return np.floor(scaled + 0.5).clip(0, classes - 1).astype(np.int32)
+    def calls(self, expected: np.ndarray, grading: Grading) -> np.ndarray:
+        """(N,) int32, see `Grading.rounded`, of (N,) expected classes on this scale."""
+        return grading.rounded(self.slope * np.asarray(expected) + self.offset)
 
 
 def fit_threshold(p: np.ndarray, positive: np.ndarray, criterion: str, patients: int) -> Threshold:

@@ -206,8 +206,7 @@ def _called(
     """(N,) calls, each at its point, and what is told of the points."""
     calls = np.full(len(own.score), grading.missed, np.int32)
     for inside, point, _ in points:
-        mine = inside & own.found
-        calls[mine] = point.calls(own.score[mine], len(grading.classes))
+        calls[inside] = point.calls(own.score[inside], grading)
     return calls, [told for *_, told in points]
 
 
@@ -276,6 +275,24 @@ _NOTE_OF_ORDERED = (
 )
 
 
+_THRESHOLDS: Json = {
+    "id": "thresholds",
+    "title": "The thresholds of each fold",
+    "note": "Applied to the fold, fitted without its patients. Thresholds that lie far apart"
+    " say that the networks of the folds are not equally sure, or that the cases are few.",
+    "rule": "Criterion",
+    "values": {"threshold": "Threshold"},
+}
+_SCALES: Json = {
+    "id": "scales",
+    "title": "The scales of each fold",
+    "note": "Expected class numbers, the lowest 0, times the slope plus the offset, rounded."
+    " Applied to the fold, fitted without its patients.",
+    "rule": "Call",
+    "values": {"slope": "Slope", "offset": "Offset"},
+}
+
+
 def tables(content: Mapping[str, Any], inside: Mapping[str, Any] | None = None) -> list[Json]:
     """The tables of `crossed` or `given`, in the form of ``report["tables"]``.
 
@@ -289,8 +306,8 @@ def tables(content: Mapping[str, Any], inside: Mapping[str, Any] | None = None) 
     found = [_table_of_two(of_two, inside)] if of_two else []
     found += [_table_of_ordered(ordered, inside is not None)] if ordered else []
     if inside is None:
-        found += [_table_of_thresholds(of_two)] if of_two else []
-        found += [_table_of_scales(ordered)] if ordered else []
+        found += [_table_of_points(of_two, **_THRESHOLDS)] if of_two else []
+        found += [_table_of_points(ordered, **_SCALES)] if ordered else []
     return found
 
 
@@ -350,35 +367,26 @@ def _point(own: Mapping[str, Any]) -> str:
     return f"p ≥ {own['threshold']:.3f}{why}".replace("≥ 0.", "≥ .")
 
 
-def _table_of_thresholds(content: Mapping[str, Any]) -> Json:
+def _table_of_points(
+    content: Mapping[str, Any], values: Mapping[str, str], rule: str, **words: str
+) -> Json:
+    """What was fitted for each fold.
+
+    Args:
+      content: of gradings of one kind.
+      values: what was fitted -> its heading.
+      rule: heading of what it was fitted to.
+      **words: ``id``, ``title`` and ``note``.
+    """
     return {
-        "id": "thresholds",
-        "title": "The thresholds of each fold",
-        "note": "Applied to the fold, fitted without its patients. Thresholds that lie far apart"
-        " say that the networks of the folds are not equally sure, or that the cases are few.",
-        "columns": ["Grading", "Criterion", "Fold", "Threshold", "Fitted on cases", "Patients",
+        **words,
+        "columns": ["Grading", rule, "Fold", *values.values(), "Fitted on cases", "Patients",
                     "Remark"],
-        "rows": _rows_of_points(content, "threshold"),
+        "rows": [
+            [wording.label(task), _RULES[own["rule"]], str(point["fold"]),
+             *(point[name] for name in values), point["cases"], point["patients"], point["why"]]
+            for task, found in content.items()
+            for own in found["rules"]
+            for point in own["thresholds"]
+        ],
     }  # fmt: skip
-
-
-def _table_of_scales(content: Mapping[str, Any]) -> Json:
-    return {
-        "id": "scales",
-        "title": "The scales of each fold",
-        "note": "Expected class numbers, the lowest 0, times the slope plus the offset, rounded."
-        " Applied to the fold, fitted without its patients.",
-        "columns": ["Grading", "Call", "Fold", "Slope", "Offset", "Fitted on cases", "Patients",
-                    "Remark"],
-        "rows": _rows_of_points(content, "slope", "offset"),
-    }  # fmt: skip
-
-
-def _rows_of_points(content: Mapping[str, Any], *values: str) -> list[list[Any]]:
-    return [
-        [wording.label(task), _RULES[rule["rule"]], str(own["fold"]), *(own[v] for v in values),
-         own["cases"], own["patients"], own["why"]]
-        for task, found in content.items()
-        for rule in found["rules"]
-        for own in rule["thresholds"]
-    ]  # fmt: skip

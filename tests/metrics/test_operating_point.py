@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_curve
 
+from mskjax.metrics.grading import Grading
 from mskjax.metrics.operating_point import CRITERIA, Scale, fit_scale, fit_threshold
 
 ORACLE = {"balanced_accuracy": balanced_accuracy_score, "cohen_kappa": cohen_kappa_score}
@@ -70,6 +71,9 @@ def test_nothing_to_fit_on_is_said():
             fit_threshold(p, positive, criterion, 10)
 
 
+GRADES = Grading("grade", ("i", "ii", "iii", "iv", "v"), ordinal=True)
+
+
 def shrunk(n=4_000, seed=0):
     """Grades 0 to 4, and what a network expects that knows half of them and plays safe."""
     rng = np.random.default_rng(seed)
@@ -100,12 +104,12 @@ def concordance(a, b):
 def test_rescaled_calls_agree_more_than_rounded_ones():
     expected, grade = shrunk()
     before, after = (
-        cohen_kappa_score(grade, scale.calls(expected, 5), weights="quadratic")
+        cohen_kappa_score(grade, scale.calls(expected, GRADES), weights="quadratic")
         for scale in (Scale(), fit_scale(expected, grade, 400))
     )
     assert after > before + 0.1
     beyond = np.array([-1.0, 0.1, 0.5, 2.0, np.nan])
-    assert Scale(3.0, 0.0).calls(beyond, 5).tolist() == [0, 0, 2, 4, 0]
+    assert Scale(3.0, 0.0).calls(beyond, GRADES).tolist() == [0, 0, 2, 4, GRADES.missed]
 
 
 def test_a_scale_that_cases_do_not_say_changes_nothing():

@@ -1,6 +1,6 @@
 """Lumbar disc degeneration: U-Net finds discs on sagittal T2, SpineNet's grader grades them.
 
-After Ding et al., Chin J Clin Res 2024;37(5):709-713 (mskjax/systems/disc_degeneration.py says
+After Ding et al., Chin J Clin Res 2024;37(5):709-713 (mskjax/systems/disc_degeneration says
 what is theirs and what is open).
 
     python -m mskjax.main --config=disc_degeneration --workdir=runs/first

@@ -1,6 +1,6 @@
 """Modic changes on paired T1 and T2: Faster R-CNN finds discs, a 3-D CNN grades them.
 
-After Cina et al., Brain & Spine 2024;4:102738 (mskjax/systems/modic_changes.py says what is theirs
+After Cina et al., Brain & Spine 2024;4:102738 (mskjax/systems/modic_changes says what is theirs
 and what is open).  All normalisations of `options.normalisations` are compared in one run.
 
     python -m mskjax.main --config=modic_changes --workdir=runs/modic

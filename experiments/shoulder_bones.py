@@ -1,7 +1,7 @@
 """Humerus and scapula: three U-Nets and a block-wise AlexNet vote, AlexNet refines the edge.
 
 After Comput Methods Programs Biomed 2021;211:106325 and 2021;200:105862
-(mskjax/systems/shoulder_bones.py says what is theirs and what is open).
+(mskjax/systems/shoulder_bones says what is theirs and what is open).
 
     python -m mskjax.main --config=shoulder_bones --workdir=runs/bones
     python -m mskjax.main --config=shoulder_bones:cohort --workdir=runs/mine \

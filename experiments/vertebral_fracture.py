@@ -1,6 +1,6 @@
 """Vertebral fracture, benign or malignant, on paired T1 and T2: ResNet-50 on the abnormal segment.
 
-After Yeh et al., PMC9764339 (mskjax/systems/vertebral_fracture.py says what is theirs and what is
+After Yeh et al., PMC9764339 (mskjax/systems/vertebral_fracture says what is theirs and what is
 open).
 
     python -m mskjax.main --config=vertebral_fracture --workdir=runs/fracture

@@ -2,7 +2,7 @@
 
 A study reads its options only through these dataclasses, so a misspelt or mistyped field is an
 error before anything is packaged or trained.  Systems declare the options of their stages as
-dataclasses of their own (see `systems/disc_degeneration.py`) and parse them with `parse`.
+dataclasses of their own (see `systems/disc_degeneration`) and parse them with `parse`.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
 """`tests/` mirrors `mskjax/`: who looks for the tests of a module finds them under its name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,19 @@ def test_what_is_tested_elsewhere_is_there_and_so_are_its_tests():
     every = set().union(*map(modules, PACKAGES))
     assert set(THROUGH) <= {m for m in every if not has_tests(m)}
     assert all((TESTS / f"{file}.py").exists() for file in THROUGH.values())
+
+
+def test_files_that_text_names_are_there():
+    """A reader follows these paths; modules move, and prose does not move with them."""
+    root = TESTS.parent
+    texts = [*root.glob("*.md")]
+    for folder in ("mskjax", "experiments", "tfds_builders", "docs"):
+        texts += [p for p in (root / folder).rglob("*") if p.suffix in (".py", ".md")]
+    named = r"\b(?:mskjax|tests|experiments|tfds_builders|docs)/[\w/.-]+\.(?:py|md)\b"
+    lost = {
+        (str(path.relative_to(root)), name)
+        for path in texts
+        for name in re.findall(named, path.read_text())
+        if "NAME" not in name and not any((at / name).exists() for at in (root, path.parent))
+    }
+    assert not lost

@@ -116,12 +116,8 @@ def train(folds: Sequence[Fold], stages: Container[str] | None = None) -> None:
         if stages is not None and stage.name not in stages:
             continue
         left = [f for f in folds if not f.failure and not is_trained(f.folder / stage.name)]
-        if folds[0].system.recuts and position:
-            for fold in left:  # each has examples of its own
-                own = fold.setting.cut(_stage(fold, position), fold.recut, [fold.folder / FOLDER])
-                _fit([fold], position, own)
-        elif left:
-            _fit(left, position, left[0].setting.examples(_stage(left[0], position)))
+        if left:
+            _fit(left, position, [_examples(fold, position) for fold in left])
     for fold in folds if roles.is_first() else ():
         shutil.rmtree(fold.folder / FOLDER, ignore_errors=True)  # of its own regions alone
 
@@ -138,10 +134,22 @@ def check_devices(folds: Sequence[Fold]) -> None:
         check_batch(stage, mesh, len(folds))
 
 
-def _fit(folds: Sequence[Fold], position: int, prepared: Prepared) -> None:
+def _examples(fold: Fold, position: int) -> Prepared:
+    """What all folds on the cohort share, or what is cut from the regions that this one found."""
+    stage = _stage(fold, position)
+    if position and fold.system.recuts:
+        return fold.setting.cut(stage, fold.recut, [fold.folder / FOLDER])
+    return fold.setting.examples(stage)
+
+
+def _fit(folds: Sequence[Fold], position: int, prepared: Sequence[Prepared]) -> None:
     setting = folds[0].setting
     mesh = data_mesh(setting.config.devices, len(folds))
-    jobs = [f.job(Program(_stage(f, position), mesh), prepared) for f in folds]
+    stages = [_stage(fold, position) for fold in folds]
+    jobs = [
+        fold.job(Program(stage, mesh), own)
+        for fold, stage, own in zip(folds, stages, prepared, strict=True)
+    ]
     with setting.stop.held():  # the loop saves before it ends
         stop = processes.Together(setting.stop)
         failures = fit(jobs, validate, stop, share=setting.config.population.share)

@@ -58,7 +58,7 @@ def _measured(name: str, count: int, rounds: int) -> Sequence[str]:
 
     stage, examples = default_stage.cut(name)
     mesh = data_mesh(1)
-    feed, size = Feed(examples, mesh, limit_mb=1e6), stage.train.batch_size
+    feed, size = Feed([examples], mesh, limit_mb=1e6), stage.train.batch_size
     numbers = np.resize(np.arange(pipeline.count(examples)), (1, count, size))
     balance = put_replicated(stage.balance(examples), mesh)
 

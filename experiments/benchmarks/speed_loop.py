@@ -161,7 +161,7 @@ class Scan:
     def __init__(self, steps: int) -> None:
         mesh, own = data_mesh(1), examples()
         program = Program(stage(steps + 1, steps), mesh)
-        feed, key = Feed(own, mesh, limit_mb=1e6), put_replicated(jax.random.key(0), mesh)
+        feed, key = Feed([own], mesh, limit_mb=1e6), put_replicated(jax.random.key(0), mesh)
         self._trainer = Trainer([program], feed, [()], [key])
         first = {k: v[:BATCH] for k, v in own.items()} | {"index": np.arange(BATCH, dtype=np.int32)}
         self._first = program.init(put_batch(first, mesh), key)

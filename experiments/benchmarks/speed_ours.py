@@ -29,7 +29,7 @@ class Ours:
         self.program, self._key = Program(case.stage, mesh), put_replicated(jax.random.key(0), mesh)
         targets = {k: v for k, v in examples.items() if k not in case.stage.inputs}
         self._balance = put_replicated(case.stage.balance(targets), mesh)
-        self._feed = Feed(examples, mesh, limit_mb=0.0 if streamed else 1e6)
+        self._feed = Feed([examples], mesh, limit_mb=0.0 if streamed else 1e6)
         self._trainer = Trainer([self.program], self._feed, [self._balance], [self._key])
         self._streamed, self._batch = streamed, case.shape[0]
         rows = {**examples, "index": np.arange(self._batch, dtype=np.int32)}

@@ -36,7 +36,7 @@ def fit(
     weights of another task; initialisation from the seed.
 
     Args:
-      jobs: what is to be trained: alike, on the same examples.
+      jobs: what is to be trained: alike, on the same examples or on some of their own.
       validate: mean loss and monitors of weights over examples, see `evaluation.validate`.
       stop: says when the process must end soon.
       limit_mb: see `Feed`.
@@ -53,7 +53,8 @@ def fit(
     """
     _check(jobs)
     program = jobs[0].program
-    feed = Feed(jobs[0].examples, program.mesh, limit_mb)
+    own = [job.examples for job in jobs]
+    feed = Feed(own if any(e is not own[0] for e in own) else own[:1], program.mesh, limit_mb)
     with contextlib.ExitStack() as opened:
         members = [Member(job, validate, opened) for job in jobs]
         states = [m.start() for m in members]

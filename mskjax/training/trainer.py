@@ -19,11 +19,11 @@ MOST_STEPS = 10
 
 
 class Trainer:
-    """The step of K trainings of like stages on the same examples.
+    """The step of K trainings of like stages.
 
     Args:
       programs: of each training; all alike (`loop.check_alike`).
-      feed: of the examples they share.
+      feed: of the examples that they share, or that each has.
       balances: of `Stage.balance`, of each.
       keys: typed key of each.
       share: how they share a device, see `population.chosen`.

@@ -7,7 +7,7 @@ import jax
 import jsonschema
 import numpy as np
 import pytest
-from commands.command_line import run, study
+from commands.command_line import phantom_study, run, study
 
 from mskjax import applied, status
 from mskjax.report import main as report
@@ -207,3 +207,25 @@ def test_members_train_together_and_one_that_fails_spoils_no_other(
     assert [d["field"] for d in compared["config"]] == ["stages.regions.train.learning_rate"]
     assert status.main([str(workdir)]) == 0
     assert "regions      failed" in capsys.readouterr().out
+
+
+def test_graders_of_regions_that_each_seed_found_itself_train_together(data_dir, tmp_path):
+    few = {f"stages__grades__train__{k}": v for k, v in {"steps": 2, "warmup_steps": 1}.items()}
+    one = {
+        "data__options__patients": 12,
+        "options__normalisations": "('z_score_volume',)",
+        **few,
+    }
+    # One more axis of every array is quicker to compile than side by side.
+    flags = (*SEEDS, "--config.population.share=vmapped", "--mode=train", "--folds=0")
+    arguments = phantom_study("modic_changes", tmp_path / "run", data_dir, *flags, **one)
+    process = run("mskjax.main", *arguments)
+    assert process.returncode == 0, process.stderr
+    folders = [tmp_path / "run" / f"seed_{s}" / "fold_0" for s in (0, 1)]
+    for stage in ("boxes", "grades_z_score_volume"):
+        costs = [json.loads((folder / stage / "cost.json").read_text()) for folder in folders]
+        assert [cost["trained_together"] for cost in costs] == [2, 2]
+    # Their detectors differ, and so do the crops: each is its own folder's examples.
+    said = [line for line in process.stdout.splitlines() if "examples, " in line]
+    assert sum(f"seed_{s}/fold_0/prepared/grades_" in line for line in said for s in (0, 1)) == 2
+    assert not any((folder / "prepared").exists() for folder in folders)

@@ -66,7 +66,7 @@ def test_several_steps_of_one_dispatch_are_those_steps(tmp_path, monkeypatch):
 @pytest.mark.parametrize("shape", [(1, 8), (3, 8)])
 def test_a_batch_holds_the_rows_of_its_numbers(limit_mb, shape):
     program = Program(toy(), data_mesh(4))
-    feed = Feed(toy_examples(), program.mesh, limit_mb)
+    feed = Feed([toy_examples()], program.mesh, limit_mb)
     numbers = np.random.default_rng(0).integers(0, 40, shape)
     batch = feed.batch(numbers, program.sharding_of_batches(together=False))
     for i, row in enumerate(numbers):
@@ -76,11 +76,28 @@ def test_a_batch_holds_the_rows_of_its_numbers(limit_mb, shape):
         np.testing.assert_array_equal(found["label"], toy_examples()["label"][row])
 
 
+@pytest.mark.parametrize("limit_mb", [0, 1e6])
+def test_trainings_with_examples_of_their_own_get_their_own_rows(limit_mb):
+    mesh = data_mesh(4, members=2)
+    own = [toy_examples(40, 0), toy_examples(25, 1)]
+    feed = Feed(own, mesh, limit_mb)
+    numbers = np.random.default_rng(0).integers(0, 25, (3, 2, 8))
+    sharding = Program(toy(), mesh).sharding_of_batches(together=True)
+    batch = feed.batch(numbers, sharding)
+    for i, k in np.ndindex(3, 2):
+        found = jax.jit(gathered)(feed.data, {name: v[i, k] for name, v in batch.items()})
+        assert set(found) == {"index", "image", "label"}
+        # What augmentation is keyed to is the number among its own, as in a training alone.
+        np.testing.assert_array_equal(found["index"], numbers[i, k])
+        for name in ("image", "label"):
+            np.testing.assert_array_equal(found[name], own[k][name][numbers[i, k]])
+
+
 def test_examples_larger_than_the_limit_are_not_put_on_the_device(capsys):
     mesh = data_mesh(1)
     size = sum(v.nbytes for v in toy_examples().values()) / 1e6
-    assert Feed(toy_examples(), mesh, size).data
-    streamed = Feed(toy_examples(), mesh, size * 0.99)
+    assert Feed([toy_examples()], mesh, size).data
+    streamed = Feed([toy_examples()], mesh, size * 0.99)
     assert not streamed.data
     streamed.announce("toy")
     assert "streamed from the host" in capsys.readouterr().out

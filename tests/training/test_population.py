@@ -89,6 +89,24 @@ def test_each_member_is_what_it_is_alone(tmp_path, alone, share, devices, limit_
         assert cost["steps"] == job.program.stage.train.steps
 
 
+@pytest.mark.parametrize(
+    ("share", "devices", "limit_mb"), [("unrolled", 1, None), ("vmapped", 8, 0)]
+)
+def test_members_with_examples_of_their_own_are_what_they_are_alone(
+    tmp_path, share, devices, limit_mb
+):
+    def made(folder, mesh):
+        own = [toy_examples(40 + k, seed=10 + k) for k in range(len(MEMBERS))]
+        pairs = zip(jobs(tmp_path / folder, mesh), own, strict=True)
+        return [dataclasses.replace(job, examples=examples) for job, examples in pairs]
+
+    together = made("together", data_mesh(devices, len(MEMBERS)))
+    assert run(together, share=share, limit_mb=limit_mb) == [None] * 4
+    for job, mate in zip(made("alone", data_mesh(1)), together, strict=True):
+        assert run([job], limit_mb=0) == [None]
+        assert_close(stored_state(job.folder), stored_state(mate.folder))
+
+
 @pytest.mark.parametrize("at", [1, 33])
 def test_a_population_that_was_stopped_goes_on(tmp_path, alone, at):
     made = jobs(tmp_path, data_mesh(1))
@@ -154,7 +172,7 @@ def test_members_do_not_communicate(share, normed):
     """In the compiled step, groups of devices that exchange data never span two members."""
     mesh, stage = data_mesh(8, 4), toy() if normed else ToyUnnormed("toy", toy().options)
     programs = [Program(stage, mesh)] * 4
-    feed = Feed(toy_examples(), mesh)
+    feed = Feed([toy_examples()], mesh)
     trainer = Trainer(programs, feed, [()] * 4, [jax.random.key(k) for k in range(4)], share)
     batch = {k: v[:8] for k, v in toy_examples().items()} | {"index": np.arange(8, dtype=np.int32)}
     states = [programs[0].init(put_replicated(batch, mesh), jax.random.key(0)) for _ in range(4)]
@@ -179,7 +197,7 @@ def test_one_training_needs_no_share(tmp_path):
     whole = train(Program(toy(), data_mesh(2)), tmp_path)
     assert whole.step
     program = Program(toy(), data_mesh(2))
-    trainer = Trainer([program], Feed(toy_examples(), program.mesh), [()], [jax.random.key(0)])
+    trainer = Trainer([program], Feed([toy_examples()], program.mesh), [()], [jax.random.key(0)])
     assert trainer.how == ""
 
 

@@ -26,7 +26,7 @@ from mskjax.data.pipeline import Examples
 from mskjax.errors import UserError
 from mskjax.random_weights import untrained
 from mskjax.training.mesh import data_mesh, replicated
-from mskjax.training.stage import ATTENTION, UNTRAINED, Study
+from mskjax.training.stage import Study
 from mskjax.two_stage.system import Predict, System
 from mskjax.workdir import config_of, folds_in
 from mskjax.writers import write_json
@@ -171,28 +171,28 @@ def predictor(folder: Path, programs: Mapping[str, "Program"]) -> Predict:
     def random(name: str, trained: Any) -> Any:
         return jax.device_put(untrained(trained), replicated(programs[name].mesh))
 
-    return with_random_maps(lambda name, *own: predict(programs[name], *own), weights, random)
+    return running(lambda name, *own: predict(programs[name], *own), weights, random)
 
 
-def with_random_maps(
+def running(
     run: Callable[[str, Any, Examples], dict[str, np.ndarray]],
     weights: Callable[[str], Any],
     random: Callable[[str, Any], Any],
 ) -> Predict:
-    """Runs networks; maps of attention come with those of random weights, of the same program.
+    """Runs networks with the weights of a training, or with random ones, by the same programs.
 
     Args:
       run: (stage name, weights, examples) -> outputs.
       weights: of a stage, asked for once.
-      random: (stage name, trained weights) -> those of `untrained`, where `run` wants them.
+      random: (stage name, trained weights) -> those of `random_weights.untrained`, where `run`
+        wants them.
     """
     known, bare = functools.cache(weights), functools.cache(lambda name: random(name, known(name)))
 
-    def run_stage(name: str, examples: Examples) -> dict[str, np.ndarray]:
-        found = run(name, known(name), examples)
-        if ATTENTION in found:
-            found[UNTRAINED] = run(name, bare(name), examples)[ATTENTION]
-        return found
+    def run_stage(
+        name: str, examples: Examples, /, *, untrained: bool = False
+    ) -> dict[str, np.ndarray]:
+        return run(name, bare(name) if untrained else known(name), examples)
 
     return run_stage
 

@@ -88,7 +88,7 @@ def measured(name: str, members: int, studies: int) -> dict[str, Any]:
     first = system.stages[0]
     weights: dict[str, Any] = {}
 
-    def run(stage: str, examples: Any) -> Any:
+    def run(stage: str, examples: Any, /, *, untrained: bool = False) -> Any:
         if stage not in weights:
             inputs = [examples[n][:1] for n in programs[stage].stage.inputs]
             init = jax.jit(programs[stage].stage.model().init, static_argnames="train")

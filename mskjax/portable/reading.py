@@ -140,7 +140,7 @@ def predictor(stages: Mapping[str, Stage], weights: Mapping[str, Path]) -> Predi
     def arrays(name: str) -> dict[str, jax.Array]:
         return _put(load_file(weights[name]))
 
-    return applied.with_random_maps(
+    return applied.running(
         lambda name, own, examples: stages[name].run(own, examples),
         arrays,
         lambda name, trained: _put(untrained(trained)),

@@ -16,8 +16,7 @@ from mskjax.errors import UserError
 if TYPE_CHECKING:
     import flax.linen as nn
 
-# Outputs of `Stage.explain`, and the same of a network with random weights.
-ATTENTION, UNTRAINED = "attention", "attention_untrained"
+ATTENTION = "attention"  # the output of `Stage.explain`
 Study = Mapping[str, Any]  # one packaged study: arrays on the native grid and strings
 
 

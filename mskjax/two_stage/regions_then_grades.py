@@ -6,6 +6,7 @@ graded case, and what is graded.  Everything else is here, once.
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from mskjax.reporting import explained, graded
 from mskjax.reporting.graded import Comparison
 from mskjax.stages.grading import Grader
 from mskjax.tables import Row
-from mskjax.training.stage import ATTENTION, UNTRAINED, Study
+from mskjax.training.stage import ATTENTION, Study
 from mskjax.two_stage.grading_task import GradingTask
 from mskjax.two_stage.system import (
     Joint,
@@ -173,7 +174,7 @@ class RegionsThenGrades(System):
           head -> (R, classes), shown (R, h, w, ...), attention (R, h', w') or None.
         """
         heat = outputs.get(ATTENTION)
-        heads = {name: p for name, p in outputs.items() if name not in (ATTENTION, UNTRAINED)}
+        heads = {name: p for name, p in outputs.items() if name != ATTENTION}
         return heads, crops["image"], heat
 
     # What follows from it.
@@ -184,7 +185,8 @@ class RegionsThenGrades(System):
 
     def read(self, studies: Sequence[Study], predict: Predict, regions: str) -> list[Reading]:
         """See `System.read`."""
-        return self.graded(studies, self._located(studies, predict, regions), predict)
+        located = self._located(studies, predict, regions)
+        return self.graded(studies, located, predict, compared=regions != "reference")
 
     def _located(
         self, studies: Sequence[Study], predict: Predict, regions: str
@@ -194,20 +196,37 @@ class RegionsThenGrades(System):
         return self.locate(studies, predict)
 
     def graded(
-        self, studies: Sequence[Study], located: Sequence[Located], predict: Predict
+        self,
+        studies: Sequence[Study],
+        located: Sequence[Located],
+        predict: Predict,
+        compared: bool = True,
     ) -> list[Reading]:
-        """Grades the regions of each study."""
+        """Grades the regions of each study.
+
+        Args:
+          studies: to read.
+          located: their regions.
+          predict: runs the networks.
+          compared: whether the first grader's maps are wanted beside those of random weights.
+        """
         probabilities: list[dict[str, Any]] = [{} for _ in studies]
-        pictured: list[tuple[Any, ...]] = [(None,)] * len(studies)
+        pictured: list[tuple[Any, ...]] = []
         for method, grader in self.graders.items():
             crops = [self.cut(grader, s, where) for s, where in zip(studies, located, strict=True)]
             outputs = predict_parts(predict, grader.name, crops)
-            for i, (crop, output) in enumerate(zip(crops, outputs, strict=True)):
-                heads, shown, heat = self.seen(output, crop, located[i])
-                probabilities[i][method] = heads
-                if len(probabilities[i]) == 1:
-                    bare = self.seen(_of_random_weights(output), crop, located[i])[2]
-                    pictured[i] = shown, heat, bare
+            seen = [self.seen(*own) for own in zip(outputs, crops, located, strict=True)]
+            for own, (heads, _, _) in zip(probabilities, seen, strict=True):
+                own[method] = heads
+            if method == self.method:
+                bare: list[Any] = [None] * len(studies)
+                if compared and any(ATTENTION in output for output in outputs):
+                    random = functools.partial(predict, untrained=True)
+                    maps = predict_parts(random, grader.name, crops)
+                    changed = map(_with_map_of, outputs, maps)
+                    each = zip(changed, crops, located, strict=True)
+                    bare = [self.seen(*own)[2] for own in each]
+                pictured = [(*own[1:], other) for own, other in zip(seen, bare, strict=True)]
         return [
             Reading(where, p, *picture)
             for where, p, picture in zip(located, probabilities, pictured, strict=True)
@@ -226,7 +245,11 @@ class RegionsThenGrades(System):
         """What each training says of the regions that all find together."""
         located = self._located(studies, combined(self.stages, members), regions)
         own: list[Any] = [m.system for m in members]  # of this class, as this one
-        return [s.graded(studies, located, m.predict) for s, m in zip(own, members, strict=True)]
+        compared = regions != "reference"
+        return [
+            s.graded(studies, located, m.predict, compared)
+            for s, m in zip(own, members, strict=True)
+        ]
 
     def read_jointly(
         self, studies: Sequence[Study], members: Sequence[Member], regions: str = "predicted"
@@ -408,10 +431,11 @@ class RegionsThenGrades(System):
         return {"stages": stages, **report}
 
 
-def _of_random_weights(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same outputs with the map of the network that has learnt nothing."""
-    kept = {name: value for name, value in outputs.items() if name not in (ATTENTION, UNTRAINED)}
-    return kept | ({ATTENTION: outputs[UNTRAINED]} if UNTRAINED in outputs else {})
+def _with_map_of(
+    outputs: dict[str, np.ndarray], other: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Outputs with another network's map: they choose, where only a part of it is shown."""
+    return outputs | ({ATTENTION: other[ATTENTION]} if ATTENTION in other else {})
 
 
 def _mean(readings: Sequence[Reading]) -> Reading:

@@ -4,8 +4,8 @@ import abc
 import dataclasses
 import itertools
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,7 +16,24 @@ from mskjax.metrics.grading import Grading
 from mskjax.tables import Row
 from mskjax.training.stage import Stage, Study
 
-Predict = Callable[[str, Examples], dict[str, np.ndarray]]  # (stage name, examples) -> outputs
+
+class Predict(Protocol):
+    """Runs the networks of a training."""
+
+    def __call__(
+        self, stage: str, examples: Examples, /, *, untrained: bool = False
+    ) -> dict[str, np.ndarray]:
+        """What one of them says.
+
+        Args:
+          stage: its name.
+          examples: N of them.
+          untrained: with random weights (`random_weights.untrained`), whose maps are held against
+            those of the training.
+
+        Returns:
+          Arrays of N rows, as `Stage.activate` and `Stage.explain` name them.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,21 +343,23 @@ def combined(stages: Sequence[Stage], members: Sequence[Member]) -> Predict:
     """Runs the networks of all members over the same examples and combines their outputs."""
     by_name = {stage.name: stage for stage in stages}
 
-    def run(name: str, examples: Examples) -> dict[str, np.ndarray]:
-        return by_name[name].combine([m.predict(name, examples) for m in members])
+    def run(name: str, examples: Examples, /, *, untrained: bool = False) -> dict[str, np.ndarray]:
+        each = [m.predict(name, examples, untrained=untrained) for m in members]
+        return by_name[name].combine(each)
 
     return run
 
 
 def remembered(predict: Predict) -> Predict:
     """The same, but the outputs of examples that it was given before are not computed again."""
-    known: list[tuple[str, Examples, dict[str, np.ndarray]]] = []
+    known: list[tuple[tuple[str, bool], Examples, dict[str, np.ndarray]]] = []
 
-    def run(name: str, examples: Examples) -> dict[str, np.ndarray]:
-        for stage, inputs, outputs in known:
-            if stage == name and _same(inputs, examples):
+    def run(name: str, examples: Examples, /, *, untrained: bool = False) -> dict[str, np.ndarray]:
+        asked = name, untrained
+        for before, inputs, outputs in known:
+            if before == asked and _same(inputs, examples):
                 return outputs
-        known.append((name, examples, predict(name, examples)))
+        known.append((asked, examples, predict(name, examples, untrained=untrained)))
         return known[-1][2]
 
     return run

@@ -28,8 +28,8 @@ def said(fold, studies):
     """All that a fold says of studies on its own regions, and on reference regions."""
     outputs = []
 
-    def predict(name, examples):
-        found = fold.predict(name, examples)
+    def predict(name, examples, untrained=False):
+        found = fold.predict(name, examples, untrained=untrained)
         outputs.append((name, found))
         return found
 

@@ -73,10 +73,10 @@ def fake(found, calls=None):
     queue = list(found)
     grid = resample(Volume(study()["t2"], AFFINE), (None, 2.0, 2.0)).affine
 
-    def predict(stage, examples):
+    def predict(stage, examples, untrained=False):
         image = examples["image"]
         if calls is not None:
-            calls.append((stage, len(image)))
+            calls.append((f"{stage}, untrained" if untrained else stage, len(image)))
         if stage != "boxes":
             # Outputs tell which crop they are of.
             mean = image.mean((1, 2, 3, 4))
@@ -131,7 +131,11 @@ def test_discs_are_handed_on_with_levels_and_each_study_gets_its_own():
     ]
     studies = [study(0), study(1), study(2, has_t1=False)]
     first, none, last = declared.read(studies, fake(found, calls), "predicted")
-    assert calls == [("boxes", 9), *((f"grades_{n}", 4) for n in NORMALISATIONS)]
+    # Maps are shown of the first grader alone.
+    of_random_weights = f"grades_{NORMALISATIONS[0]}, untrained"
+    assert sorted(calls) == sorted(
+        [("boxes", 9), *((f"grades_{n}", 4) for n in NORMALISATIONS), (of_random_weights, 4)]
+    )
     discs = first.located.regions
     assert [d.level for d in discs] == [1, 2, 3]
     assert [d.slice for d in discs] == [1, 1, 1]

@@ -167,19 +167,22 @@ def test_lengths_without_a_pixel_size_are_left_empty():
 def test_the_score_of_a_patient_is_the_largest_over_slices():
     declared = system()
 
-    def predict(stage, examples):
+    def predict(stage, examples, untrained=False):
         if stage == "segments":
             nothing = np.array([1, 0], np.float32)
             return {"probabilities": np.broadcast_to(nothing, (*examples["image"].shape[:-1], 2))}
-        malignant = np.tile([0.2, 0.1, 0.7], len(examples["image"]) // 3)
+        # With random weights another slice would be the decisive one.
+        malignant = [0.9, 0.1, 0.7] if untrained else [0.2, 0.1, 0.7]
+        malignant = np.tile(malignant, len(examples["image"]) // 3)
         attention = np.arange(float(len(malignant)))[:, None, None] * np.ones((1, 2, 2))
         return {
             vf.HEAD.name: np.stack([1 - malignant, malignant], 1),
-            "attention": attention,
-            "attention_untrained": 10 + attention,
+            "attention": attention + (10 if untrained else 0),
         }
 
-    (ours,) = declared.read([study(1)], predict, "reference")
+    (ideal,) = declared.read([study(1)], predict, "reference")
+    assert ideal.untrained is None  # of reference regions nobody looks at it
+    (ours,) = declared.graded([study(1)], [declared.reference(study(1))], predict)
     assert ours.probabilities[cases.MODEL][vf.HEAD.name].tolist() == [[1 - 0.7, 0.7]]
     # That slice is the one that is shown and explained.
     crops = declared.grade.cut(study(1), sg.reference_place(study(1)))["image"]

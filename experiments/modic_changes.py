@@ -81,7 +81,7 @@ def phantom() -> ConfigDict:
 
 
 def spider_midsagittal(config: ConfigDict) -> None:
-    """171 real patients of SPIDER, a slice each, 3 seeds; about two hours (an estimate)."""
+    """171 real patients of SPIDER, a slice each, 3 seeds; two and a half hours."""
     package(config, "spider_midsagittal")
     _two_cores(config)
     config.stages.grades.crop = (1, 40, 80)

@@ -24,8 +24,8 @@ from mskjax.training.mesh import put_replicated
 Batch = dict[str, jax.Array]
 T = TypeVar("T")
 
-INDEX = "index"  # of a batch: the numbers of its examples
-ROW = "row"  # and where they lie in what is resident, where trainings have examples of their own
+# Of a batch: where its examples lie in what is resident, where trainings have some of their own.
+ROW = "row"
 
 # Of an accelerator's memory; the rest is for state, activations and prediction.
 SHARE_OF_DEVICE = 0.25
@@ -62,14 +62,14 @@ class Feed:
           sharding: of their axes.
 
         Returns:
-          `INDEX`, int32 in the shape of `numbers`; where nothing is resident also the rows, with
-          the axes of an example after those of `numbers`; else `ROW`, where it is not `INDEX`.
+          ``index``, int32 in the shape of `numbers`; where nothing is resident also the rows, with
+          the axes of an example after those of `numbers`; else `ROW`, where it is not ``index``.
         """
 
         def put(shape: tuple[int, ...], rows: Any) -> jax.Array:
             return jax.make_array_from_callback(numbers.shape + shape, sharding, rows)
 
-        found = {INDEX: put((), lambda i: numbers[i].astype(np.int32))}
+        found = {"index": put((), lambda i: numbers[i].astype(np.int32))}
         if not self.is_resident:
             for name, values in self._examples[0].items():
                 own = [examples[name] for examples in self._examples]
@@ -114,7 +114,7 @@ def gathered(data: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> B
       batch: of `Feed.batch`, of one axis of B numbers.
     """
     given = dict(batch)
-    place = given.pop(ROW, given[INDEX])
+    place = given.pop(ROW, given["index"])
     rows = {k: v.at[place].get(mode="promise_in_bounds") for k, v in data.items()}
     # A gather that melts into what follows would round otherwise than rows that were sent.
     return {**given, **jax.lax.optimization_barrier(rows)}

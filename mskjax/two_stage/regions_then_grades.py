@@ -185,8 +185,7 @@ class RegionsThenGrades(System):
 
     def read(self, studies: Sequence[Study], predict: Predict, regions: str) -> list[Reading]:
         """See `System.read`."""
-        located = self._located(studies, predict, regions)
-        return self.graded(studies, located, predict, compared=regions != "reference")
+        return self.graded(studies, self._located(studies, predict, regions), predict, regions)
 
     def _located(
         self, studies: Sequence[Study], predict: Predict, regions: str
@@ -200,7 +199,7 @@ class RegionsThenGrades(System):
         studies: Sequence[Study],
         located: Sequence[Located],
         predict: Predict,
-        compared: bool = True,
+        regions: str = "predicted",
     ) -> list[Reading]:
         """Grades the regions of each study.
 
@@ -208,7 +207,7 @@ class RegionsThenGrades(System):
           studies: to read.
           located: their regions.
           predict: runs the networks.
-          compared: whether the first grader's maps are wanted beside those of random weights.
+          regions: whose they are, see `read`: of reference regions nobody looks at maps.
         """
         probabilities: list[dict[str, Any]] = [{} for _ in studies]
         pictured: list[tuple[Any, ...]] = []
@@ -220,12 +219,11 @@ class RegionsThenGrades(System):
                 own[method] = heads
             if method == self.method:
                 bare: list[Any] = [None] * len(studies)
-                if compared and any(ATTENTION in output for output in outputs):
+                if regions != "reference" and any(ATTENTION in output for output in outputs):
                     random = functools.partial(predict, untrained=True)
                     maps = predict_parts(random, grader.name, crops)
                     changed = map(_with_map_of, outputs, maps)
-                    each = zip(changed, crops, located, strict=True)
-                    bare = [self.seen(*own)[2] for own in each]
+                    bare = [self.seen(*own)[2] for own in zip(changed, crops, located, strict=True)]
                 pictured = [(*own[1:], other) for own, other in zip(seen, bare, strict=True)]
         return [
             Reading(where, p, *picture)
@@ -245,11 +243,8 @@ class RegionsThenGrades(System):
         """What each training says of the regions that all find together."""
         located = self._located(studies, combined(self.stages, members), regions)
         own: list[Any] = [m.system for m in members]  # of this class, as this one
-        compared = regions != "reference"
-        return [
-            s.graded(studies, located, m.predict, compared)
-            for s, m in zip(own, members, strict=True)
-        ]
+        pairs = zip(own, members, strict=True)
+        return [s.graded(studies, located, m.predict, regions) for s, m in pairs]
 
     def read_jointly(
         self, studies: Sequence[Study], members: Sequence[Member], regions: str = "predicted"

@@ -19,8 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mskjax import cases
@@ -38,6 +36,7 @@ from mskjax.metrics.temperature import (
     fit_temperature,
     patient_weights,
 )
+from mskjax.metrics.weights import CaseWeights, mean
 from mskjax.tables import Row
 from mskjax.workdir import config_of
 
@@ -287,25 +286,20 @@ def _measured(
     }
 
 
-def _figures(data: Mapping[str, jax.Array], weights: jax.Array) -> dict[str, jax.Array]:
+def _figures(data: Mapping[str, np.ndarray], weights: CaseWeights) -> dict[str, np.ndarray]:
     """The statistic of `_measured`'s bootstrap."""
-    reference, own = data["reference"], weights * data["weight"]
-    found: dict[str, jax.Array] = {}
+    reference, own = data["reference"], weights._replace(own=data["weight"])
+    found: dict[str, np.ndarray] = {}
     for when in ("before", "after"):
         p = data[when]
         found[f"log_loss_{when}"] = c.log_loss(p, reference, LEAST_PROBABILITY, own)
         found[f"ece_{when}"] = c.ece(p, reference, own)
         found[f"brier_{when}"] = c.brier(p, reference, own)
     found["change"] = found["log_loss_after"] - found["log_loss_before"]
-
-    def share(by: jax.Array) -> jax.Array:
-        total = by.sum()
-        return jnp.where(total > 0, (by[:, None] * data["held"]).sum(0) / total, jnp.nan)
-
-    found["held"] = share(own)
-    found["held_by_case"] = share(weights * data["found"])
-    found["held_or_missed"] = share(weights * data["weight_of_all"])
-    return found
+    shares = {"held": "weight", "held_by_case": "found", "held_or_missed": "weight_of_all"}
+    return found | {
+        name: mean(data["held"], weights._replace(own=data[by])) for name, by in shares.items()
+    }
 
 
 def _methods(rows: Sequence[Row], grading: Grading, gradings: Sequence[Grading]) -> list[str]:

@@ -41,7 +41,6 @@ from mskjax import cases, systems  # noqa: E402
 from mskjax.data.cohorts import Cohort, find_cohort  # noqa: E402
 from mskjax.errors import EXIT_DONE, EXIT_USER, UserError  # noqa: E402
 from mskjax.metrics import paired  # noqa: E402
-from mskjax.metrics.estimates import column_means  # noqa: E402
 from mskjax.metrics.grading import Grading  # noqa: E402
 from mskjax.metrics.grading_statistic import statistic  # noqa: E402
 from mskjax.metrics.intervals import (  # noqa: E402
@@ -50,6 +49,7 @@ from mskjax.metrics.intervals import (  # noqa: E402
     patient_bootstrap,
     weighting,
 )
+from mskjax.metrics.segmentation import mean_over_cases  # noqa: E402
 from mskjax.progress import say  # noqa: E402
 from mskjax.reporting import comparable  # noqa: E402
 from mskjax.reporting.comparable import CROSSED, Run  # noqa: E402
@@ -247,7 +247,7 @@ def overlaps(ours: Sequence[Row], theirs: Sequence[Row], settings: Mapping[str, 
         dice = [floats([t[key] for key in both], "dice")[:, None] for t in tables]
         patients = [tables[0][key]["patient"] for key in both]
         if both:
-            estimates = beside(column_means, dice[0], dice[1], patients, settings)
+            estimates = beside(mean_over_cases, dice[0], dice[1], patients, settings)
             found.append(_entry(f"dice_{name}", *(own[0] for own in estimates)))
     return found
 

@@ -6,8 +6,7 @@
 * Bootstrap: quadratic kappa, balanced accuracy and AUROC of graded discs, 10,000 resamples of
   patients by `intervals.patient_bootstrap`, drawing and percentiles included, beside a plain loop
   of scikit-learn.  The loop does a few resamples, its time is scaled; it is given its draws, makes
-  the cases of each, and takes no percentile.  Ours is compiled before: a report has many such
-  figures of one shape, and programs stay in the cache.
+  the cases of each, and takes no percentile.
 """
 
 import argparse

@@ -42,7 +42,8 @@ def case_weights(patients: Sequence[str], resamples: int, seed: int) -> np.ndarr
       seed: of the draws.
     """
     names, owner = np.unique(np.asarray(patients, str), return_inverse=True)
-    return multiplicities(len(names), min(resamples, RESAMPLES), seed)[:, owner]
+    drawn = multiplicities(len(names), min(resamples, RESAMPLES), seed)
+    return drawn[:, owner].astype(np.float32)
 
 
 def above(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> Counts:
@@ -97,13 +98,6 @@ def thinned(points: np.ndarray) -> list[list[float]]:
     """At most `POINTS` of the (P, 2) points of a curve, evenly chosen, its ends among them."""
     chosen = np.linspace(0, len(points) - 1, min(len(points), POINTS)).round().astype(int)
     return points[chosen].tolist()
-
-
-def areas(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
-    """(R,) AUROC, by trapezoids, and average precision, by steps; NaN where one is not defined."""
-    false, true = (np.pad(_shares(c), ((0, 0), (1, 0))) for c in (counts.false, counts.true))
-    auroc = ((true[:, 1:] + true[:, :-1]) / 2 * np.diff(false)).sum(1)
-    return auroc, (np.diff(true) * _precision(counts)).sum(1)
 
 
 def estimate(observed: float, resampled: np.ndarray, n: int, patients: int) -> Json:

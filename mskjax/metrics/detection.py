@@ -1,21 +1,19 @@
 """How well boxes are found: matching, average precision, and figures at an operating point.
 
-One class at a time.  Matching is done once per image on the host; everything after it is a
-function of arrays and image weights, so the patient bootstrap is a ``vmap`` over weights.
+One class at a time.  Matching is done once per image; everything after it is a function of arrays
+and weights of images.
 """
 
 import dataclasses
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from mskjax.imaging.boxes import iou_matrix
 from mskjax.metrics.intervals import patient_bootstrap
+from mskjax.metrics.weights import Weights, of_cases, ratio, running, sums
 
 # COCO's ten thresholds, .50 to .95.
 IOU_THRESHOLDS = tuple((50 + 5 * k) / 100 for k in range(10))
@@ -92,9 +90,9 @@ def average_precision(
     tp: ArrayLike,
     image: ArrayLike,
     references: ArrayLike,
-    weights: ArrayLike | None = None,
+    weights: Weights = None,
     points: int | None = None,
-) -> jax.Array:
+) -> np.ndarray:
     """Area under the precision-recall curve of detections pooled over images.
 
     AP = sum over ranked detections of (r_i - r_{i-1}) max_{j >= i} p_j, with recall r and
@@ -102,49 +100,67 @@ def average_precision(
     2015).  Detections of equal score enter together, so their order does not matter.
 
     Args:
-      scores: (D,) confidence; -inf with ``tp`` 0 marks padding.
+      scores: (D,) confidence.
       tp: (D,) 1 for a true, 0 for a false positive.
       image: (D,) int, the image of each detection.
       references: (I,) number of reference boxes of each image.
-      weights: (I,) image weights; k counts an image k times.  None: ones.
+      weights: of the I images, see `metrics.weights`.
       points: None for all points; 101 for the mean precision at recall 0, .01, ... 1 (COCO).
 
     Returns:
-      () float32 in [0, 1]; 0 without detections, NaN without reference boxes.
+      () float64 in [0, 1], with the columns of the weights behind; 0 without detections, NaN
+      without reference boxes.
     """
-    scores, tp = jnp.asarray(scores, jnp.float32), jnp.asarray(tp, jnp.float32)
-    references = jnp.asarray(references, jnp.float32)
-    weights = jnp.ones_like(references) if weights is None else jnp.asarray(weights, jnp.float32)
-    order = jnp.argsort(scores, descending=True, stable=True)
-    ranked, tp = scores[order], tp[order]
-    own = weights[jnp.asarray(image, jnp.int32)[order]]
-    # Inside a run of equal scores there is no threshold.
-    last = jnp.append(ranked[1:], jnp.nan) != ranked
-    total = jnp.sum(weights * references)
+    image = np.asarray(image, np.int64)
+    ranking = _Ranking.of(np.asarray(scores, np.float32), image, weights)
+    total = sums(references, weights)
+    return _average_precision(ranking, np.asarray(tp) > 0, image, weights, total, points)
 
-    # Recall in units of its finest step, so that a perfect detector has exactly 1.
-    def reached(true: jax.Array) -> jax.Array:
-        if points is None:
-            return true
-        return jnp.floor(true * (points - 1) / total) + 1  # points k with k / (points - 1) <= r
 
-    # From the lowest score up, so that one pass gives the greatest precision to come and the sum.
-    # Cumulative sums over whole arrays take nine times as long under the bootstrap on CPU.
-    def step(state: tuple[jax.Array, ...], x: tuple[jax.Array, ...]) -> tuple[Any, None]:
-        true, both, envelope, area = state
-        weight, hit, threshold = x
-        precision = jnp.where(threshold & (both > 0), true / jnp.where(both > 0, both, 1.0), 0.0)
-        envelope = jnp.maximum(envelope, precision)
-        before = true - weight * hit
-        area = area + (reached(true) - reached(before)) * envelope
-        return (before, both - weight, envelope, area), None
+class _Ranking(NamedTuple):
+    """Detections by descending score.
 
-    zero = jnp.zeros((), jnp.float32)
-    start = (jnp.sum(own * tp), jnp.sum(own), zero, zero)
-    (_, _, highest, area), _ = lax.scan(step, start, (own, tp, last), reverse=True)
-    # Recall 0 is reached by all, which counts where recalls are points.
-    area = (area + reached(zero) * highest) / (total if points is None else points)
-    return jnp.where(total > 0, area, jnp.nan)
+    Attributes:
+      order: (D,) numbers of detections.
+      down: (D,) float32, minus their scores, ascending.
+      above: (D + 1,) weight of the first 0, 1, ... D of them.
+    """
+
+    order: np.ndarray
+    down: np.ndarray
+    above: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, image: np.ndarray, weights: Weights) -> "_Ranking":
+        order = np.argsort(-scores, kind="stable")
+        return cls(order, -scores[order], running(of_cases(image[order], weights)))
+
+
+def _average_precision(
+    ranking: _Ranking,
+    hit: np.ndarray,
+    image: np.ndarray,
+    weights: Weights,
+    total: np.ndarray,
+    points: int | None,
+) -> np.ndarray:
+    """As `average_precision`, of (D,) bool `hit` and () `total` reference boxes."""
+    places = np.flatnonzero(hit[ranking.order])
+    own = of_cases(image[ranking.order[places]], weights)
+    true, down = running(own), ranking.down[places]
+    # With a false positive precision falls: its envelope lies on the thresholds of the hits.
+    reached = true[np.searchsorted(down, down, "right")]
+    both = ranking.above[np.searchsorted(ranking.down, down, "right")]
+    precision = np.nan_to_num(ratio(reached, both))
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    if points is None:
+        area = ratio((own * envelope).sum(0), total)
+    else:
+        # Points k with k / (points - 1) <= r, of which recall 0 is reached by all.
+        levels = np.floor(ratio(true * (points - 1), total)) + 1
+        area = (np.diff(levels, axis=0) * envelope).sum(0)
+        area = (area + (envelope[0] if len(envelope) else 0.0)) / points
+    return np.where(total > 0, area, np.nan)[()]
 
 
 def detection_estimates(
@@ -232,29 +248,37 @@ def _rows(image: ImageBoxes, confidence: float) -> dict[str, np.ndarray]:
     }
 
 
-def _figures(data: dict[str, jax.Array], weights: jax.Array) -> dict[str, jax.Array]:
+def _figures(data: dict[str, np.ndarray], weights: Weights) -> dict[str, np.ndarray]:
     # Each row is an image of its own here, which has one detection or some reference boxes.
-    rows = jnp.arange(len(weights))
-
-    def ap(tp: jax.Array) -> jax.Array:
-        return average_precision(data["score"], tp, rows, data["references"], weights)
-
-    precision = jax.vmap(ap, 1)(data["tp"])
-    total = jnp.sum(weights * data["references"])
-    kept = weights * data["kept"]
-    pairs = kept * data["tp"][:, 0]
-    found, detections = jnp.sum(pairs), jnp.sum(kept)
-    score = jnp.where(data["tp"][:, 0] > 0, data["score"], 0.0)  # that of no detection is -inf
+    rows = np.arange(len(data["score"]))
+    hit, kept, score = data["tp"] > 0, data["kept"], data["score"]
+    pair = kept * hit[:, 0]
+    columns = {
+        "total": data["references"],
+        "images": data["images"],
+        "kept": kept,
+        "pairs": pair,
+        "iou": pair * data["iou"],
+        "close": pair * (data["iou"] > CLOSE_IOU),
+        "confidence": np.where(pair > 0, score, 0.0),  # that of no detection is -inf
+        "sure": pair * (score > SURE),
+    }
+    summed = sums(np.stack([*columns.values()], 1), weights)
+    of = dict(zip(columns, summed, strict=True))
+    ranking = _Ranking.of(score, rows, weights)
+    precision = np.stack(
+        [_average_precision(ranking, own, rows, weights, of["total"], None) for own in hit.T]
+    )
     return {
         "ap50": precision[0],
         "ap75": precision[IOU_THRESHOLDS.index(0.75)],
-        "map": jnp.mean(precision),
-        "mean_iou": jnp.sum(pairs * data["iou"]) / found,
-        "share_iou_over_70": jnp.sum(jnp.where(data["iou"] > CLOSE_IOU, pairs, 0.0)) / total,
-        "mean_confidence": jnp.sum(pairs * score) / found,
-        "share_confidence_over_90": jnp.sum(jnp.where(score > SURE, pairs, 0.0)) / total,
-        "recall": found / total,
-        "ppv": found / detections,
-        "f1": 2 * found / (total + detections),
-        "extra_per_image": (detections - found) / jnp.sum(weights * data["images"]),
+        "map": precision.mean(0),
+        "mean_iou": ratio(of["iou"], of["pairs"]),
+        "share_iou_over_70": ratio(of["close"], of["total"]),
+        "mean_confidence": ratio(of["confidence"], of["pairs"]),
+        "share_confidence_over_90": ratio(of["sure"], of["total"]),
+        "recall": ratio(of["pairs"], of["total"]),
+        "ppv": ratio(of["pairs"], of["kept"]),
+        "f1": ratio(2 * of["pairs"], of["total"] + of["kept"]),
+        "extra_per_image": ratio(of["kept"] - of["pairs"], of["images"]),
     }

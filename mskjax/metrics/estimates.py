@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from mskjax.metrics.entries import over_folds
 from mskjax.metrics.intervals import DRAWS, patient_bootstrap
 from mskjax.metrics.segmentation import cases_defined, mean_over_cases
+from mskjax.metrics.weights import Weights, ratio, sums
 from mskjax.tables import Row, floats
 
 Json = dict[str, Any]
@@ -67,11 +67,11 @@ def means(rows: Sequence[Row], columns: Sequence[str], resamples: int, seed: int
         return {}
     values = np.array([[_number(r.get(c)) for c in columns] for r in rows], np.float32)
     estimates = patient_bootstrap(
-        column_means, values, [r["patient"] for r in rows], resamples, seed
+        mean_over_cases, values, [r["patient"] for r in rows], resamples, seed
     )
     return {
-        name: dataclasses.replace(e, n=int(cases_defined(values[:, i]))).as_json()
-        for i, (name, e) in enumerate(zip(columns, estimates, strict=True))
+        name: dataclasses.replace(e, n=int(n)).as_json()
+        for name, e, n in zip(columns, estimates, cases_defined(values), strict=True)
     }
 
 
@@ -124,14 +124,9 @@ def structures_over_folds(
     return found
 
 
-def column_means(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """(M,) weighted means of the columns of (N, M) values, NaN left out."""
-    return jax.vmap(mean_over_cases, (1, None))(values, weights)
-
-
-def _ratios_of_sums(pairs: jax.Array, weights: jax.Array) -> jax.Array:
-    sums = (weights[:, None, None] * pairs).sum(0)
-    return sums[:, 0] / sums[:, 1]
+def _ratios_of_sums(pairs: np.ndarray, weights: Weights) -> np.ndarray:
+    above, below = np.moveaxis(sums(pairs, weights), 1, 0)
+    return ratio(above, below)
 
 
 def _number(text: Any) -> float:

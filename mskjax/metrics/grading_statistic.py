@@ -1,20 +1,19 @@
 """The figures of a grading as functions of arrays and case weights, for the patient bootstrap.
 
-The statistic is a frozen dataclass that knows no names, so that a bootstrap is compiled once for
-all gradings into as many classes; `metrics.grading_figures` gives the figures their names.
+The statistic knows no names of classes; `metrics.grading_figures` gives the figures their names.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 from mskjax.metrics import classification as c
 from mskjax.metrics.grading import Grading
+from mskjax.metrics.weights import Weights, mean
 
-Figures = dict[str, jax.Array]
+Figures = dict[str, np.ndarray]
 
 LEAST_PROBABILITY = 1e-6  # of the log loss: one missed case costs 13.8 nats, not infinity
 
@@ -33,14 +32,14 @@ class _Statistic:
     ordinal: bool
     parts: tuple[str, ...]
 
-    def __call__(self, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+    def __call__(self, data: Mapping[str, Any], weights: Weights) -> Figures:
         found: Figures = {}
         for part in self.parts:
             found |= _PARTS[part](self, data, weights)
         return found
 
 
-def _of_labels(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+def _of_labels(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Figures:
     reference, predicted, count = data["reference"], data["predicted"], self.count
     matrix = c.confusion_matrix(reference, predicted, count, weights, missed=True)
     sensitivity, specificity = c.sensitivity_per_class(matrix), c.specificity_per_class(matrix)
@@ -53,12 +52,12 @@ def _of_labels(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) ->
         "f1_weighted": c.f1_weighted(matrix),
     }
     if self.ordinal:
-        near = (jnp.abs(reference - predicted) <= 1) & (predicted < count)
+        near = (np.abs(reference - predicted) <= 1) & (predicted < count)
         found["quadratic_weighted_kappa"] = c.quadratic_weighted_kappa(matrix)
-        found["within_one_grade"] = jnp.where(near, weights, 0.0).sum() / weights.sum()
+        found["within_one_grade"] = mean(near, weights)
     if count == 2:
         return found | {
-            "balanced_accuracy": sensitivity.mean(),  # null unless both classes occur
+            "balanced_accuracy": sensitivity.mean(0),  # null unless both classes occur
             "sensitivity": sensitivity[1],
             # The share of negatives called negative: a missed negative is none of them.
             "specificity": sensitivity[0],
@@ -67,14 +66,14 @@ def _of_labels(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) ->
             "f1": c.f1_per_class(matrix)[1],
         }
     return found | {
-        "specificity_macro": specificity.mean(),
+        "specificity_macro": specificity.mean(0),
         "sensitivity": sensitivity,
         "specificity": specificity,
         "ppv": ppv,
     }
 
 
-def _of_probabilities(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+def _of_probabilities(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Figures:
     p, reference = data["p"], data["reference"]
     found = {
         "brier": c.brier(p, reference, weights),
@@ -83,17 +82,13 @@ def _of_probabilities(self: _Statistic, data: Mapping[str, Any], weights: jax.Ar
     }
     if self.count == 2:
         return found
-    # All at once: a program with a sort for each class and each pair compiles slowly.
-    own = reference[:, None] == jnp.arange(self.count)[None]
-    each = jax.vmap(c.auroc, (1, 1, None))(p, own, weights)
-    of_pair = jax.vmap(c.pairwise_auroc, (None, None, 0, 0, None))
-    pairs = of_pair(p, reference, *jnp.triu_indices(self.count, 1), weights)
+    ovr, pairs = c.aurocs(p, reference, weights)
     return found | {
-        "auroc_ovr_macro": each.mean(), "auroc_ovo_macro": pairs.mean(), "auroc": pairs,
+        "auroc_ovr_macro": ovr.mean(0), "auroc_ovo_macro": pairs.mean(0), "auroc": pairs,
     }  # fmt: skip
 
 
-def _of_ranks(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+def _of_ranks(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Figures:
     score, positive = _score(data), data["reference"] == 1
     return {
         "auroc": c.auroc(score, positive, weights),
@@ -101,20 +96,20 @@ def _of_ranks(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> 
     }
 
 
-def _auroc(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+def _auroc(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Figures:
     return {"auroc": c.auroc(_score(data), data["reference"] == 1, weights)}
 
 
-def _operating_point(self: _Statistic, data: Mapping[str, Any], weights: jax.Array) -> Figures:
+def _operating_point(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Figures:
     reached = c.sensitivity_at_specificity(_score(data), data["reference"] == 1, 0.9, weights)
     return {"sensitivity_at_specificity_90": reached}
 
 
-def _score(data: Mapping[str, Any]) -> jax.Array:
+def _score(data: Mapping[str, Any]) -> np.ndarray:
     return data["score"] if "score" in data else data["p"][:, 1]
 
 
-_PARTS: Mapping[str, Callable[[_Statistic, Mapping[str, Any], jax.Array], Figures]] = {
+_PARTS: Mapping[str, Callable[[_Statistic, Mapping[str, Any], Weights], Figures]] = {
     "labels": _of_labels,
     "probabilities": _of_probabilities,
     "ranks": _of_ranks,
@@ -133,8 +128,8 @@ def statistic(grading: Grading, parts: tuple[str, ...] = ALL) -> _Statistic:
       parts: which figures; those of probabilities include the ranks where K = 2.
 
     Returns:
-      A hashable function of ``data`` ((N,) int ``reference``, (N,) int ``predicted`` and, as the
-      parts need, (N, K) ``p`` or (N,) ``score``) and (N,) weights.
+      A function of ``data`` ((N,) int ``reference``, (N,) int ``predicted`` and, as the parts need,
+      (N, K) ``p`` or (N,) ``score``) and `metrics.weights`.
     """
     if parts == ALL and len(grading.classes) == 2:
         parts += _OF_TWO

@@ -1,7 +1,6 @@
 """How sure a figure is: bootstrap over patients, Wilson, McNemar, spread over folds."""
 
 import contextlib
-import functools
 import math
 import statistics
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -9,24 +8,23 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
 from mskjax.errors import UserError
+from mskjax.metrics.paired import multiplicities
+from mskjax.metrics.weights import CaseWeights
 
 # More undefined resamples than this and the interval says so: it is then conditional on the
 # resamples that happened to hold, e.g., a case of every class.
 UNDEFINED_WORTH_SAYING = 0.05
-# Cases are padded to a multiple of this, so that tasks and subgroups of like size share a program.
-ROOM = 64
-# Elements (resamples x cases) per step of the device loop: 16 MB per float32 intermediate.
-CHUNK_ELEMENTS = 2**22
-WEIGHTS_AT_ONCE = 256  # of those that are given, see `weighting`
+# Cases x resamples that are looked at together: 8 MB a float64 array, about what a cache holds.
+CHUNK_ELEMENTS = 2**20
+LEAST_AT_ONCE = 64  # resamples
 
 DRAWS = "draws"  # in an estimate of a report, while `keeping_draws`
 
-Statistic = Callable[[Any, jax.Array], Any]
+Statistic = Callable[[Any, CaseWeights], Any]
 _keeping: list[bool] = []
 _given: list[Mapping[Any, np.ndarray]] = []
 
@@ -50,7 +48,7 @@ def weighting(weights: Mapping[Any, np.ndarray]) -> Iterator[None]:
     hold their draws.
 
     Args:
-      weights: patient -> (R,) float32, for each of R draws the weight of all of its cases.
+      weights: patient -> (R,) numbers, for each of R draws the weight of all of its cases.
     """
     _given.append(weights)
     try:
@@ -122,53 +120,47 @@ def patient_bootstrap(
     gives weight k to each of its cases, so the cases of a patient come and go together.
 
     Args:
-      statistic: ``statistic(data, weights)`` in ``jax.numpy``, from ``data`` and float32 case
-        weights to a scalar, an (M,) vector, or a dict of these.  Further cases of weight 0 are
-        added to both, so that samples of like size share a program.  A module-level function is
-        compiled once per shape, a lambda at every call.
-      data: dict (any pytree) of arrays whose first axis is the N cases, all of which count.
+      statistic: ``statistic(data, weights)`` of ``data`` and `metrics.weights.CaseWeights` of R
+        resamples: an (R,) array, an (M, R) one, or a dict of these.
+      data: dict (any pytree) of arrays whose first axis is the N cases.
       patients: N patient ids, in the order of the cases.
       resamples: number of resamples.
-      seed: resample r uses the key folded from (seed, r), on any device.
+      seed: of the draws, see `paired.multiplicities`.
       level: confidence level.
 
     Returns:
-      Estimate for a scalar; tuple of M of them for a vector; dict of these for a dict.  ``n`` is
+      Estimate for (R,); tuple of M of them for (M, R); dict of these for a dict.  ``n`` is
       the number of cases N; ``dataclasses.replace`` it where a statistic uses fewer.  Resamples
       where the statistic is NaN are left out, which ``why`` says if they are more than 5 %.
       No interval with fewer than two patients.
 
     Raises:
       UserError: if there are no cases.
-      ValueError: if an array does not have one row per case.
+      ValueError: if an array does not have one row per case, or the statistic another shape.
     """
     arrays = jax.tree.map(np.asarray, data)
     codes, count = _patient_codes(patients, arrays)
-    size = room(len(codes))
-    cases = padded(arrays, size), padded(codes, size), len(codes)
-    at_once = max(1, min(resamples + 1, CHUNK_ELEMENTS // size))
     if _given:
-        weights = np.stack([_given[-1][p] for p in dict.fromkeys(patients)], 1)
-        resamples = len(weights)
-        value, draws = _weighted(statistic, *cases, weights)
+        drawn = np.stack([_given[-1][p] for p in dict.fromkeys(patients)])
     else:
-        key = jax.random.key(seed)
-        sizes = {"resamples": resamples, "lots": room(count), "chunk": at_once}
-        value, draws = _resampled(statistic, *cases, count, key, **sizes)
+        drawn = multiplicities(count, resamples, seed).T
+    resamples = drawn.shape[1]
+    # The last one is no resample: the cases as they are.
+    columns = np.concatenate([drawn, np.ones((count, 1), drawn.dtype)], 1)
+    found = under(statistic, arrays, codes, columns)
     method = f"patient bootstrap, percentile, {resamples} resamples"
 
-    def estimate(value: np.ndarray, draws: np.ndarray) -> Any:
-        if value.ndim > 1:
-            raise ValueError(f"a statistic is a scalar or a vector, got shape {value.shape}")
-        if value.ndim == 1:
-            return tuple(estimate(v, d) for v, d in zip(value, draws.T, strict=True))
+    def estimate(own: np.ndarray) -> Any:
+        if own.ndim > 1:
+            return tuple(map(estimate, own))
+        draws = own[:-1]
         low, high, why = percentile_interval(draws, level, count)
-        if np.isnan(value):
+        if np.isnan(own[-1]):
             low, high, why = math.nan, math.nan, "undefined on these cases"
         kept = draws if _keeping else None
-        return Estimate(float(value), low, high, len(codes), count, method, why, level, kept)
+        return Estimate(float(own[-1]), low, high, len(codes), count, method, why, level, kept)
 
-    return jax.tree.map(estimate, *jax.device_get((value, draws)))
+    return jax.tree.map(estimate, found)
 
 
 def paired_patient_bootstrap(
@@ -185,87 +177,46 @@ def paired_patient_bootstrap(
     Both are computed on the same resamples, so what makes a case hard for both cancels.
     Arguments and result as ``patient_bootstrap``; row i of both data sets is the same case.
     """
+
+    def difference(both: dict[str, Any], weights: CaseWeights) -> Any:
+        a, b = (statistic(both[side], weights) for side in ("a", "b"))
+        with np.errstate(invalid="ignore"):  # of infinite distances there is no difference
+            return jax.tree.map(np.subtract, a, b)
+
     both = {"a": data_a, "b": data_b}
-    difference = _Difference(statistic)
     return patient_bootstrap(difference, both, patients, resamples, seed, level)
 
 
-@dataclass(frozen=True)
-class _Difference:
-    """Statistic of a pair; equal for equal statistics, so that the compiled form is found again."""
+def under(statistic: Statistic, data: Any, units: np.ndarray, weights: np.ndarray) -> Any:
+    """A statistic under each column of weights, some at a time.
 
-    statistic: Statistic
+    Args:
+      statistic: see `patient_bootstrap`.
+      data: of N cases, see `patient_bootstrap`.
+      units: (N,) int, the unit of each case, 0 to U-1.
+      weights: (U, R) numbers, for each of R columns the weight of all cases of a unit.
 
-    def __call__(self, data: dict[str, Any], weights: jax.Array) -> Any:
-        a, b = self.statistic(data["a"], weights), self.statistic(data["b"], weights)
-        return jax.tree.map(jnp.subtract, a, b)
+    Returns:
+      What `statistic` returns, float32 with R as the last axis.
 
+    Raises:
+      ValueError: if the statistic is neither (R,) nor (M, R).
+    """
+    step = max(LEAST_AT_ONCE, CHUNK_ELEMENTS // max(len(units), 1))
+    parts = []
+    for start in range(0, weights.shape[1], step):
+        some = np.ascontiguousarray(weights[:, start : start + step], np.float64)
+        parts.append(statistic(data, CaseWeights(some, units)))
 
-def room(cases: int) -> int:
-    """The padded number of cases: a multiple of 64, and of a quarter of the power of 2 below."""
-    step = max(ROOM, 2 ** max(cases.bit_length() - 3, 0))
-    return -(-cases // step) * step
+    def together(*found: np.ndarray) -> np.ndarray:
+        whole = np.concatenate([np.atleast_1d(own) for own in found], -1)
+        if whole.ndim > 2 or whole.shape[-1] != weights.shape[1]:
+            shapes = [np.shape(own) for own in found]
+            raise ValueError(f"a statistic of R columns is (R,) or (M, R), got {shapes}")
+        # To float32, so that what is the same for all cases is the same on all resamples.
+        return whole.astype(np.float32)
 
-
-def padded(data: Any, size: int) -> Any:
-    """Arrays with rows of zeros up to `size` cases, to be hidden by weights of 0."""
-
-    def pad(array: np.ndarray) -> np.ndarray:
-        return np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1))
-
-    return jax.tree.map(pad, data)
-
-
-@functools.partial(jax.jit, static_argnames=("statistic", "resamples", "lots", "chunk"))
-def _resampled(
-    statistic: Statistic,
-    data: Any,
-    codes: jax.Array,
-    cases: jax.Array,
-    patients: jax.Array,
-    key: jax.Array,
-    *,
-    resamples: int,
-    lots: int,
-    chunk: int,
-) -> tuple[Any, Any]:
-    """The statistic on the cases as they are, and on every resample along a new first axis."""
-    real = (jnp.arange(codes.shape[0]) < cases).astype(jnp.float32)
-    # As many draws as there are patients.  The first ones are the same however many are made, so
-    # `lots` is no part of a result, but drawing for each case would take most of the time.
-    lot = (jnp.arange(lots) < patients).astype(jnp.float32)
-
-    def one(index: jax.Array) -> Any:
-        drawn = jax.random.randint(jax.random.fold_in(key, index), lot.shape, 0, patients)
-        multiplicity = jnp.zeros(lot.shape, jnp.float32).at[drawn].add(lot)
-        return statistic(data, jnp.where(index < resamples, multiplicity[codes], 1.0) * real)
-
-    # The last one is no resample, so that the statistic is compiled once.
-    found = jax.lax.map(one, jnp.arange(resamples + 1), batch_size=chunk)
-    return jax.tree.map(lambda f: f[-1], found), jax.tree.map(lambda f: f[:-1], found)
-
-
-def _weighted(
-    statistic: Statistic, data: Any, codes: np.ndarray, cases: int, weights: np.ndarray
-) -> tuple[Any, Any]:
-    """As `_resampled`, under (R, P) weights of patients; some at a time: any R is one program."""
-    size = codes.shape[0]
-    chunk = max(1, min(WEIGHTS_AT_ONCE, CHUNK_ELEMENTS // size))
-    table = np.concatenate([weights, np.ones((1, weights.shape[1]))]).astype(np.float32)
-    blank = -len(table) % chunk, room(table.shape[1]) - table.shape[1]
-    blocks = np.pad(table, [(0, n) for n in blank], constant_values=1.0)
-    blocks = blocks.reshape(-1, chunk, blocks.shape[1])
-    parts = [jax.device_get(_under(statistic, data, codes, np.int32(cases), b)) for b in blocks]
-    found = jax.tree.map(lambda *own: np.concatenate(own)[: len(table)], *parts)
-    return jax.tree.map(lambda f: f[-1], found), jax.tree.map(lambda f: f[:-1], found)
-
-
-@functools.partial(jax.jit, static_argnames="statistic")
-def _under(
-    statistic: Statistic, data: Any, codes: jax.Array, cases: jax.Array, weights: jax.Array
-) -> Any:
-    real = (jnp.arange(codes.shape[0]) < cases).astype(jnp.float32)
-    return jax.vmap(lambda own: statistic(data, own[codes] * real))(weights)
+    return jax.tree.map(together, *parts)
 
 
 def _patient_codes(patients: Sequence[Hashable] | np.ndarray, data: Any) -> tuple[Any, int]:

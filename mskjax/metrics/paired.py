@@ -11,14 +11,20 @@ patients is the cases of both sides under one another, each patient with weight 
 0 on the other (`intervals.weighting`).
 """
 
+import functools
+
 import numpy as np
 
 # Figures are float32; what an exchange gives is as extreme if it is nearer than this.
 _ROUNDING = 1e-6
+_AT_ONCE = 1_000  # resamples that are drawn as int64
 
 
+@functools.lru_cache(maxsize=4)  # a report asks for the same a hundred times
 def multiplicities(patients: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, patients) float32: how often each patient is drawn, with replacement.
+    """(resamples, patients) uint8, read-only: how often each patient is drawn, with replacement.
+
+    Of more than 255 patients one would be drawn that often in fewer than one of 10^500 resamples.
 
     Args:
       patients: P; each resample draws as many.
@@ -26,7 +32,12 @@ def multiplicities(patients: int, resamples: int, seed: int) -> np.ndarray:
       seed: decides all draws.
     """
     rng = np.random.default_rng((seed, patients, 0))
-    return rng.multinomial(patients, np.full(patients, 1 / patients), resamples).astype(np.float32)
+    drawn = np.empty((resamples, patients), np.uint8)
+    for start in range(0, resamples, _AT_ONCE):
+        some = drawn[start : start + _AT_ONCE]
+        some[:] = rng.multinomial(patients, np.full(patients, 1 / patients), len(some))
+    drawn.setflags(write=False)
+    return drawn
 
 
 def exchanges(patients: int, most: int, seed: int) -> np.ndarray:

@@ -1,14 +1,11 @@
 """A model beside human readers on one cohort: figures, paired tests, agreement, aided reading."""
 
-import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mskjax.metrics import classification as c
@@ -23,6 +20,7 @@ from mskjax.metrics.intervals import (
     wilson,
 )
 from mskjax.metrics.segmentation import mean_over_cases
+from mskjax.metrics.weights import Weights, mean, ratio, sums
 
 Json = dict[str, Any]
 Cell = str | int | float | None | Json
@@ -153,9 +151,7 @@ def aided_by_rule(reader: np.ndarray, probability: np.ndarray, sure: float = 0.9
     return np.where(reader == UNREAD, UNREAD, given).astype(np.int32)
 
 
-def fleiss_kappa(
-    ratings: np.ndarray | jax.Array, classes: int, weights: jax.Array | None = None
-) -> jax.Array:
+def fleiss_kappa(ratings: np.ndarray, classes: int, weights: Weights = None) -> np.ndarray:
     """Agreement beyond chance of R raters on nominal classes (Fleiss 1971).
 
     (P - P_e) / (1 - P_e), with P the share of agreeing pairs of raters, averaged over cases, and
@@ -164,29 +160,25 @@ def fleiss_kappa(
     Args:
       ratings: (N, R) int, R of 2 or more; the order of raters is of no account.
       classes: K; a case with any rating outside 0 to K-1 is left out.
-      weights: (N,) case weights, None = ones.
+      weights: see `metrics.weights`.
 
     Returns:
-      () float32, at most 1; NaN without cases or where all ratings are of one class.
+      () float64, at most 1; NaN without cases or where all ratings are of one class.
 
     Raises:
       ValueError: if there are fewer than two raters.
     """
-    ratings = jnp.asarray(ratings)
-    cases, raters = ratings.shape
+    ratings = np.asarray(ratings)
+    _, raters = ratings.shape
     if raters < 2:
         raise ValueError(f"agreement of {raters} rater")
-    weights = jnp.ones(cases) if weights is None else jnp.asarray(weights, jnp.float32)
-    whole = ((ratings >= 0) & (ratings < classes)).all(1)
-    weights = jnp.where(whole, weights, 0.0)
-    counts = jax.nn.one_hot(ratings, classes).sum(1)
+    whole = np.all((ratings >= 0) & (ratings < classes), 1)
+    counts = (ratings[:, :, None] == np.arange(classes)).sum(1) * whole[:, None]
     disagreeing = (counts * (raters - counts)).sum(1) / (raters * (raters - 1))
-    total = jnp.where(weights.sum() > 0, weights.sum(), 1.0)
-    share = (weights[:, None] * counts).sum(0) / (raters * total)
+    share = ratio(sums(counts, weights), raters * sums(whole, weights))
     # 1 - P and 1 - P_e as sums of what disagrees: exactly 0 where all ratings are of one class.
-    observed, expected = (weights * disagreeing).sum() / total, (share * (1 - share)).sum()
-    kappa = 1 - observed / jnp.where(expected > 0, expected, 1.0)
-    return jnp.where(expected > 0, kappa, jnp.nan)
+    expected = (share * (1 - share)).sum(0)
+    return 1 - ratio(mean(disagreeing, weights, whole), expected)
 
 
 # --------------------------------------------------------------------------------------------
@@ -400,18 +392,15 @@ class _Figures:
         return list(itertools.compress(self.study.patients, read))
 
 
-# One function for each number of classes: it is compiled once.
-@functools.cache
 def _cohen(kinds: int) -> Statistic:
-    def kappa(calls: jax.Array, weights: jax.Array) -> jax.Array:
+    def kappa(calls: np.ndarray, weights: Weights) -> np.ndarray:
         return c.cohen_kappa(c.confusion_matrix(calls[:, 0], calls[:, 1], kinds, weights))
 
     return kappa
 
 
-@functools.cache
 def _weighted(classes: int) -> Statistic:
-    def kappa(calls: jax.Array, weights: jax.Array) -> jax.Array:
+    def kappa(calls: np.ndarray, weights: Weights) -> np.ndarray:
         # A reader, who misses nothing, stands in the rows.
         matrix = c.confusion_matrix(calls[:, 0], calls[:, 1], classes, weights, missed=True)
         return c.quadratic_weighted_kappa(matrix)
@@ -419,9 +408,8 @@ def _weighted(classes: int) -> Statistic:
     return kappa
 
 
-@functools.cache
 def _fleiss(kinds: int) -> Statistic:
-    def kappa(calls: jax.Array, weights: jax.Array) -> jax.Array:
+    def kappa(calls: np.ndarray, weights: Weights) -> np.ndarray:
         return fleiss_kappa(calls, kinds, weights)
 
     return kappa

@@ -17,10 +17,10 @@ an invented or missed structure is not: it costs a Dice of 0.
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
+
+from mskjax.metrics.weights import Weights, mean, ratio, sums
 
 
 class Counts(NamedTuple):
@@ -70,27 +70,23 @@ def counts_of(matrix: np.ndarray, label: int) -> Counts:
 
 
 def dice(counts: Counts) -> Any:
-    """2TP / (2TP + FP + FN) in [0, 1]; NaN where reference and prediction are empty.
-
-    Like the other ratios: NumPy in, float64 out; ``jax.Array`` in, float32 out.  So it serves a
-    case on the host and counts pooled over cases under ``jit``.
-    """
-    return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
+    """2TP / (2TP + FP + FN) in [0, 1]; NaN where reference and prediction are empty."""
+    return ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
 
 
 def iou(counts: Counts) -> Any:
     """Jaccard index TP / (TP + FP + FN) in [0, 1]; NaN where both are empty."""
-    return _ratio(counts.tp, counts.tp + counts.fp + counts.fn)
+    return ratio(counts.tp, counts.tp + counts.fp + counts.fn)
 
 
 def ppv(counts: Counts) -> Any:
     """Positive predictive value TP / (TP + FP); NaN where the prediction is empty."""
-    return _ratio(counts.tp, counts.tp + counts.fp)
+    return ratio(counts.tp, counts.tp + counts.fp)
 
 
 def sensitivity(counts: Counts) -> Any:
     """TP / (TP + FN); NaN where the reference is empty."""
-    return _ratio(counts.tp, counts.tp + counts.fn)
+    return ratio(counts.tp, counts.tp + counts.fn)
 
 
 def pixel_accuracy(counts: Counts) -> Any:
@@ -98,38 +94,27 @@ def pixel_accuracy(counts: Counts) -> Any:
 
     Over all classes at once it is ``classification.accuracy`` of the confusion matrix.
     """
-    return _ratio(counts.tp + counts.tn, sum(counts))
+    return ratio(counts.tp + counts.tn, sum(counts))
 
 
-def mean_over_cases(values: ArrayLike, weights: ArrayLike | None = None) -> jax.Array:
+def mean_over_cases(values: ArrayLike, weights: Weights = None) -> np.ndarray:
     """Weighted mean over cases, NaN values (absent structures) left out.
 
     Args:
-      values: (N,) float.
-      weights: (N,) case weights, None = ones.
+      values: (N,) or (N, M) float.
+      weights: see `metrics.weights`.
 
     Returns:
-      () float32; NaN if no case of weight > 0 has a value.
+      () or (M,) float64, with the columns of the weights behind; NaN if no case of weight > 0 has a
+      value.
     """
-    values, weights = _defined(values, weights)
-    return _ratio(jnp.where(weights > 0, weights * values, 0.0).sum(), weights.sum())
+    values = np.asarray(values, np.float64)
+    return mean(values, weights, ~np.isnan(values))
 
 
-def cases_defined(values: ArrayLike, weights: ArrayLike | None = None) -> jax.Array:
+def cases_defined(values: ArrayLike, weights: Weights = None) -> np.ndarray:
     """Number (sum of weights) of the cases that ``mean_over_cases`` averages."""
-    return _defined(values, weights)[1].sum()
-
-
-def _defined(values: ArrayLike, weights: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
-    values = jnp.asarray(values, jnp.float32)
-    weights = jnp.ones_like(values) if weights is None else jnp.asarray(weights, jnp.float32)
-    return values, jnp.where(jnp.isnan(values), 0.0, weights)
-
-
-def _ratio(numerator: Any, denominator: Any) -> Any:
-    xp = jnp if isinstance(denominator, jax.Array) else np
-    empty = denominator == 0
-    return xp.where(empty, xp.nan, numerator / xp.where(empty, 1, denominator))[()]
+    return sums(~np.isnan(np.asarray(values, np.float64)), weights)
 
 
 def _same_shape(reference: np.ndarray, predicted: np.ndarray) -> None:

@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from mskjax.cases import MODEL, Graded, graded
@@ -13,7 +12,7 @@ from mskjax.metrics import entries
 from mskjax.metrics import grading_figures as g
 from mskjax.metrics.grading import Grading
 from mskjax.metrics.grading_statistic import statistic
-from mskjax.metrics.intervals import padded, room
+from mskjax.metrics.intervals import under
 from mskjax.reporting import grading_drawings as drawings
 from mskjax.reporting.grading_drawings import Scores
 from mskjax.reporting.key import MINUS
@@ -21,8 +20,6 @@ from mskjax.tables import Row
 
 Json = dict[str, Any]
 Groups = Mapping[str, Mapping[str, np.ndarray]]  # group -> stratum -> (N,) bool
-
-FOLDS_ROOM = 5  # folds are computed in multiples of this
 
 # Figures of folds, as papers print them.
 _OF_FOLDS_OF_TWO = ("auroc", "accuracy", "sensitivity", "specificity", "log_loss")
@@ -346,19 +343,9 @@ def _headings(grading: Grading) -> dict[str, str]:
 
 
 def _over_folds(grading: Grading, method: _Method, folds: np.ndarray) -> Json:
-    """Figures of each fold: a fold is a vector of case weights, so folds share one program."""
-    size, numbers = room(len(folds)), np.unique(folds)
-    # Weights of 0 fill up cases and folds, so that tasks and divisions share the program too.
-    weights = np.zeros((-(-len(numbers) // FOLDS_ROOM) * FOLDS_ROOM, size), np.float32)
-    weights[: len(numbers), : len(folds)] = numbers[:, None] == folds
+    """Figures of each fold: a fold is a unit, and a column of weights shows one of them."""
+    numbers, units = np.unique(folds, return_inverse=True)
     data = {"reference": method.reference, "predicted": method.predicted, "p": method.p}
-    found = jax.device_get(_of_folds(statistic(grading), padded(data, size), weights))
+    found = under(statistic(grading), data, units, np.eye(len(numbers)))
     names = _OF_FOLDS_OF_TWO if len(grading.classes) == 2 else _OF_FOLDS
-    return {
-        name: entries.over_folds(found[name][: len(numbers)]) for name in names if name in found
-    }
-
-
-@functools.partial(jax.jit, static_argnames="figures_of")
-def _of_folds(figures_of: Any, data: Any, weights: jax.Array) -> dict[str, jax.Array]:
-    return jax.vmap(functools.partial(figures_of, data))(weights)
+    return {name: entries.over_folds(found[name]) for name in names if name in found}

@@ -1,12 +1,12 @@
 """What a report draws of a grading: confusion, calibration, curves with bands, agreement."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mskjax.metrics import bands, entries
-from mskjax.metrics.classification import calibration_bin
+from mskjax.metrics import classification as c
 from mskjax.metrics.grading import Grading
 
 Json = dict[str, Any]
@@ -48,7 +48,7 @@ def calibration(
     found = entries.calibration(p, reference)
     p = np.asarray(p, np.float32)
     confidence, right = p.max(1), p.argmax(1) == reference
-    number = np.asarray(calibration_bin(confidence))
+    number = c.calibration_bin(confidence)
     weights = bands.case_weights(patients, resamples, seed)
     for own, k in zip(found, np.unique(number), strict=True):
         interval = bands.share_interval(right, number == k, weights)
@@ -71,23 +71,24 @@ def curves(methods: Sequence[Scores], resamples: int, seed: int) -> dict[str, li
         share = float(np.mean(own.positive))
         precision: Json = {"label": own.label, "points": [], "band": [], "average_precision": None}
         if points:
-            n, people = len(own.positive), len(set(own.patients))
-            observed = bands.above(own.positive, own.score, np.ones((1, n), np.float32))
             weights = bands.case_weights(own.patients, resamples, seed)
             counts = bands.above(own.positive, own.score, weights)
-            value, drawn = bands.areas(observed), bands.areas(counts)
-            estimates = [
-                bands.estimate(float(a[0]), b, n, people) for a, b in zip(value, drawn, strict=True)
-            ]
-            area |= {"band": bands.roc_band(counts), "auroc": own.auroc or estimates[0]}
+            auroc = own.auroc or _estimate(c.auroc, own, weights)
+            area |= {"band": bands.roc_band(counts), "auroc": auroc}
             precision |= {
                 "points": bands.precision_points(own.positive, own.score),
                 "band": bands.precision_band(counts),
-                "average_precision": estimates[1],
+                "average_precision": _estimate(c.average_precision, own, weights),
             }
         found["roc"].append(area)
         found["precision_recall"].append({**precision, "prevalence": share})
     return found
+
+
+def _estimate(figure: Callable[..., np.ndarray], own: Scores, weights: np.ndarray) -> Json:
+    """A figure of scores, and its interval under (R, N) weights."""
+    value, drawn = (figure(own.score, own.positive, of) for of in (None, weights.T))
+    return bands.estimate(float(value), drawn, len(own.score), len(set(own.patients)))
 
 
 def agreement(

@@ -10,7 +10,6 @@ independent of these patients as that of another cohort would be, but no grade o
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from mskjax.cases import graded
@@ -26,6 +25,7 @@ from mskjax.metrics.operating_point import (
     fit_scale,
     fit_threshold,
 )
+from mskjax.metrics.weights import mean
 from mskjax.reporting import wording
 from mskjax.tables import Row
 
@@ -177,9 +177,9 @@ def _of_two(own: _Cases, grading: Grading, points: Points, settings: Mapping[str
         rules.append(_rule(criterion, own, grading, calls, told, settings))
     priced = grading.priced(own.reference, own.probabilities)[:, 1]
     ranked = g.score_figures(grading, own.reference, priced, patients, **settings)
-    positive = (own.reference == 1).astype(np.float32)
+    positive = own.reference == 1
     return {
-        "prevalence": patient_bootstrap(_mean, positive, patients, **settings).as_json(),
+        "prevalence": patient_bootstrap(mean, positive, patients, **settings).as_json(),
         "auroc": ranked["auroc"],
         "fitted_on": own.fitted_on,
         "rules": rules,
@@ -249,10 +249,6 @@ def _told(fold: int | str, point: Point, cases: int, patients: int) -> Json:
         else {"threshold": point.value}
     )
     return {"fold": fold, **values, "why": point.why, "cases": cases, "patients": patients}
-
-
-def _mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    return (values * weights).sum() / weights.sum()
 
 
 # --------------------------------------------------------------------------------------------

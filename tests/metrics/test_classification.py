@@ -1,8 +1,6 @@
 import functools
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mskjax.metrics import classification as c
+from mskjax.metrics.weights import CaseWeights
 
 CLASSES = 4
 N = 60
@@ -46,7 +45,8 @@ ALL = {
     },
     "auroc": lambda d, w: c.auroc(d["s"], d["y"], w),
     "average_precision": lambda d, w: c.average_precision(d["s"], d["y"], w),
-    "pairwise_auroc": lambda d, w: c.pairwise_auroc(d["P"], d["r"], 1, 3, w),
+    "ovr": lambda d, w: c.aurocs(d["P"], d["r"], w)[0],
+    "pairs": lambda d, w: c.aurocs(d["P"], d["r"], w)[1],
     "threshold": lambda d, w: c.threshold_at_specificity(d["s"], d["y"], 0.8, w),
     "sensitivity_at_specificity": lambda d, w: c.sensitivity_at_specificity(d["s"], d["y"], 0.8, w),
     "brier": lambda d, w: c.brier(d["P"], d["r"], w),
@@ -55,7 +55,6 @@ ALL = {
 }
 
 
-@jax.jit
 def every_metric(data, weights):
     return {name: metric(data, weights) for name, metric in ALL.items()}
 
@@ -130,30 +129,38 @@ def test_threshold_is_infinite_where_a_negative_has_the_top_score():
     assert c.sensitivity_at_specificity([0.1, 0.9], [True, False], 1.0) == 0.0
 
 
-@pytest.mark.parametrize(("a", "b"), [(0, 2), (2, 0), (1, 3)])
-def test_pairwise_auroc_is_the_term_of_scikit_learns_ovo(a, b):
+def test_aurocs_of_pairs_are_the_terms_of_scikit_learns_ovo():
     """The mean of p_a for a and of p_b for b, among the cases of the two, as they are."""
-    pair = np.isin(REFERENCE, (a, b))
-    of_each = [
-        sk.roc_auc_score(
-            REFERENCE[pair] == k, PROBABILITIES[pair, k], sample_weight=WEIGHTS[pair] + 1
-        )
-        for k in (a, b)
-    ]
-    ours = c.pairwise_auroc(PROBABILITIES, REFERENCE, a, b, WEIGHTS + 1)
-    np.testing.assert_allclose(ours, np.mean(of_each), rtol=1e-5)
-
-
-def test_the_mean_over_pairs_is_scikit_learns_ovo():
-    pairs = itertools.combinations(range(CLASSES), 2)
-    ours = [c.pairwise_auroc(PROBABILITIES, REFERENCE, a, b) for a, b in pairs]
+    weights = WEIGHTS + 1
+    _, ours = c.aurocs(PROBABILITIES, REFERENCE, weights)
+    for found, classes in zip(ours, itertools.combinations(range(CLASSES), 2), strict=True):
+        pair = np.isin(REFERENCE, classes)
+        of_each = [
+            sk.roc_auc_score(
+                REFERENCE[pair] == k, PROBABILITIES[pair, k], sample_weight=weights[pair]
+            )
+            for k in classes
+        ]
+        assert found == pytest.approx(np.mean(of_each), rel=1e-6)
+    _, ours = c.aurocs(PROBABILITIES, REFERENCE)
     expected = sk.roc_auc_score(REFERENCE, PROBABILITIES, multi_class="ovo")
-    np.testing.assert_allclose(np.mean(ours), expected, rtol=1e-5)
+    assert np.mean(ours) == pytest.approx(expected, rel=1e-6)
 
 
-def test_pairwise_auroc_with_both_probabilities_zero_is_a_tie():
+def test_aurocs_of_classes_against_the_rest_are_those_of_scikit_learn():
+    ours, _ = c.aurocs(PROBABILITIES, REFERENCE, WEIGHTS)
+    theirs = [
+        sk.roc_auc_score(k == REFERENCE, PROBABILITIES[:, k], sample_weight=WEIGHTS)
+        for k in range(CLASSES)
+    ]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_aurocs_with_both_probabilities_zero_are_a_tie():
     probabilities = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
-    assert c.pairwise_auroc(probabilities, np.array([0, 1]), 0, 1) == 0.5
+    np.testing.assert_array_equal(
+        c.aurocs(probabilities, np.array([0, 1]))[1], [0.5, np.nan, np.nan]
+    )
 
 
 def test_brier_is_half_the_sum_over_classes_and_ends_at_one():
@@ -192,8 +199,8 @@ def test_calibration_bins_and_ece_by_hand():
     reference = np.array([0, 1, 0, 0, 1])
     table = c.calibration_table(probabilities, reference)
     np.testing.assert_array_equal(table.weight, [0, 0, 0, 0, 0, 2, 0, 0, 3, 0])
-    np.testing.assert_allclose(table.accuracy[jnp.array([5, 8])], [1 / 2, 2 / 3], rtol=1e-6)
-    np.testing.assert_allclose(table.confidence[jnp.array([5, 8])], [0.6, 0.9], rtol=1e-6)
+    np.testing.assert_allclose(table.accuracy[[5, 8]], [1 / 2, 2 / 3], rtol=1e-6)
+    np.testing.assert_allclose(table.confidence[[5, 8]], [0.6, 0.9], rtol=1e-6)
     assert np.isnan(table.accuracy[0])
     expected = 2 / 5 * 0.1 + 3 / 5 * (0.9 - 2 / 3)
     np.testing.assert_allclose(c.ece(probabilities, reference), expected, rtol=1e-5)
@@ -206,7 +213,6 @@ def test_calibration_bins_and_ece_by_hand():
 @settings(max_examples=25)
 @given(st.lists(st.integers(0, N - 1), min_size=N, max_size=N))
 def test_integer_weights_equal_repeated_cases(drawn):
-    # As many draws as cases: the repeated arrays keep their shape and nothing recompiles.
     drawn = np.array(drawn)
     multiplicity = np.bincount(drawn, minlength=N).astype(np.float32)
     weighted = every_metric(DATA, multiplicity)
@@ -229,13 +235,20 @@ def test_a_padded_case_counts_nowhere_whatever_it_holds():
         np.testing.assert_allclose(hidden[name], plain[name], atol=1e-6, err_msg=name)
 
 
-def test_vmap_over_weights_equals_one_at_a_time():
-    weights = np.random.default_rng(1).integers(0, 3, (3, N)).astype(np.float32)
-    together = jax.jit(jax.vmap(every_metric, in_axes=(None, 0)))(DATA, weights)
-    for row in range(3):
-        alone = every_metric(DATA, weights[row])
+@pytest.mark.parametrize("own", [None, RNG.random(N)])
+def test_columns_of_weights_are_one_at_a_time_in_numbers_or_by_unit(own):
+    of_units = np.random.default_rng(1).integers(0, 3, (7, 5)).astype(float)
+    unit = np.arange(N) % 7
+    columns = of_units[unit] * (1 if own is None else own[:, None])
+    by_unit = every_metric(DATA, CaseWeights(of_units, unit, own))
+    together = every_metric(DATA, columns)
+    for column in range(5):
+        alone = every_metric(DATA, columns[:, column])
         for name in ALL:
-            np.testing.assert_allclose(together[name][row], alone[name], atol=1e-6, err_msg=name)
+            for found in (together, by_unit):
+                np.testing.assert_allclose(
+                    found[name][..., column], alone[name], atol=1e-9, err_msg=name
+                )
 
 
 # ------------------------------------------------------------------- degenerate input

@@ -11,7 +11,6 @@ from sklearn import metrics as sk
 from mskjax.errors import UserError
 from mskjax.metrics import grading_figures as g
 from mskjax.metrics.grading import Grading
-from mskjax.metrics.grading_statistic import statistic
 
 TWO = Grading("task_a", ("low", "high"))
 THREE = Grading("severity", ("mild", "moderate", "severe"))
@@ -345,9 +344,3 @@ def test_proportions_of_two_classes_by_hand():
     )
     patients = {k: found[k]["patients"] for k in ("accuracy", "sensitivity", "specificity", "ppv")}
     assert patients == {"accuracy": 3, "sensitivity": 2, "specificity": 1, "ppv": 2}
-
-
-def test_names_of_classes_are_no_reason_to_compile_again():
-    """The tasks of a system and the systems of a suite share their bootstrap."""
-    assert statistic(TWO) == statistic(Grading("malignant", ("benign", "malignant")))
-    assert statistic(THREE) != statistic(Grading("severity", THREE.classes, ordinal=True))

@@ -5,13 +5,12 @@ import pytest
 from scipy import stats
 
 from mskjax.metrics import paired
-from mskjax.metrics.estimates import column_means
 from mskjax.metrics.intervals import keeping_draws, patient_bootstrap, weighting
+from mskjax.metrics.segmentation import mean_over_cases
 
 
 def test_each_resample_draws_as_many_patients_as_there_are():
     drawn = paired.multiplicities(7, 4000, seed=3)
-    assert drawn.dtype == np.float32
     np.testing.assert_array_equal(drawn.sum(1), 7)
     # Binomial(7, 1/7): mean 1, variance 6/7.
     np.testing.assert_allclose(drawn.mean(0), 1, atol=0.06)
@@ -55,8 +54,8 @@ def test_given_weights_are_those_of_the_patients_whatever_rows_there_are():
     values = np.array([[1.0], [2.0], [6.0]], np.float32)
     weights = {"a": np.array([1, 0, 2.0]), "b": np.array([1, 2, 0.0]), "c": np.array([9, 9, 9.0])}
     with weighting(weights):
-        (found,) = patient_bootstrap(column_means, values, ["b", "a", "b"])
-        (less,) = patient_bootstrap(column_means, values[1:], ["a", "b"])
+        (found,) = patient_bootstrap(mean_over_cases, values, ["b", "a", "b"])
+        (less,) = patient_bootstrap(mean_over_cases, values[1:], ["a", "b"])
     np.testing.assert_allclose(found.draws, [3, 3.5, 2])
     np.testing.assert_allclose(less.draws, [4, 6, 2])
     assert found.value == 3
@@ -67,7 +66,7 @@ def test_more_weights_than_fit_at_once_come_back_in_order():
     values = np.array([[0.0], [1.0]], np.float32)
     share = np.linspace(0, 1, 1500)
     with weighting({"a": 1 - share, "b": share}):
-        (found,) = patient_bootstrap(column_means, values, ["a", "b"])
+        (found,) = patient_bootstrap(mean_over_cases, values, ["a", "b"])
     np.testing.assert_allclose(found.draws, share, atol=1e-6)
     assert found.value == 0.5
 
@@ -78,8 +77,8 @@ def test_drawn_multiplicities_give_the_interval_of_the_bootstrap():
     ids = [f"p{i % 30}" for i in range(90)]
     weights = paired.multiplicities(30, 4000, seed=1)
     with weighting({f"p{i}": weights[:, i] for i in range(30)}):
-        (ours,) = patient_bootstrap(column_means, values, ids)
+        (ours,) = patient_bootstrap(mean_over_cases, values, ids)
     with keeping_draws():
-        (theirs,) = patient_bootstrap(column_means, values, ids, 4000)
+        (theirs,) = patient_bootstrap(mean_over_cases, values, ids, 4000)
     assert ours.value == theirs.value
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.03)

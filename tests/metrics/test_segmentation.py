@@ -1,5 +1,3 @@
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -52,10 +50,10 @@ def test_empty_masks_follow_the_stated_rule(reference, predicted, dice, ppv, sen
     assert s.pixel_accuracy(counts) == (1 if np.isnan(dice) else 0.75)
 
 
-def test_ratios_work_on_arrays_of_counts_under_jit():
-    counts = s.Counts(*(jnp.array(x) for x in ([1, 0], [1, 0], [0, 0], [2, 4])))
-    np.testing.assert_allclose(jax.jit(s.dice)(counts), [2 / 3, np.nan], rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(s.pixel_accuracy)(counts), [0.75, 1.0])
+def test_ratios_work_on_arrays_of_counts():
+    counts = s.Counts(*(np.array(x) for x in ([1, 0], [1, 0], [0, 0], [2, 4])))
+    np.testing.assert_allclose(s.dice(counts), [2 / 3, np.nan])
+    np.testing.assert_allclose(s.pixel_accuracy(counts), [0.75, 1.0])
 
 
 def test_mean_leaves_absent_structures_out_and_says_how_many_remain():

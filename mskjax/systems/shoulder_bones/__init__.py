@@ -20,6 +20,7 @@ from mskjax.config import StudyConfig
 from mskjax.errors import UserError
 from mskjax.metrics import estimates
 from mskjax.metrics.intervals import paired_patient_bootstrap
+from mskjax.metrics.segmentation import mean_over_cases
 from mskjax.metrics.structures import NSD_TOLERANCE_MM, score_structures
 from mskjax.reporting import pictures
 from mskjax.reporting.key import MINUS
@@ -399,6 +400,6 @@ def _difference(
     undefined = np.isnan(a) | np.isnan(b)
     a, b = (np.where(undefined, np.nan, v).astype(np.float32) for v in (a, b))
     patients = [by_study[0][study]["patient"] for study in both]
-    found = paired_patient_bootstrap(estimates.column_means, a, b, patients, resamples, seed)
+    found = paired_patient_bootstrap(mean_over_cases, a, b, patients, resamples, seed)
     counts = (~undefined).sum(0)
     return [dataclasses.replace(e, n=int(n)).as_json() for e, n in zip(found, counts, strict=True)]

@@ -3,9 +3,7 @@
 The statistic knows no names of classes; `metrics.grading_figures` gives the figures their names.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -13,34 +11,14 @@ from mskjax.metrics import classification as c
 from mskjax.metrics.grading import Grading
 from mskjax.metrics.weights import Weights, mean
 
+Data = Mapping[str, np.ndarray]
 Figures = dict[str, np.ndarray]
 
 LEAST_PROBABILITY = 1e-6  # of the log loss: one missed case costs 13.8 nats, not infinity
 
 
-@dataclasses.dataclass(frozen=True)
-class _Statistic:
-    """Figures of weighted cases; a vector has one figure for each class or pair of classes.
-
-    Attributes:
-      count: of classes, K.
-      ordinal: see `Grading`.
-      parts: names of `_PARTS`.
-    """
-
-    count: int
-    ordinal: bool
-    parts: tuple[str, ...]
-
-    def __call__(self, data: Mapping[str, Any], weights: Weights) -> Figures:
-        found: Figures = {}
-        for part in self.parts:
-            found |= _PARTS[part](self, data, weights)
-        return found
-
-
-def _of_labels(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Figures:
-    reference, predicted, count = data["reference"], data["predicted"], self.count
+def _of_labels(grading: Grading, data: Data, weights: Weights) -> Figures:
+    reference, predicted, count = data["reference"], data["predicted"], grading.missed
     matrix = c.confusion_matrix(reference, predicted, count, weights, missed=True)
     sensitivity, specificity = c.sensitivity_per_class(matrix), c.specificity_per_class(matrix)
     ppv = c.ppv_per_class(matrix)
@@ -51,7 +29,7 @@ def _of_labels(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> F
         "f1_macro": c.f1_macro(matrix),
         "f1_weighted": c.f1_weighted(matrix),
     }
-    if self.ordinal:
+    if grading.ordinal:
         near = (np.abs(reference - predicted) <= 1) & (predicted < count)
         found["quadratic_weighted_kappa"] = c.quadratic_weighted_kappa(matrix)
         found["within_one_grade"] = mean(near, weights)
@@ -73,14 +51,14 @@ def _of_labels(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> F
     }
 
 
-def _of_probabilities(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Figures:
+def _of_probabilities(grading: Grading, data: Data, weights: Weights) -> Figures:
     p, reference = data["p"], data["reference"]
     found = {
         "brier": c.brier(p, reference, weights),
         "log_loss": c.log_loss(p, reference, LEAST_PROBABILITY, weights),
         "ece": c.ece(p, reference, weights),
     }
-    if self.count == 2:
+    if grading.missed == 2:
         return found
     ovr, pairs = c.aurocs(p, reference, weights)
     return found | {
@@ -88,7 +66,7 @@ def _of_probabilities(self: _Statistic, data: Mapping[str, Any], weights: Weight
     }  # fmt: skip
 
 
-def _of_ranks(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Figures:
+def _of_ranks(grading: Grading, data: Data, weights: Weights) -> Figures:
     score, positive = _score(data), data["reference"] == 1
     return {
         "auroc": c.auroc(score, positive, weights),
@@ -96,20 +74,20 @@ def _of_ranks(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Fi
     }
 
 
-def _auroc(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Figures:
+def _auroc(grading: Grading, data: Data, weights: Weights) -> Figures:
     return {"auroc": c.auroc(_score(data), data["reference"] == 1, weights)}
 
 
-def _operating_point(self: _Statistic, data: Mapping[str, Any], weights: Weights) -> Figures:
+def _operating_point(grading: Grading, data: Data, weights: Weights) -> Figures:
     reached = c.sensitivity_at_specificity(_score(data), data["reference"] == 1, 0.9, weights)
     return {"sensitivity_at_specificity_90": reached}
 
 
-def _score(data: Mapping[str, Any]) -> np.ndarray:
+def _score(data: Data) -> np.ndarray:
     return data["score"] if "score" in data else data["p"][:, 1]
 
 
-_PARTS: Mapping[str, Callable[[_Statistic, Mapping[str, Any], Weights], Figures]] = {
+_PARTS: Mapping[str, Callable[[Grading, Data, Weights], Figures]] = {
     "labels": _of_labels,
     "probabilities": _of_probabilities,
     "ranks": _of_ranks,
@@ -120,7 +98,7 @@ ALL = ("labels", "probabilities")
 _OF_TWO = ("ranks", "operating_point")
 
 
-def statistic(grading: Grading, parts: tuple[str, ...] = ALL) -> _Statistic:
+def statistic(grading: Grading, parts: tuple[str, ...] = ALL) -> Callable[[Data, Weights], Figures]:
     """(data, weights) -> figures, for `intervals.patient_bootstrap`.
 
     Args:
@@ -129,8 +107,16 @@ def statistic(grading: Grading, parts: tuple[str, ...] = ALL) -> _Statistic:
 
     Returns:
       A function of ``data`` ((N,) int ``reference``, (N,) int ``predicted`` and, as the parts need,
-      (N, K) ``p`` or (N,) ``score``) and `metrics.weights`.
+      (N, K) ``p`` or (N,) ``score``) and `metrics.weights`; a vector has one figure for each class
+      or pair of classes.
     """
     if parts == ALL and len(grading.classes) == 2:
         parts += _OF_TWO
-    return _Statistic(len(grading.classes), grading.ordinal, parts)
+
+    def figures(data: Data, weights: Weights) -> Figures:
+        found: Figures = {}
+        for part in parts:
+            found |= _PARTS[part](grading, data, weights)
+        return found
+
+    return figures

@@ -104,7 +104,7 @@ class UpConv2x2(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, C) to (B, 2 H, 2 W, features) of `dtype`."""
-        batch, height, width, channels = x.shape
+        channels = x.shape[-1]
         # Each output depends on C inputs only, so the window is left out of the fan-in.
         init = nn.initializers.variance_scaling(
             1.0, "fan_in", "truncated_normal", batch_axis=(0, 1)
@@ -112,15 +112,20 @@ class UpConv2x2(nn.Module):
         kernel = self.param("kernel", init, (2, 2, channels, self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        pixels = x.reshape(-1, channels)
-        rows = [
-            (pixels @ kernel[a].transpose(1, 0, 2).reshape(channels, -1)).reshape(
-                batch * height, 1, 2 * width, self.features
-            )
-            for a in range(2)
-        ]
-        image = jnp.concatenate(rows, 1).reshape(batch, 2 * height, 2 * width, self.features)
-        return add_bias(image, bias)
+        return add_bias(_doubled(x, kernel), bias)
+
+
+def _doubled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """See `UpConv2x2`, without the bias: (B, H, W, C) and (2, 2, C, F) to (B, 2 H, 2 W, F)."""
+    batch, height, width, channels = x.shape
+    pixels, features = x.reshape(-1, channels), kernel.shape[-1]
+    rows = [
+        (pixels @ kernel[a].transpose(1, 0, 2).reshape(channels, -1)).reshape(
+            batch * height, 1, 2 * width, features
+        )
+        for a in range(2)
+    ]
+    return jnp.concatenate(rows, 1).reshape(batch, 2 * height, 2 * width, features)
 
 
 def space_to_depth(x: jax.Array, size: int) -> jax.Array:
@@ -176,11 +181,13 @@ class UpConv3D(nn.Module):
         kernel = self.param("kernel", init, (*window, channels, self.features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        product = x @ jnp.moveaxis(kernel, 3, 0).reshape(channels, -1)
-        blocks = product.reshape(batch, depth, height, width, *window, self.features)
-        volume = blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7)
+        planes = x.reshape(batch * depth, height, width, channels)
+        slices = [
+            _doubled(planes, own).reshape(batch, depth, 1, 2 * height, 2 * width, self.features)
+            for own in kernel
+        ]
         shape = (batch, self.slices * depth, 2 * height, 2 * width, self.features)
-        return volume.reshape(shape) + bias[None, None, None, None]
+        return add_bias(jnp.concatenate(slices, 2).reshape(shape), bias)
 
 
 def max_pool_3d(x: jax.Array, slices: int = 1) -> jax.Array:

@@ -36,7 +36,7 @@ class System(Protocol):
 
 
 def resamples(groups: Iterable[Sequence[str]], count: int, seed: int) -> dict[str, np.ndarray]:
-    """Patient -> (count,) float32: how often a patient is drawn, for `intervals.weighting`.
+    """Patient -> (count,) uint8: how often a patient is drawn, for `intervals.weighting`.
 
     Args:
       groups: of patients, of which each is resampled by itself, such as cross-validated and

@@ -70,7 +70,8 @@ def _found(report: Mapping[str, Any], task: str | None) -> Iterator[Message]:
         return
     text = f"The region of {cases - missed} of {cases} graded cases was found"
     if missed:
-        text += f"; {_count(missed, 'missed case')} count as wrong in every figure"
+        counts = "counts" if missed == 1 else "count"
+        text += f"; {_count(missed, 'missed case')} {counts} as wrong in every figure"
     level = _any_stage(report, "level_accuracy")
     if level and level["value"] is not None:
         text += f". Of the regions found, {_value(level)} were given the right level"

@@ -213,6 +213,12 @@ def looped(name: str, data: Data, patients: np.ndarray, drawn: np.ndarray) -> np
     return np.array(found)
 
 
+def _bootstrapped(*arguments: Any) -> object:
+    """`intervals.patient_bootstrap` with draws of its own, which a report keeps."""
+    paired.multiplicities.cache_clear()
+    return intervals.patient_bootstrap(*arguments)
+
+
 def _bootstrap_rows(flags: argparse.Namespace) -> list[Row]:
     rows = []
     resamples, some = (500, 5) if flags.quick else (RESAMPLES, LOOPED)
@@ -220,7 +226,7 @@ def _bootstrap_rows(flags: argparse.Namespace) -> list[Row]:
         data, patients = graded(count)
         drawn = paired.multiplicities(count, some, 0)
         for name, figure in FIGURES.items():
-            ours = _call(intervals.patient_bootstrap, (figure, data, patients, resamples))
+            ours = _call(_bootstrapped, (figure, data, patients, resamples))
             theirs = _call(looped, (name, data, patients, drawn))
             ours(), theirs()
             pairs = in_turn(ours, theirs, flags.rounds, some / resamples)

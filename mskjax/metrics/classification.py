@@ -232,7 +232,7 @@ def aurocs(
     probabilities, reference = np.asarray(probabilities, np.float32), np.asarray(reference)
     count = probabilities.shape[1]
     own = [np.flatnonzero(reference == k) for k in range(count)]
-    totals = np.stack([of_cases(cases, weights).sum(0) for cases in own])
+    totals = sums(reference[:, None] == np.arange(count), weights)
     # wins[k, j]: of the cases of class k over those of class j, by the probability of class k.
     wins = np.zeros((count, *totals.shape))
     for k, p in enumerate(probabilities.T):

@@ -100,7 +100,7 @@ def average_precision(
     2015).  Detections of equal score enter together, so their order does not matter.
 
     Args:
-      scores: (D,) confidence.
+      scores: (D,) confidence; -inf with ``tp`` 0 is no detection.
       tp: (D,) 1 for a true, 0 for a false positive.
       image: (D,) int, the image of each detection.
       references: (I,) number of reference boxes of each image.

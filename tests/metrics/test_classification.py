@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
+from mskjax.metrics import bands
 from mskjax.metrics import classification as c
 from mskjax.metrics.weights import CaseWeights
 
@@ -107,6 +108,27 @@ def test_ranking_metrics_agree_with_scikit_learn_with_ties_and_weights():
         sk.average_precision_score(POSITIVE, SCORES, sample_weight=WEIGHTS),
         rtol=1e-5,
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_are_those_of_scikit_learn_for_any_columns_of_weights(seed):
+    rng = np.random.default_rng(seed)
+    positive = rng.random(N) < 0.4
+    positive[:2] = True, False
+    score = np.round((positive * 0.6 + rng.normal(size=N)) * 3) / 12  # with ties
+    columns = bands.case_weights([f"p{i}" for i in rng.integers(0, N // 3, N)], 20, seed).T
+    columns = np.concatenate([np.ones((N, 1)), columns], 1)
+    auroc = c.auroc(score, positive, columns)
+    precision = c.average_precision(score, positive, columns)
+    compared = 0
+    for column, own in enumerate(columns.T):
+        if own[positive].sum() and own[~positive].sum():
+            expected = sk.roc_auc_score(positive, score, sample_weight=own)
+            assert auroc[column] == pytest.approx(expected)
+            expected = sk.average_precision_score(positive, score, sample_weight=own)
+            assert precision[column] == pytest.approx(expected)
+            compared += 1
+    assert compared > 10
 
 
 @pytest.mark.parametrize("specificity", [0.5, 0.8, 0.9, 1.0])

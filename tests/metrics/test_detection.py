@@ -126,7 +126,7 @@ def test_average_precision_is_the_loop_and_weights_repeat_images(rows, weights, 
     assert float(found) == pytest.approx(expected, abs=1e-5)
 
 
-def test_order_changes_nothing_and_columns_of_weights_are_one_at_a_time():
+def test_padding_and_order_change_nothing_and_columns_of_weights_are_one_at_a_time():
     rng = np.random.default_rng(0)
     scores, tp = rng.integers(0, 9, 8) / 10, rng.integers(0, 2, 8)
     index, references = rng.integers(0, 3, 8), np.full(3, 6)
@@ -134,6 +134,9 @@ def test_order_changes_nothing_and_columns_of_weights_are_one_at_a_time():
     order = rng.permutation(8)
     mixed = average_precision(scores[order], tp[order], index[order], references, np.ones(3))
     assert mixed == pytest.approx(plain, abs=1e-9)
+    longer = [np.append(x, [y] * 3) for x, y in ((scores, -np.inf), (tp, 0), (index, 0))]
+    padded = average_precision(*longer, references, np.ones(3))
+    assert padded == pytest.approx(plain, abs=1e-9)
     weights = rng.integers(0, 3, (3, 4))
     for points in (None, 101):
         many = average_precision(scores, tp, index, references, weights, points)

@@ -11,6 +11,8 @@ from mskjax.metrics.segmentation import mean_over_cases
 
 def test_each_resample_draws_as_many_patients_as_there_are():
     drawn = paired.multiplicities(7, 4000, seed=3)
+    assert drawn.dtype == np.uint8
+    assert not drawn.flags.writeable  # it is kept for all who ask
     np.testing.assert_array_equal(drawn.sum(1), 7)
     # Binomial(7, 1/7): mean 1, variance 6/7.
     np.testing.assert_allclose(drawn.mean(0), 1, atol=0.06)

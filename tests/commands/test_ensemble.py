@@ -100,7 +100,7 @@ def test_the_label_maps_of_held_out_studies_lie_on_the_grid_of_the_file(finished
             (reading,) = loaded.read([study])
             np.testing.assert_array_equal(mask.data, reading.located.mask)
             levels = read_volume(folder / f"{study['study_id']}_levels.nii.gz")
-            np.testing.assert_array_equal(levels.data, reading.located.found)
+            np.testing.assert_array_equal(levels.data, reading.located.found["levels"])
         assert {p.name for p in folder.iterdir()} == names
         labels = json.loads((folder / "labels.json").read_text())
         assert labels[""] == {"1": "vertebra", "2": "disc", "3": "canal"}

@@ -85,7 +85,10 @@ def test_masks_lie_on_the_grid_of_the_input_and_are_those_of_the_ensemble(
     ):
         given = read_volume(inputs / file)
         (reading,) = together.read([study])
-        for ending, expected in (("", reading.located.mask), ("_levels", reading.located.found)):
+        for ending, expected in (
+            ("", reading.located.mask),
+            ("_levels", reading.located.found["levels"]),
+        ):
             mask = read_volume(output / name / f"{name}{ending}.nii.gz")
             assert mask.data.shape == given.data.shape
             np.testing.assert_allclose(mask.affine, given.affine, atol=1e-4)

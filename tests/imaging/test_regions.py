@@ -89,6 +89,23 @@ def test_specks_are_dropped_and_counted_however_many():
     assert regions.disc_regions(np.zeros(SHAPE, bool), AFFINE) == ([], 0)
 
 
+def test_a_predicted_row_leaves_out_what_is_no_disc_of_it_and_skips_what_was_missed():
+    angles = (0.5, 0.2, 0.0, 0.0, 0.0, 0.0)
+    discs = [box(112 - 20 * n, 50, angle, 28, 6) for n, angle in enumerate(angles)]
+    belly = box(80, 8, 0.0, 12, 8)  # before the spine, between the second disc and the third
+    pieces, _ = regions.disc_regions(np.any([*discs, belly], axis=0), AFFINE)
+    assert [r.voxels == int(belly.sum()) for r in pieces].index(True) == 2
+    kept, row = regions.spine_row(pieces, AFFINE)
+    assert [r.level for r in kept] == [1, 2, 3, 4, 5, 6]
+    assert [r.voxels for r in kept] == [int(disc.sum()) for disc in discs]
+    assert (row.gaps, row.left_out) == (0, 1)
+    pieces, _ = regions.disc_regions(np.any([*discs[:3], *discs[4:], belly], axis=0), AFFINE)
+    kept, row = regions.spine_row(pieces, AFFINE)
+    assert [r.level for r in kept] == [1, 2, 3, 5, 6]
+    assert (row.gaps, row.left_out) == (1, 1)
+    assert regions.spine_row([], AFFINE)[0] == []
+
+
 @pytest.mark.parametrize("angle", [-0.6, 0.0, 0.6])
 def test_pieces_of_one_disc_are_joined_and_neighbours_are_not(angle):
     whole = box(100, 42, angle, 36, 9)
@@ -201,6 +218,16 @@ def test_marrow_is_that_of_the_two_bodies_beside_the_disc():
     assert regions.neighbour_vertebra_median(ramp, empty, region, AFFINE) == pytest.approx(
         0.75 * (image.size - 1)
     )
+
+
+@real
+def test_every_disc_of_a_real_spine_is_of_its_row():
+    for path in sorted(SPIDER.glob("*_seg.nii.gz")):
+        mask = geometry.reorient(read_volume(path))
+        discs, _ = regions.disc_regions(mask.data == 2, mask.affine)
+        kept, row = regions.spine_row(discs, mask.affine)
+        assert [r.level for r in kept] == [r.level for r in discs], path.name
+        assert (row.gaps, row.left_out) == (0, 0)
 
 
 @real

@@ -71,7 +71,8 @@ def reading(labels, grades):
     mask = np.where(labels > 0, 2, np.where(mini_spine.semantic() == 2, 0, mini_spine.semantic()))
     p = np.array([certain(grades[d.level]) for d in discs])
     heads = {cases.MODEL: {"pfirrmann": p}} if discs else {cases.MODEL: {}}
-    return Reading(Located(discs, mask.astype(np.uint8), labels), heads)
+    found = {"levels": labels, "gaps": 0, "left_out": 0}
+    return Reading(Located(discs, mask.astype(np.uint8), found), heads)
 
 
 TRUTH = dict(zip(LEVELS, (5, 4, 3, 2), strict=True))
@@ -224,7 +225,7 @@ def test_the_grader_sees_the_regions_that_the_first_stage_found():
     (ours,) = system().read([graded], networks, "predicted")
     (ideal,) = system().read([graded], networks, "reference")
     np.testing.assert_array_equal(ours.located.mask, graded["mask"])
-    np.testing.assert_array_equal(ours.located.found, graded["disc_levels"])
+    np.testing.assert_array_equal(ours.located.found["levels"], graded["disc_levels"])
     # Same regions, same crops, same grades: the oracle can differ only through the regions.
     of_found, of_reference = (r.probabilities[cases.MODEL]["pfirrmann"] for r in (ours, ideal))
     assert of_found.shape == (4, 5)

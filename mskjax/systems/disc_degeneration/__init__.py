@@ -249,23 +249,25 @@ class DiscDegeneration(GradedDiscs):
         return self.options.of_grade()[grades[len(grades) // 2] - 1] if len(grades) else None
 
     def locate(self, studies: Sequence[Study], predict: Predict) -> list[Located]:
-        """The discs of the U-Net's mask, from the lowest upwards; ``found`` is their level map."""
+        """The row of discs in the U-Net's mask; ``found`` has their level map and what is amiss."""
         inputs = [self.find.inference_examples(s) for s in studies]
         outputs = predict_parts(predict, self.find.name, inputs)
         located = []
         for study, output in zip(studies, outputs, strict=True):
             mask = self.find.decode(study, output)
-            discs, _ = regions.disc_regions(mask == DISC, study["affine"])
+            pieces, _ = regions.disc_regions(mask == DISC, study["affine"])
+            discs, row = regions.spine_row(pieces, study["affine"])
             levels = np.zeros(mask.shape, np.uint8)
             for disc in discs:
                 levels[disc.slices][disc.mask] = disc.level
-            located.append(Located(discs, mask, levels))
+            amiss = {"gaps": row.gaps, "left_out": row.left_out}
+            located.append(Located(discs, mask, {"levels": levels, **amiss}))
         return located
 
     def reference(self, study: Study) -> Located:
         """The discs of the reference mask with the cohort's level numbers."""
         discs, levels = reference_discs(study)
-        return Located(discs, study["mask"], levels)
+        return Located(discs, study["mask"], {"levels": levels})
 
     def cut(self, grader: Any, study: Study, located: Located) -> Examples:
         """A crop per disc; intensities relative to the vertebrae of the same mask."""
@@ -278,7 +280,7 @@ class DiscDegeneration(GradedDiscs):
 
     def masks(self, study: Study, reading: Reading) -> dict[str, np.ndarray]:
         """The structures, and the discs by level."""
-        return {**super().masks(study, reading), "levels": reading.located.found}
+        return {**super().masks(study, reading), "levels": reading.located.found["levels"]}
 
     def spot(self, region: Region) -> Spot:
         """The disc's bounding box."""
@@ -295,7 +297,7 @@ class DiscDegeneration(GradedDiscs):
 
     def pairs(self, study: Study, located: Located) -> Mapping[str, int | None]:
         """Found discs matched to reference discs one to one by largest IoU."""
-        matched, _ = regions.match_regions(located.found, study["disc_levels"])
+        matched, _ = regions.match_regions(located.found["levels"], study["disc_levels"])
         numbers = {disc.level: number for number, disc in enumerate(located.regions)}
         return {case_id(study, k): numbers.get(v) for k, v in matched.items()}
 
@@ -312,7 +314,7 @@ class DiscDegeneration(GradedDiscs):
             rows = structure_rows(study, located.mask, STRUCTURES, (None, step, step))
         if not study["disc_levels"].any():
             return rows
-        matched, extra = regions.match_regions(located.found, study["disc_levels"])
+        matched, extra = regions.match_regions(located.found["levels"], study["disc_levels"])
         found = {level: own for level, own in matched.items() if own is not None}
         graded = int((grade_columns(study)["pfirrmann"] > 0).sum())
         counts: Row = {
@@ -321,6 +323,8 @@ class DiscDegeneration(GradedDiscs):
             "regions_found": len(found),
             "regions_extra": len(extra),
             "levels_right": sum(a == b for a, b in found.items()),
+            "gaps": located.found["gaps"],
+            "left_out": located.found["left_out"],
             "graded": graded,
             "graded_without_region": graded - len(self.grades(study)),
         }
@@ -330,8 +334,10 @@ class DiscDegeneration(GradedDiscs):
         """Overlap and surfaces of the structures; discs found, extra ones, and levels."""
         structures = [r for r in rows if r["kind"] == "structure"]
         counts = [{**r, "studies": 1} for r in rows if r["kind"] == "regions"]
-        return estimates.structures(structures, STRUCTURES, **settings) | estimates.ratios(
-            counts, SHARES, **settings
+        return (
+            estimates.structures(structures, STRUCTURES, **settings)
+            | estimates.ratios(counts, SHARES, **settings)
+            | estimates.means(counts, ("gaps", "left_out"), **settings)
         )
 
     def picture(
@@ -376,7 +382,7 @@ class DiscDegeneration(GradedDiscs):
         located = reading.located
         if reference is None:
             discs: list[Any] = [
-                (d.level, i, None, located.found[s] == d.level)
+                (d.level, i, None, located.found["levels"][s] == d.level)
                 for i, d in enumerate(located.regions)
             ]
         else:

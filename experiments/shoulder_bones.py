@@ -49,6 +49,7 @@ def phantom() -> ConfigDict:
                 "edges": {
                     "spacing_mm": 0.8,  # finer than the slice: three poolings follow
                     "patch": (192, 192),
+                    "judge": "mean",
                     "blocks": {"size": 25, "points": 48, "width": 16, "hidden": 64, "dropout": 0.2},
                     "augmentation": mirrored,
                     "train": {
@@ -82,7 +83,7 @@ def cohort(config: ConfigDict) -> None:
     proposals.update(spacing_mm=0.6, patch=(256, 256), stride=4, vote="majority")
     proposals.model.update(widths=(64, 128, 256, 512, 1024), dtype="bfloat16")
     proposals.train.update(steps=8_000, learning_rate=5e-4)
-    edges.update(spacing_mm=0.4, patch=(384, 384))
+    edges.update(spacing_mm=0.4, patch=(384, 384), judge="alexnet")
     edges.train.update(steps=8_000, batch_size=16, learning_rate=3e-4)
     for stage in (proposals, edges):
         # 33 pixels are too few for AlexNet's own stem of 11 x 11 and stride 4.

@@ -15,7 +15,9 @@ from mskjax.systems.shoulder_bones.pixels import BlockOptions
 from mskjax.systems.shoulder_bones.proposals import STRUCTURES
 
 
-def stage(canvas=(32, 36), patch=(32, 36), spacing=1.5, band_mm=3.0, augmentation=STILL):
+def stage(
+    canvas=(32, 36), patch=(32, 36), spacing=1.5, band_mm=3.0, augmentation=STILL, judge="alexnet"
+):
     made = edges.BoneEdgesOptions(
         spacing_mm=spacing,
         patch=patch,
@@ -23,6 +25,7 @@ def stage(canvas=(32, 36), patch=(32, 36), spacing=1.5, band_mm=3.0, augmentatio
         train=TrainConfig(steps=2, batch_size=2, warmup_steps=0),
         augmentation=augmentation,
         band_mm=band_mm,
+        judge=judge,
     )
     return edges.BoneEdges("edges", made, STRUCTURES, canvas)
 
@@ -92,7 +95,7 @@ def test_only_the_band_is_classified_and_each_pixel_gets_its_own_class(monkeypat
             next(s for s in range(3) if np.array_equal(image, images[s]))
             for image in examples["image"]
         ]
-        return {"class": at(truth[shown], np.round(examples["centres"]))}
+        return {"p": np.eye(3)[at(truth[shown], np.round(examples["centres"]))]}
 
     images = stage().inference_examples(one)["image"]
     refined = stage().refine(one, one["mask"], classify)
@@ -102,13 +105,35 @@ def test_only_the_band_is_classified_and_each_pixel_gets_its_own_class(monkeypat
     assert (len(calls) > 1) == (at_once == 20)
 
 
+def nothing(examples):
+    """Background, for sure."""
+    return {"p": np.tile([1.0, 0.0, 0.0], (*examples["centres"].shape[:2], 1))}
+
+
+@pytest.mark.parametrize(("judge", "expected"), [("alexnet", 0), ("mean", 2)])
+def test_an_unsure_alexnet_leaves_the_vote_if_its_voters_are_asked(judge, expected):
+    one = study()
+    voters = np.zeros((2, *one["mask"].shape), np.float32)
+    voters[1] = 0.9
+
+    def unsure(examples):
+        return {"p": np.tile([0.55, 0.2, 0.25], (*examples["centres"].shape[:2], 1))}
+
+    refined = stage(judge=judge).refine(one, one["mask"], unsure, voters)
+    assert set(np.unique(refined[band_of(one["mask"])])) == {expected}
+    sure = stage(judge=judge).refine(one, one["mask"], nothing, voters)
+    assert not sure[band_of(one["mask"])].any()
+    alone = stage(judge=judge).refine(one, one["mask"], unsure)  # as around the reference edge
+    assert not alone[band_of(one["mask"])].any()
+
+
 def test_centres_lie_on_the_network_grid():
     one = study()
     seen = []
 
     def classify(examples):
         seen.append(examples["centres"])
-        return {"class": np.zeros(examples["centres"].shape[:2], np.uint8)}
+        return nothing(examples)
 
     stage(canvas=(16, 18), spacing=3.0).refine(one, one["mask"], classify)
     pixels = np.argwhere(band_of(one["mask"])[0])
@@ -129,9 +154,7 @@ def test_without_an_edge_nothing_is_classified():
 def test_the_pixels_beside_an_edge_belong_to_a_band_of_any_width():
     narrow = stage(band_mm=0.1)
     one = study()
-    refined = narrow.refine(
-        one, one["mask"], lambda e: {"class": np.zeros(e["centres"].shape[:2], np.uint8)}
-    )
+    refined = narrow.refine(one, one["mask"], nothing)
     gone = (one["mask"] > 0) & (refined == 0)
     np.testing.assert_array_equal(gone, (one["mask"] > 0) & band_of(one["mask"], 1.5))
     assert narrow.training_examples(one) is not None

@@ -32,6 +32,7 @@ from mskjax.systems.shoulder_bones.proposals import (
     BoneProposals,
     BoneProposalsOptions,
     member_masks,
+    voters,
     without_crumbs,
 )
 from mskjax.tables import Row, floats
@@ -118,9 +119,10 @@ class ShoulderBones(System):
         " higher mean probability.",
         "The networks alone are scored as they are; vote and refined edge lose the parts of a"
         " structure that are small beside its largest one, by the rule in the recipe.",
-        "AlexNet classifies every pixel of a band around the elected edge, and pixels outside it"
-        " keep the vote.  It was trained on the band around the reference edge.",
-        "oracle_region gives AlexNet the band around the reference edge, and the reference"
+        "AlexNet classifies every pixel of a band around the elected edge, alone or together with"
+        " the voters, by the rule in the recipe, and pixels outside it keep the vote.  It was"
+        " trained on the band around the reference edge.",
+        "oracle_region gives AlexNet, alone, the band around the reference edge, and the reference"
         " outside it: what the second stage could reach after a perfect vote.",
         "A structure that is missed has Dice, NSD and sensitivity 0 and an infinite distance; a"
         " mean distance is then not defined.",
@@ -183,7 +185,7 @@ class ShoulderBones(System):
         for study, found in zip(studies, outputs, strict=True):
             probabilities = self.propose.members(study, found)
             elected = self.propose.elect(probabilities)
-            final = self._refined(study, elected, predict)
+            final = self._refined(study, elected, predict, voters(probabilities))
             readings.append(Reading({**member_masks(probabilities), VOTE: elected, FINAL: final}))
         return readings
 
@@ -279,8 +281,10 @@ class ShoulderBones(System):
         own = _binary(study["mask"], name)
         return dice_ceilings(own, study["affine"], (name,), (None, step, step))[name]
 
-    def _refined(self, study: Study, mask: np.ndarray, predict: Predict) -> np.ndarray:
-        refined = self.refine.refine(study, mask, lambda e: predict(self.refine.name, e))
+    def _refined(
+        self, study: Study, mask: np.ndarray, predict: Predict, believed: np.ndarray | None = None
+    ) -> np.ndarray:
+        refined = self.refine.refine(study, mask, lambda e: predict(self.refine.name, e), believed)
         return without_crumbs(refined, self.propose.options.smallest_part)
 
 

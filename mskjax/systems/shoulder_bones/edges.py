@@ -2,10 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mskjax.config import TrainConfig
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 PIXELS_AT_ONCE = 2**16  # bounds the memory of the examples of one study
 Place = tuple[np.ndarray, ...]  # slices, rows, columns of pixels
 Classify = Callable[[Examples], dict[str, np.ndarray]]
+Judge = Literal["alexnet", "mean"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,9 @@ class BoneEdgesOptions:
       augmentation: strengths; 0 switches one off.
       band_mm: the band reaches as far to each side of the edge, in the plane of the slice, and at
         least to the pixels beside it.
+      judge: whose word a pixel of the band has: ``alexnet``'s alone; or ``mean``, a structure whose
+        probability by AlexNet and mean probability by its voters come to more than one half, so
+        that an AlexNet that is unsure leaves the vote as it is.
     """
 
     spacing_mm: float = 1.0
@@ -50,6 +53,7 @@ class BoneEdgesOptions:
         default_factory=augment.SliceAugmentation
     )
     band_mm: float = 3.0
+    judge: Judge = "alexnet"
 
     def __post_init__(self) -> None:
         if not self.band_mm > 0:
@@ -112,16 +116,20 @@ class BoneEdges(PixelClassification):
         return {"accuracy": self._scored(outputs, batch)[1]}
 
     def activate(self, outputs: jax.Array) -> dict[str, jax.Array]:
-        """(B, N) class of each pixel, uint8."""
-        return {"class": jnp.argmax(outputs, -1).astype(jnp.uint8)}
+        """(B, N, classes) probabilities of each pixel, float32."""
+        return {"p": jax.nn.softmax(outputs)}
 
-    def refine(self, study: Study, mask: np.ndarray, classify: Classify) -> np.ndarray:
-        """Gives each pixel near the edge of a mask the class that AlexNet sees there.
+    def refine(
+        self, study: Study, mask: np.ndarray, classify: Classify, voters: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Gives each pixel near the edge of a mask a class, see `BoneEdgesOptions.judge`.
 
         Args:
           study: gives image and grid.
           mask: (S, H, W) uint8 on the native grid.
           classify: runs the network over examples.
+          voters: (structures, S, H, W) mean probabilities of each structure's voters; without them
+            AlexNet alone judges.
 
         Returns:
           A new mask; pixels outside the band keep their label.
@@ -130,7 +138,12 @@ class BoneEdges(PixelClassification):
         band = self._band(mask, pitch)
         refined = mask.copy()
         for examples, place, taken in self._band_examples(study, band):
-            refined[place] = classify(examples)["class"][taken]
+            p = classify(examples)["p"][taken]
+            if voters is None or self.options.judge == "alexnet":
+                refined[place] = p.argmax(-1)
+            else:
+                together = (p[:, 1:] + np.moveaxis(voters, 0, -1)[place]) / 2
+                refined[place] = np.where(together.max(-1) > 0.5, together.argmax(-1) + 1, 0)
         return refined
 
     def _band(self, mask: np.ndarray, pitch: Sequence[float]) -> np.ndarray:

@@ -197,6 +197,16 @@ def member_masks(probabilities: Mapping[str, np.ndarray]) -> dict[str, np.ndarra
     return {**masks, ALEXNET: likeliest.astype(np.uint8)}
 
 
+def voters(probabilities: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(structures, ...) float32 mean probability of each structure's voters, see `vote`."""
+    both = probabilities["unet_both"]
+    found = [
+        probabilities[f"unet_{name}"] + both + blocks
+        for name, blocks in zip(STRUCTURES, probabilities[ALEXNET], strict=True)
+    ]
+    return np.stack(found) / np.float32(VOTERS)
+
+
 def vote(probabilities: Mapping[str, np.ndarray], rule: str) -> np.ndarray:
     """Elects each pixel's structure.
 
@@ -211,16 +221,14 @@ def vote(probabilities: Mapping[str, np.ndarray], rule: str) -> np.ndarray:
     Returns:
       uint8 of that shape: 0 background, 1 humerus, 2 scapula.
     """
-    masks = member_masks(probabilities)
-    wins, certainty = [], []
+    masks, certainty = member_masks(probabilities), voters(probabilities)
+    wins = []
     for label, name in enumerate(STRUCTURES, 1):
-        own = f"unet_{name}"
-        p = probabilities[own] + probabilities["unet_both"] + probabilities[ALEXNET][label - 1]
-        certainty.append(p)
         if rule == "mean":
-            wins.append(p > VOTERS / 2)
+            wins.append(certainty[label - 1] > 0.5)
             continue
-        voices = (masks[own] == label, masks["unet_both"] == 1, masks[ALEXNET] == label)
+        own = masks[f"unet_{name}"] == label
+        voices = (own, masks["unet_both"] == 1, masks[ALEXNET] == label)
         wins.append(np.sum(voices, axis=0) >= VOTES[rule])
     humerus = wins[0] & (~wins[1] | (certainty[0] >= certainty[1]))
     return np.where(humerus, 1, np.where(wins[1], 2, 0)).astype(np.uint8)

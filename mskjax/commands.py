@@ -257,6 +257,12 @@ def numbers(flag: str, text: str | None) -> list[int] | None:
     return sorted({int(part) for part in text.split(",")})
 
 
+# Versions that were tried with the flag below: one that does not know it would end the process.
+_JAXLIB_WITH_FLAG = frozenset(
+    ("0.10.0", "0.10.1", "0.10.2", "0.11.0", "0.11.1", "0.11.2", "0.12.0", "0.12.0.1")
+)
+
+
 def configure_runtime() -> None:
     """Settings that must precede the import of jax; the user's own settings win.
 
@@ -264,9 +270,8 @@ def configure_runtime() -> None:
     holds executable code, so it lies in a folder that only the user can write.
     """
     # Library matrix products inside fusions: 10 to 30 % faster U-Net steps on CPU.  Each by itself:
-    # two in one fusion, as of VGG's hidden layers, are twenty times slower than apart.  The flag
-    # exists in this very version; an unknown flag would end the process.
-    known = importlib.metadata.version("jaxlib") == "0.10.2"
+    # two in one fusion, as of VGG's hidden layers, are twenty times slower than apart.
+    known = importlib.metadata.version("jaxlib") in _JAXLIB_WITH_FLAG
     if known and "jax" not in sys.modules and "XLA_FLAGS" not in os.environ:
         flag = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
         os.environ["XLA_FLAGS"] = flag

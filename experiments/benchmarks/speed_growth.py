@@ -32,7 +32,7 @@ from mskjax.progress import say
 from tfds_builders import crew
 
 SIZES, QUICK_SIZES = (100, 1_000), (10, 40)
-WHOLE = 10_000  # with --whole: hours
+WHOLE = 10_000  # with --whole: half an hour and more
 BAR = 1.1
 FEW = {  # of the trainings, with --quick
     "stages__regions__train__steps": 5,

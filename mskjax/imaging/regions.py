@@ -22,11 +22,6 @@ _MAX_PIECE_DISTANCE_MM = 40.0
 # No lumbar disc is steeper; a principal axis that is belongs to a mask with no flat shape.
 _MAX_ANGLE = np.deg2rad(60)
 _MIN_IOU = 0.1
-# Of a predicted mask's regions those count as discs that have .15 of a typical disc's voxels: each
-# of a row loses the log of `_NEITHER`.  Discs that lie partly beyond the slices, or are worn, have
-# .22 and more in reference masks of patients.
-_SURE = 0.08
-_NEITHER = 0.5  # a mask does not say which disc is the lowest
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +117,8 @@ def spine_row(discs: Sequence[Region], affine: np.ndarray) -> tuple[list[Region]
     """Numbers those regions of a predicted mask that make a spine; see `levels.assign_levels`.
 
     A patch of bowel that a network takes for a disc would shift the levels of all discs above it,
-    and so would a disc that it misses between two others.  How sure a region is, is its share of
-    the voxels of a typical disc (the median over voxels, as in `disc_regions`).
+    and so would a disc that it misses between two others.  All regions are as sure as one another,
+    since little of a lowest disc may be seen and still be that disc: only their places tell.
 
     Args:
       discs: N regions of `disc_regions`.
@@ -135,9 +130,8 @@ def spine_row(discs: Sequence[Region], affine: np.ndarray) -> tuple[list[Region]
     """
     axes = affine[:3, 1:3] / np.linalg.norm(affine[:3, 1:3], axis=0)  # to the feet, to the back
     centres = np.array([disc.centre @ axes for disc in discs]).reshape(-1, 2)
-    sizes = np.array([disc.voxels for disc in discs], np.float64)
-    sure = np.minimum(sizes / _voxelwise_median(sizes), 1) if len(discs) else sizes
-    row = assign_levels(centres, sure, np.full(len(discs), _NEITHER), _SURE)
+    alike = np.ones(len(discs))
+    row = assign_levels(centres, alike, alike / 2, 0.5)
     places = zip(row.kept.tolist(), row.levels.tolist(), strict=True)
     return [dataclasses.replace(discs[i], level=level) for i, level in places], row
 

@@ -7,7 +7,6 @@ where the posterior end lies lower.
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage, optimize
@@ -24,7 +23,7 @@ _MAX_ANGLE = np.deg2rad(60)
 _MIN_IOU = 0.1
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Region:
     """One disc of a mask.
 
@@ -128,7 +127,7 @@ def spine_row(discs: Sequence[Region], affine: np.ndarray) -> tuple[list[Region]
       The regions that are kept, from the lowest upwards, with their levels; and what was skipped
       and left out.
     """
-    axes = affine[:3, 1:3] / np.linalg.norm(affine[:3, 1:3], axis=0)  # to the feet, to the back
+    axes = _in_plane(affine)
     centres = np.array([disc.centre @ axes for disc in discs]).reshape(-1, 2)
     alike = np.ones(len(discs))
     row = assign_levels(centres, alike, alike / 2, 0.5)
@@ -305,7 +304,7 @@ def _measure(level: int, box: tuple[slice, ...], mask: np.ndarray, affine: np.nd
 
 def _join_pieces(pieces: list[Region], affine: np.ndarray) -> dict[int, int]:
     """Maps each piece's label to the label of the widest piece of the same disc."""
-    down, back = (affine[:3, 1:3] / np.linalg.norm(affine[:3, 1:3], axis=0)).T
+    down, back = _in_plane(affine).T
     group: dict[int, int] = {}
     widest_first = sorted(pieces, key=lambda piece: -piece.width_mm)
     for position, piece in enumerate(widest_first):
@@ -319,6 +318,11 @@ def _join_pieces(pieces: list[Region], affine: np.ndarray) -> dict[int, int]:
                 group[piece.level] = group[disc.level]
                 break
     return group
+
+
+def _in_plane(affine: np.ndarray) -> np.ndarray:
+    """(3, 2) unit vectors in the patient: to the feet and to the back."""
+    return affine[:3, 1:3] / np.linalg.norm(affine[:3, 1:3], axis=0)
 
 
 def _connected(mask: np.ndarray) -> tuple[np.ndarray, int]:

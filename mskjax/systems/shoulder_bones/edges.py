@@ -41,8 +41,8 @@ class BoneEdgesOptions:
       band_mm: the band reaches as far to each side of the edge, in the plane of the slice, and at
         least to the pixels beside it.
       judge: whose word a pixel of the band has: ``alexnet``'s alone; or ``mean``, a structure whose
-        probability by AlexNet and mean probability by its voters come to more than one half, so
-        that an AlexNet that is unsure leaves the vote as it is.
+        probability by AlexNet and mean probability by its voters average above one half, so that
+        an AlexNet that is unsure leaves the vote as it is.
     """
 
     spacing_mm: float = 1.0

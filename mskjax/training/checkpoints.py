@@ -7,6 +7,7 @@ process that dies while saving leaves the checkpoint before intact.
 
 import errno
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,24 @@ KINDS = ("latest", "best")
 ARCHITECTURE, COST = "architecture.json", "cost.json"
 
 
+class _RaisedLater(logging.Filter):
+    """Drops what Orbax's threads print of an error that the next wait raises again, in its place.
+
+    A process whose peer has vanished, or whose disk is full, ends with one sentence; whether a
+    save is under way at that moment is chance.
+    """
+
+    # All raise it in whoever waits.
+    _MODULES = ("async_checkpointer", "checkpoint_manager", "future")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be printed."""
+        return not (record.exc_info and record.module in self._MODULES)
+
+
+_raised_later = _RaisedLater()
+
+
 class Checkpoints:
     """Save and restore the state of one stage of one fold.
 
@@ -33,6 +52,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        logging.getLogger("absl").addFilter(_raised_later)  # Orbax's; twice is once
         self._managers = {
             kind: ocp.CheckpointManager(
                 (folder / kind).resolve(),
@@ -104,7 +124,7 @@ class Checkpoints:
         return restored["state"], restored["record"]
 
     def _check_space(self, state: TrainState) -> None:
-        """Ends before Orbax begins: its threads report a full disk with pages of tracebacks."""
+        """Ends before Orbax begins, which leaves half of a checkpoint behind on a full disk."""
         needed = sum(x.nbytes for x in jax.tree.leaves(state)) + SPARE_BYTES
         if shutil.disk_usage(self._folder).free < needed:
             raise OSError(errno.ENOSPC, "no room for a checkpoint", str(self._folder))

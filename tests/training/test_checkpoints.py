@@ -1,7 +1,10 @@
 """What is on disk: the selected weights, and no state of it from which a run goes wrong."""
 
+import contextlib
 import dataclasses
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -212,3 +215,23 @@ def test_a_checkpoint_of_another_network_is_refused_in_a_sentence(tmp_path, netw
     other = Other("toy", toy().options)
     with pytest.raises(UserError, match=message):
         train(Program(other, data_mesh(1)), tmp_path)
+
+
+def test_a_save_that_fails_in_the_background_is_told_by_what_waits_alone(tmp_path, capfd, caplog):
+    """Orbax prints a traceback as well, over the sentence that the command ends with."""
+    program = Program(toy(), data_mesh(1))
+    batch = put_batch({**toy_examples(8), "index": np.arange(8, dtype=np.int32)}, program.mesh)
+    state = program.init(batch, jax.random.key(0))
+    with (
+        contextlib.closing(Checkpoints(tmp_path)) as checkpoints,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(os, "rename", no_rename)
+        checkpoints.save("latest", state, {})
+        with pytest.raises(OSError, match="injected"):
+            checkpoints.wait()
+    assert "Traceback" not in "".join(capfd.readouterr()) + caplog.text
+
+
+def no_rename(*names, **options):
+    raise OSError(errno.EIO, "injected")

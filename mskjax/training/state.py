@@ -1,6 +1,7 @@
 """The train state and the one training step."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ from flax import struct
 
 from mskjax.training.hyper import Hyper, average_decay, learning_rate
 from mskjax.training.stage import Stage
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam (Kingma & Ba 2015)
 
 
 class TrainState(struct.PyTreeNode):
@@ -30,7 +33,12 @@ class TrainState(struct.PyTreeNode):
     bad_step: jax.Array
 
 
-def optimiser(hyper: Hyper, apart: bool) -> optax.GradientTransformation:
+Settle = Callable[[Any, Any], Any]
+
+
+def optimiser(
+    hyper: Hyper, apart: bool, settle: Settle = lambda new, old: new
+) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter 2019) with clipping, linear warm-up and cosine decay.
 
     The structure of its state does not depend on its arguments; `hyper` may hold traced arrays.
@@ -38,31 +46,51 @@ def optimiser(hyper: Hyper, apart: bool) -> optax.GradientTransformation:
     Args:
       hyper: of the training.
       apart: see `Stage.apart`.
+      settle: makes of new and old moments those that are kept, which the change is made from.
     """
 
     def decayed(params: Any) -> Any:
         return jax.tree.map(lambda p: p.ndim > 1, params)
 
-    return optax.chain(
-        _clipping(hyper.clip_norm, apart),
-        optax.adamw(
-            functools.partial(learning_rate, hyper),
-            weight_decay=hyper.weight_decay,
-            mask=decayed,
-        ),
+    adamw = optax.chain(
+        _adam(settle),
+        optax.add_decayed_weights(hyper.weight_decay, decayed),
+        optax.scale_by_learning_rate(functools.partial(learning_rate, hyper)),
     )
+    return optax.chain(_clipping(hyper.clip_norm, apart), adamw)
 
 
-def _clipping(norm: Any, apart: bool) -> optax.GradientTransformation:
-    """Gradients above a norm are scaled down to it: all together, or each network's by its own."""
-    clipping = optax.clip_by_global_norm(norm)
-    if not apart:
-        return clipping
+def _adam(settle: Settle) -> optax.GradientTransformation:
+    """`optax.scale_by_adam`, whose change is made from the moments as they are kept."""
+    adam = optax.scale_by_adam(BETA_1, BETA_2)
 
     def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return {name: clipping.update(own, state)[0] for name, own in gradient.items()}, state
+        new = adam.update(gradient, state, params)[1]
+        mu, nu = settle((new.mu, new.nu), (state.mu, state.nu))
+        # Of the bias; factors, since XLA would draw two divisions in a row together (`_settled`).
+        count = new.count.astype(jnp.float32)
+        mean, square = (1.0 / (1.0 - beta**count) for beta in (BETA_1, BETA_2))
+        change = jax.tree.map(lambda m, v: mean * m / (jnp.sqrt(square * v) + EPSILON), mu, nu)
+        return change, new._replace(mu=mu, nu=nu)
 
-    return optax.GradientTransformation(clipping.init, update)
+    return optax.GradientTransformation(adam.init, update)
+
+
+def _clipping(most: Any, apart: bool) -> optax.GradientTransformation:
+    """Gradients above a norm are scaled down to it: all together, or each network's by its own.
+
+    By one factor: a division, as `optax.clip_by_global_norm` has, XLA keeps as another gradient.
+    """
+
+    def clipped(gradient: Any) -> Any:
+        return optax.tree.scale(jnp.minimum(1.0, most / optax.tree.norm(gradient)), gradient)
+
+    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if apart:
+            return {name: clipped(own) for name, own in gradient.items()}, state
+        return clipped(gradient), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def initial_state(
@@ -159,23 +187,46 @@ def train_step(
     (loss, updates), gradient = jax.value_and_grad(mean_loss, has_aux=True)(
         state.variables["params"]
     )
+    params = state.variables["params"]
     norm = optax.tree.norm(gradient)
-    change, moments = optimiser(hyper, stage.apart).update(
-        gradient, state.optimiser, state.variables["params"]
-    )
-    variables = {
-        **state.variables,
-        **updates,
-        "params": optax.apply_updates(state.variables["params"], change),
-    }
-    decay = average_decay(hyper, state.step)
-    average = jax.tree.map(lambda a, v: decay * a + (1 - decay) * v, state.average, variables)
     training = (state.bad_step < 0) & (state.step < hyper.steps)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    new = state.replace(
-        step=state.step + 1, variables=variables, optimiser=moments, average=average
+    kept = functools.partial(_kept, training & finite)
+    settled = functools.partial(_settled, training & finite, state.step)
+    change, moments = optimiser(hyper, stage.apart, settled).update(
+        gradient, state.optimiser, params
     )
-    kept = jax.tree.map(lambda n, o: jnp.where(training & finite, n, o), new, state)
+    variables = {**updates, "params": settled(optax.apply_updates(params, change), params)}
+    decay = average_decay(hyper, state.step)
+    average = {
+        name: jax.tree.map(lambda a, v: decay * a + (1 - decay) * v, state.average[name], new)
+        for name, new in variables.items()
+    }
     failed = training & ~finite
-    kept = kept.replace(bad_step=jnp.where(failed, state.step, state.bad_step))
-    return kept, {"loss": loss, "gradient_norm": norm}
+    new = state.replace(
+        step=kept(state.step + 1, state.step),
+        variables={**variables, **kept(updates, {name: state.variables[name] for name in updates})},
+        optimiser=jax.tree.map(
+            lambda new, old: new if jnp.issubdtype(new.dtype, jnp.floating) else kept(new, old),
+            moments,
+            state.optimiser,
+        ),
+        average=kept(average, state.average),
+        bad_step=jnp.where(failed, state.step, state.bad_step),
+    )
+    return new, {"loss": loss, "gradient_norm": norm}
+
+
+def _kept(is_kept: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: jnp.where(is_kept, n, o), new, old)
+
+
+def _settled(is_kept: jax.Array, step: jax.Array, new: Any, old: Any) -> Any:
+    """`_kept`, computed once and in the place of the old.
+
+    XLA's CPU back end computes anew in each reader what is cheap; so the change of the weights read
+    the old moments, and the average the old weights, of which each step then made a copy.  It does
+    not compute a division twice, and cannot know that this one is by 1.
+    """
+    one = jnp.where(step >= 0, 1.0, 2.0)
+    return jax.tree.map(lambda x: x / one.astype(x.dtype), _kept(is_kept, new, old))

@@ -31,8 +31,9 @@ def phantom() -> ConfigDict:
             "stages": {
                 "segments": {
                     "spacing_mm": 2.0,
-                    "patch": (112, 72),
-                    "model": {"widths": (16, 32, 64, 96)},
+                    "patch": (112, 80),
+                    # Blocks of 2 x 2 pixels as channels: twice as fast, boxes as good.
+                    "model": {"widths": (16, 32, 64, 96), "stem": 2},
                     "train": {
                         "steps": 600,
                         "learning_rate": 3e-3,
@@ -74,6 +75,7 @@ def cohort_small(config: ConfigDict) -> None:
     package(config, "cohort", validation_fraction=0.0)  # the last weights are used: none to select
     segments, grades = config.stages.segments, config.stages.grades
     segments.update(spacing_mm=1.2, patch=(224, 144))
+    segments.model.stem = 1
     segments.train.update(learning_rate=2e-3, warmup_steps=20, checkpoint_every=100)
     grades.crop = (96, 96)
     grades.train.update(steps=500, learning_rate=1e-3, ema_decay=0.98, checkpoint_every=100)
@@ -84,7 +86,7 @@ def cohort(config: ConfigDict) -> None:
     package(config, "cohort", folds=10)
     segments, grades = config.stages.segments, config.stages.grades
     segments.update(spacing_mm=0.8, patch=(320, 224))
-    segments.model.update(widths=(64, 128, 256, 512, 1024), dtype="bfloat16")
+    segments.model.update(widths=(64, 128, 256, 512, 1024), stem=1, dtype="bfloat16")
     segments.train.update(steps=6_000, batch_size=16, learning_rate=1e-3)
     segments.train.update(warmup_steps=300, validate_every=300, checkpoint_every=300)
     grades.crop = (224, 224)

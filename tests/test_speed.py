@@ -120,6 +120,27 @@ def test_a_step_of_every_torch_network_changes_it_and_is_finite(module, layout):
 
 
 @needs_torch
+@pytest.mark.parametrize("name", ["unet_real", "vgg19_bn"])
+def test_operations_are_those_that_torch_counts(module, name):
+    """But for the rim: torch counts what is multiplied with padding, and nothing but products."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    own = module("speed_cases").case(name, tiny=True)
+    ours = module("speed_ours").Ours(own)
+    session = module("speed_torch_steps").Session(own.spec, "contiguous", fused=False)
+    for what, work in (("inference", session.infer), ("training step", session.train)):
+        with FlopCounterMode(display=False) as counter:
+            work(session.batch)
+        assert 0.75 < ours.needs(what)[0] / counter.get_total_flops() < 1.1, what
+
+
+def test_the_floor_is_the_larger_of_operations_and_bytes(module):
+    need = module("speed_floor").Need(flops=6e9, bytes=1e9)
+    assert need.seconds(1e9, 1e9) == 6.0
+    assert need.seconds(1e9, 1e8) == 10.0
+
+
+@needs_torch
 def test_regions_are_cut_as_ours_are(module):
     """RoIAlign by `grid_sample`, at regions inside the map."""
     import jax

@@ -8,6 +8,7 @@ Parts, each a module ``speed_PART.py`` beside this file:
 
 * networks: training step and inference of each network, float32, beside the same network in plain
   torch, eager, in the memory format (and with the AdamW) that is fastest there;
+* floor: the same beside the least time that the machine needs, by operations and by bytes;
 * loop: the product's training loop around a network of no size, beside the same steps as one
   compiled scan: what the loop costs;
 * study: the trainings of two default studies from nothing, compilation included, beside as many
@@ -33,7 +34,7 @@ from typing import Any
 from mskjax import commands
 from mskjax.errors import EXIT_DONE, EXIT_USER, UserError
 
-PARTS = ("networks", "loop", "study", "accelerator", "packaging", "metrics", "growth")
+PARTS = ("networks", "floor", "loop", "study", "accelerator", "packaging", "metrics", "growth")
 QUICK_ROUNDS = 2
 
 

@@ -1,5 +1,6 @@
 """Our side of `speed.py`: a stage's own program on a batch that lies on the device."""
 
+import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from mskjax.models.summary import parameter_count
 from mskjax.training.feed import Feed, one_ahead
 from mskjax.training.mesh import data_mesh, put_batch, put_replicated
 from mskjax.training.program import Program
+from mskjax.training.state import train_step
 from mskjax.training.trainer import Trainer
 
 
@@ -62,11 +64,36 @@ class Ours:
         numbers = np.arange(self._batch)[None]
         batch = self._feed.batch(numbers, self.program.sharding_of_batches(together=False))
         arguments = (self._state, self.program.hyper, self._feed.data, batch)
-        compiled = self.program.training_step((*arguments, self._balance, self._key))
-        found = compiled.cost_analysis() or {}
-        return float((found[0] if isinstance(found, list) else found).get("flops", 0.0))
+        return _flops(self.program.training_step((*arguments, self._balance, self._key)))
+
+    def needs(self, what: str) -> tuple[float, float]:
+        """Floating-point operations and bytes that one step cannot do without.
+
+        Operations as the compiler counts them before it changes anything; bytes of the state, read
+        and written, or of the weights, and of the batch.
+
+        Args:
+          what: see `seconds`.
+        """
+        state, batch = self._state, self._given
+        if what == "inference":
+            lowered = jax.jit(self.program.predict).lower(state.average, batch)
+            return _flops(lowered), float(_bytes(state.average) + _bytes(batch))
+        step = jax.jit(functools.partial(train_step, self.program.stage))
+        lowered = step.lower(state, self.program.hyper, batch, self._balance, self._key)
+        return _flops(lowered), float(2 * _bytes(state) + _bytes(batch))
 
     def _batches(self, count: int) -> Iterator[Any]:
         """Batches of as many dispatches, of all examples."""
         numbers = np.tile(np.arange(self._batch), (self._trainer.most_steps, 1, 1))
         return (self._trainer.batches(numbers) for _ in range(count))
+
+
+def _flops(program: Any) -> float:
+    """Of a lowered or compiled program."""
+    found = program.cost_analysis() or {}
+    return float((found[0] if isinstance(found, list) else found).get("flops", 0.0))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.nbytes for x in jax.tree.leaves(tree))

@@ -53,7 +53,8 @@ class SliceSegmentationOptions:
 
     Attributes:
       spacing_mm: in-plane pixel size of the network; slices keep their native pitch.
-      patch: rows, columns of the random training patches; prediction sees whole slices.
+      patch: rows, columns of the random training patches, rounded up to what the U-Net can halve;
+        prediction sees whole slices.
       neighbours: slices on each side that the network sees with a slice, as channels.
       views: shifts of a slice by a few pixels whose probabilities are averaged in prediction, at
         most 9; 1 is the slice itself alone.
@@ -106,6 +107,18 @@ class Segmentation(Stage):
         """Of which rows and columns must be multiples, so that the U-Net can halve them."""
         model = self.options.model
         return model.stem * 2 ** (len(model.widths) - 1)
+
+    def patch_of(self, image: tuple[int, ...]) -> tuple[int, ...]:
+        """The recipe's patch in whole multiples, no larger than an image.
+
+        Padding of the network's own would be in every patch and in no canvas: statistics of the
+        normalisation would be of something that prediction never sees.
+
+        Args:
+          image: rows and columns, themselves multiples.
+        """
+        whole = (-(-side // self.multiple) * self.multiple for side in self.options.patch)
+        return tuple(min(p, n) for p, n in zip(whole, image, strict=True))
 
     def activate(self, outputs: jax.Array) -> dict[str, jax.Array]:
         """Softmax; half precision halves what crosses to the host and keeps 3 decimals."""
@@ -245,7 +258,7 @@ class SliceSegmentation(Segmentation):
         self, keys: jax.Array, batch: dict[str, jax.Array], hyper: Any
     ) -> dict[str, jax.Array]:
         """A random patch, then a random transform of image and label together."""
-        patch = tuple(min(p, c) for p, c in zip(self.options.patch, self.canvas, strict=True))
+        patch = self.patch_of(self.canvas)
 
         def one(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
             place, key = jax.random.split(key)

@@ -215,7 +215,7 @@ class VolumeSegmentation(Segmentation):
     ) -> dict[str, jax.Array]:
         """A random patch, see `patch_start`, then a transform of all its slices together."""
         whole = batch["label"].shape[1:4]
-        size = tuple(min(p, n) for p, n in zip(self.options.smallest, whole, strict=True))
+        size = (min(self.options.volume.slices, whole[0]), *self.patch_of(whole[1:]))
 
         def one(
             key: jax.Array, image: jax.Array, label: jax.Array, known: jax.Array

@@ -222,6 +222,13 @@ def test_a_patch_larger_than_the_slice_is_the_slice():
     assert shape["label"].shape == (4, 24, 16, 2)
 
 
+def test_a_patch_is_whole_multiples_of_what_the_network_halves():
+    """Else it pads each of them, and never a canvas: predictions of such a network were nothing."""
+    made, batch = stage(patch=(13, 9)), stage().training_examples(study())
+    assert made.multiple == 2
+    assert view_of(made, batch)["label"].shape == (4, 14, 10, 2)
+
+
 def test_it_learns_the_structures_and_finds_them_on_the_native_grid():
     own = study()
     made = stage(augmentation=SliceAugmentation())

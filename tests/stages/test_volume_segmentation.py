@@ -113,6 +113,12 @@ def test_a_network_that_says_the_shares_gives_the_mask_back(spacing, least):
         assert dice(found == k, own["mask"] == k) > least
 
 
+def test_a_patch_is_whole_multiples_of_what_the_network_halves():
+    made, batch = stage(patch=(13, 9)), stage().training_examples(study())
+    assert made.multiple == 2
+    assert view_of(made, batch)["label"].shape[2:4] == (14, 10)
+
+
 def test_a_view_is_a_patch_of_image_and_shares_together():
     numbers = np.random.default_rng(0).integers(0, 256, (2, 6, 24, 24))
     shown = {

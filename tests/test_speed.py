@@ -208,6 +208,17 @@ def test_what_is_beside_torch_runs(arguments, count, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.long
+def test_the_floor_says_what_it_is_of(tmp_path):
+    output = tmp_path / "speed.json"
+    done = run("--parts", "floor", "--networks", "unet_real", "--quick", "--output", str(output))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(output.read_text())["rows"]
+    assert [r["what"] for r in rows] == ["training step", "inference"]
+    assert all("GFLOP" in r["peer"] and r["ratio"] > 0 for r in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_accelerators_part_runs_on_a_cpu_if_told_to(tmp_path):
     own = ("--parts", "accelerator", "--networks", "unet_real", "--quick")
     assert "accelerator: there is none" in run(*own).stdout

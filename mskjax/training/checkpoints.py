@@ -26,7 +26,7 @@ ARCHITECTURE, COST = "architecture.json", "cost.json"
 
 
 class _RaisedLater(logging.Filter):
-    """Drops what Orbax's threads print of an error that the next wait raises again, in its place.
+    """Drops what Orbax prints of an error in the background; the next wait raises it all the same.
 
     A process whose peer has vanished, or whose disk is full, ends with one sentence; whether a
     save is under way at that moment is chance.

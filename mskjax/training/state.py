@@ -196,17 +196,15 @@ def train_step(
     change, moments = optimiser(hyper, stage.apart, settled).update(
         gradient, state.optimiser, params
     )
-    variables = {**updates, "params": settled(optax.apply_updates(params, change), params)}
+    stepped = settled(optax.apply_updates(params, change), params)
+    variables = {**state.variables, **updates, "params": stepped}
     decay = average_decay(hyper, state.step)
-    average = {
-        name: jax.tree.map(lambda a, v: decay * a + (1 - decay) * v, state.average[name], new)
-        for name, new in variables.items()
-    }
+    average = jax.tree.map(lambda a, v: decay * a + (1 - decay) * v, state.average, variables)
     failed = training & ~finite
     new = state.replace(
         step=kept(state.step + 1, state.step),
         variables={**variables, **kept(updates, {name: state.variables[name] for name in updates})},
-        optimiser=jax.tree.map(
+        optimiser=jax.tree.map(  # moments are settled, counts are not
             lambda new, old: new if jnp.issubdtype(new.dtype, jnp.floating) else kept(new, old),
             moments,
             state.optimiser,

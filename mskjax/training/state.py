@@ -184,10 +184,8 @@ def train_step(
         )
         return jnp.mean(stage.loss(outputs, view, balance, hyper.stage)), updates
 
-    (loss, updates), gradient = jax.value_and_grad(mean_loss, has_aux=True)(
-        state.variables["params"]
-    )
     params = state.variables["params"]
+    (loss, updates), gradient = jax.value_and_grad(mean_loss, has_aux=True)(params)
     norm = optax.tree.norm(gradient)
     training = (state.bad_step < 0) & (state.step < hyper.steps)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -203,7 +201,7 @@ def train_step(
     failed = training & ~finite
     new = state.replace(
         step=kept(state.step + 1, state.step),
-        variables={**variables, **kept(updates, {name: state.variables[name] for name in updates})},
+        variables={**kept(variables, state.variables), "params": stepped},
         optimiser=jax.tree.map(  # moments are settled, counts are not
             lambda new, old: new if jnp.issubdtype(new.dtype, jnp.floating) else kept(new, old),
             moments,
